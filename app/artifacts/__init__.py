@@ -1,0 +1,1 @@
+"""Compressed artifacts and their provenance."""

@@ -1,0 +1,1 @@
+"""Runs a whole deployment on one machine: PostgreSQL, Valkey, API and workers as supervised children."""

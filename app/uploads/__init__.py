@@ -1,0 +1,1 @@
+"""Streaming uploads into the store."""

@@ -1,0 +1,1 @@
+"""HTTP concerns that belong to no noun: errors, health, catalogue."""

@@ -1,0 +1,1 @@
+"""The compression engine: a pure library that sees app.recipes alone."""

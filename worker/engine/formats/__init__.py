@@ -1,0 +1,1 @@
+"""Model file formats: read into a Network, write out of one."""

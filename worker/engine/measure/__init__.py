@@ -1,0 +1,1 @@
+"""Measuring artifacts in their runtime, and the gate."""

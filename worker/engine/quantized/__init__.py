@@ -1,0 +1,1 @@
+"""Quantization schemes, calibrators and the quantized form."""

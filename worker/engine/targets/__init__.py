@@ -1,0 +1,1 @@
+"""Runtimes: how to export to each and how to run it."""

@@ -1,0 +1,1 @@
+"""The job's own process and its supervisor."""
