@@ -1,1 +1,23 @@
-"""SQLAlchemy tables, one file each."""
+"""SQLAlchemy tables, one file each noun."""
+
+from app.tables.accounts import IdempotencyKey, Key, Workspace
+from app.tables.base import Base, new_id
+from app.tables.jobs import Artifact, Checkpoint, Job, JobEvent, Metric, Worker
+from app.tables.uploads import Blob, Dataset, Model
+
+__all__ = [
+    "Artifact",
+    "Base",
+    "Blob",
+    "Checkpoint",
+    "Dataset",
+    "IdempotencyKey",
+    "Job",
+    "JobEvent",
+    "Key",
+    "Metric",
+    "Model",
+    "Worker",
+    "Workspace",
+    "new_id",
+]

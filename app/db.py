@@ -1,0 +1,47 @@
+"""Engine, sessions, and the hook that runs things after a commit."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.config import Settings
+
+AfterCommit = Callable[[], Awaitable[None]]
+_HOOKS = "after_commit"
+
+
+class Database:
+    """The connection pool of one process (or, with ``pooled=False``, of one short task)."""
+
+    def __init__(self, settings: Settings, *, pooled: bool = True) -> None:
+        self.engine: AsyncEngine
+        if pooled:
+            self.engine = create_async_engine(
+                settings.database_url,
+                pool_size=settings.database_pool_size,
+                max_overflow=10,
+                pool_pre_ping=True,
+            )
+        else:
+            self.engine = create_async_engine(settings.database_url, poolclass=NullPool)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A session that commits at the end, or rolls back on an error; hooks run only after the commit."""
+        async with self._sessions() as session:
+            async with session.begin():
+                yield session
+            for hook in session.info.pop(_HOOKS, []):
+                await hook()
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.engine.dispose()
+
+
+def after_commit(session: AsyncSession, hook: AfterCommit) -> None:
+    """Runs `hook` once this session's transaction has committed; never if it rolls back."""
+    session.info.setdefault(_HOOKS, []).append(hook)

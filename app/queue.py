@@ -1,0 +1,57 @@
+"""The only place that knows Celery task names.
+
+A message says "look", on a queue; it does not say which job. The database decides who runs what, so a message that
+is lost, repeated or late does no harm.
+"""
+
+import asyncio
+import logging
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app.config import Settings
+
+LOOK = "modelpress.look"
+#: What a job's queue column may say, and what messages are sent on.
+QUEUES = ("cpu", "gpu", "checks")
+
+log = logging.getLogger(__name__)
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The Celery application; producers and workers are configured alike (see docs/decisions)."""
+    app = Celery("modelpress", broker=settings.broker_url)
+    app.conf.update(
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=True,
+        # A lost broker must not kill a job: the lease in the database says who owns it.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": 86_400,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 5.0,
+            "socket_connect_timeout": 2.0,
+        },
+    )
+    return app
+
+
+class Queue:
+    """Sends look messages."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = celery_app(settings)
+
+    async def look(self, queue: str) -> None:
+        """Asks one worker of `queue` to look for a claimable job. Never fails: maintenance repeats lost looks."""
+        try:
+            await asyncio.to_thread(self._send, queue)
+        except (OperationalError, OSError) as error:
+            log.warning("look on %s was not sent: %s", queue, error)
+
+    def _send(self, queue: str) -> None:
+        self._celery.send_task(LOOK, queue=queue, retry=False, expires=3600)

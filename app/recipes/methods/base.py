@@ -1,0 +1,50 @@
+"""What all steps share."""
+
+from fnmatch import fnmatchcase
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Stage = Literal["search", "factorize", "prune", "train", "quantize"]
+Data = Literal["calibration", "training"]
+
+
+class LayerFilter(BaseModel):
+    """Narrows a step to some layers, by shell-style globs on their names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+    def matches(self, layer: str) -> bool:
+        """Whether the step applies to this layer."""
+        return any(fnmatchcase(layer, glob) for glob in self.include) and not any(
+            fnmatchcase(layer, glob) for glob in self.exclude
+        )
+
+
+class Step(BaseModel):
+    """Parameters of one method; the class is the lookup key, the ClassVars are what the API must know about it.
+
+    Attributes:
+        summary: one line for ``GET /v1/methods``.
+        stage: decides the ordering (search, factorize, prune, train in any order, then quantize).
+        needs: data without which it cannot run.
+        targets: names in `TARGETS` that can run what it makes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    summary: ClassVar[str]
+    stage: ClassVar[Stage]
+    needs: ClassVar[tuple[Data, ...]] = ()
+    targets: ClassVar[tuple[str, ...]]
+
+    method: str
+    layers: LayerFilter = Field(default_factory=LayerFilter)
+
+    @classmethod
+    def name(cls) -> str:
+        """The method's name in recipes, taken from the Literal type of `method`."""
+        return str(cls.model_fields["method"].default)

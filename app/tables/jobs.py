@@ -1,0 +1,154 @@
+"""Jobs and what they leave: events, checkpoints, metrics, artifacts; and the workers that run them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.tables.base import Base, Bytes, CreatedAt, Json, Sha256, new_id
+
+STATES = ("queued", "running", "canceling", "succeeded", "failed", "canceled")
+TERMINAL = ("succeeded", "failed", "canceled")
+KINDS = ("compress", "check_model", "check_dataset")
+
+
+class Job(Base):
+    """A unit of work: a compression job, or the check of an upload (which the API does not show).
+
+    Both are queued, claimed by lease and run in the sandbox by the same code; `kind` tells them apart.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("state IN ('queued','running','canceling','succeeded','failed','canceled')", name="state"),
+        CheckConstraint("kind IN ('compress','check_model','check_dataset')", name="kind"),
+        Index("ix_jobs_listing", "workspace_id", "kind", "created_at", "id"),
+        Index(
+            "ix_jobs_active",
+            "queue",
+            "state",
+            postgresql_where=text("state IN ('queued','running','canceling')"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"))
+    kind: Mapped[str] = mapped_column(server_default="compress")
+    #: ``cpu``, ``gpu`` or ``checks``; null: any of cpu and gpu.
+    queue: Mapped[str | None]
+    name: Mapped[str | None]
+    tags: Mapped[Json] = mapped_column(server_default="{}")
+    #: The request as sent, with defaults; what it says is not repeated in columns unless SQL needs it.
+    request: Mapped[Json] = mapped_column(server_default="{}")
+    #: The recipe as resolved: every parameter spelled out.
+    recipe: Mapped[Json | None]
+    targets: Mapped[list[Any]] = mapped_column(server_default="[]")
+    # Ids without foreign keys: a model can be deleted once no job needs it, its id stays here as lineage.
+    model_id: Mapped[str | None] = mapped_column(index=True)
+    calibration_dataset_id: Mapped[str | None]
+    evaluation_dataset_id: Mapped[str | None]
+    training_dataset_id: Mapped[str | None]
+
+    state: Mapped[str] = mapped_column(server_default="queued")
+    phase: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(server_default="0")
+    eta_s: Mapped[float | None]
+    priority: Mapped[int] = mapped_column(server_default="0")
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    max_attempts: Mapped[int] = mapped_column(server_default="3")
+    pending_timeout_s: Mapped[float] = mapped_column(server_default="86400")
+    run_timeout_s: Mapped[float] = mapped_column(server_default="14400")
+
+    lease_token: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    worker_id: Mapped[str | None]
+    #: Not claimable before this time: the pause after an infrastructure fault.
+    not_before: Mapped[datetime | None]
+    last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+    error: Mapped[Json | None]
+    gate: Mapped[Json | None]
+    created_at: Mapped[CreatedAt]
+    queued_at: Mapped[CreatedAt]
+    looked_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobEvent(Base):
+    """One row of a job's append-only history; `number` counts from 1 per job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    #: ``state``, ``progress``, ``log`` or ``metric``.
+    type: Mapped[str]
+    data: Mapped[Json]
+    created_at: Mapped[CreatedAt]
+
+
+class Checkpoint(Base):
+    """State from which a new attempt continues (safetensors + JSON in one zip in the store)."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (ForeignKeyConstraint(["workspace_id", "sha256"], ["blobs.workspace_id", "blobs.sha256"]),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    #: Order of checkpoints within the job.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str]
+    attempt: Mapped[int]
+    label: Mapped[str]
+    size_bytes: Mapped[Bytes]
+    sha256: Mapped[Sha256]
+    created_at: Mapped[CreatedAt]
+
+
+class Metric(Base):
+    """One measured document of a job: ``baseline`` or ``artifacts`` per target, or ``layers``, ``steps``, ..."""
+
+    __tablename__ = "metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    #: The target it was measured on; empty where it belongs to the whole job.
+    target: Mapped[str] = mapped_column(primary_key=True, server_default="")
+    value: Mapped[Any] = mapped_column(JSONB)
+    created_at: Mapped[CreatedAt]
+
+
+class Artifact(Base):
+    """A compressed model, ready to download."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (ForeignKeyConstraint(["workspace_id", "sha256"], ["blobs.workspace_id", "blobs.sha256"]),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("art"))
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    target: Mapped[str]
+    format: Mapped[str]
+    filename: Mapped[str]
+    size_bytes: Mapped[Bytes]
+    sha256: Mapped[Sha256]
+    manifest: Mapped[Json]
+    created_at: Mapped[CreatedAt]
+
+
+class Worker(Base):
+    """A live worker process and what it can do."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    hostname: Mapped[str]
+    #: The one queue it serves.
+    queue: Mapped[str]
+    targets: Mapped[list[Any]]
+    #: Processor, memory, GPU, library versions, walls of the sandbox.
+    capabilities: Mapped[Json]
+    started_at: Mapped[CreatedAt]
+    seen_at: Mapped[CreatedAt]

@@ -1,0 +1,35 @@
+"""Samples in memory-mapped arrays: what methods calibrate and train on, and what artifacts are measured on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Aligned inputs and labels.
+
+    Attributes:
+        inputs: model input name -> array of shape (samples, *sample shape); may be memory-mapped.
+        labels: (samples, ...) or None.
+    """
+
+    inputs: Mapping[str, Array]
+    labels: Array | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, indices: NDArray[np.intp]) -> "Samples":
+        """The samples at these positions, in this order."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Samples({name: array[indices] for name, array in self.inputs.items()}, labels)
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """Inputs in order, `size` samples at a time; the last batch may be smaller."""
+        for start in range(0, len(self), size):
+            yield {name: np.ascontiguousarray(array[start : start + size]) for name, array in self.inputs.items()}

@@ -1,0 +1,77 @@
+"""What flows through a job: the model as compressed so far, and the surroundings that a method may use."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from app.recipes import Grid
+from worker.engine.data.samples import Samples
+from worker.engine.network import Network
+
+if TYPE_CHECKING:
+    from worker.engine.quantized.form import Quantization
+
+
+class Reporter(Protocol):
+    """Where the engine tells how it is going; the runner sends it on, tests collect it."""
+
+    def progress(self, phase: str, fraction: float) -> None:
+        """`fraction` of the whole job is done; `phase` is reading, compressing, exporting or measuring."""
+
+    def log(self, message: str, level: str = "info") -> None:
+        """A line for the user; level info, warning or error."""
+
+    def metric(self, name: str, value: Any) -> None:
+        """A figure worth showing live."""
+
+    def checkpoint(self, label: str, file: Path) -> None:
+        """A finished checkpoint file."""
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Holds the host's measuring lock, so that no two jobs time each other."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use.
+
+    Attributes:
+        grids: target name -> numeric grid, of every target that the job asks for.
+        calibration / training: samples, never overlapping the evaluation samples; None where not given.
+        device: ``cpu`` or ``cuda``.
+        folder: private scratch folder.
+        share: maps a method's own progress (0..1) to the job's.
+    """
+
+    grids: Mapping[str, Grid]
+    reporter: Reporter
+    folder: Path
+    calibration: Samples | None = None
+    training: Samples | None = None
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+    task: str | None = None
+
+    def progress(self, fraction: float) -> None:
+        """Tells how far the current step is, 0..1."""
+        self.reporter.progress("compressing", fraction)
+
+
+@dataclass
+class Compressed:
+    """A model on its way through a recipe.
+
+    Attributes:
+        network: the current float network; methods that change weights or structure replace it.
+        quantized: target name -> quantization to apply when exporting to it; empty until a quantize step.
+        layers: per-layer report for ``metrics.layers``: name, kind, bits, sqnr_db, share, ...
+        notes: what the user should know (layers left alone and why, ...).
+    """
+
+    network: Network
+    quantized: dict[str, "Quantization"] = field(default_factory=dict)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
