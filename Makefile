@@ -1,0 +1,66 @@
+# Modelpress. `make` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Extra arguments for installing torch, to choose its build (README, "CPU or CUDA").
+TORCH_ARGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Test processes; each starts its own PostgreSQL and Valkey.
+JOBS ?= 2
+ARGS ?=
+
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt
+
+.PHONY: help demo test test-slow lint format types imports up bench openapi clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded service, print before and after.
+	@$(BIN)/python benchmarks/demo.py $(ARGS)
+
+test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.test ## Run the tests that take minutes.
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
+
+lint: $(VENV)/.test ## Lint, formatting, types, import rules.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.test ## Format the code and fix what can be fixed.
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+up: $(VENV)/.run ## Start the embedded service on http://127.0.0.1:8000, with its data in .modelpress/.
+	@$(BIN)/modelpress-server up --data .modelpress $(ARGS)
+
+bench: $(VENV)/.test ## Measure quantization side by side with its peers (about an hour; resumable).
+	@$(BIN)/python benchmarks/ptq.py $(ARGS)
+
+clean: ## Remove the environment, caches and demo data.
+	@rm -rf $(VENV) .demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info client/*.egg-info
+
+# The environment, in two sizes. A stamp is made anew when a list of dependencies changes.
+$(VENV)/.torch: constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch into $(VENV) ..."
+	@$(PIP) torch $(TORCH_ARGS)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.torch $(INPUTS)
+	@echo "Installing Modelpress ..."
+	@$(PIP) -e '.[worker,embedded,bench]' -e client
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "Installing what the tests need ..."
+	@$(PIP) -e '.[worker,embedded,bench,test]' -e client
+	@touch $@
