@@ -1,0 +1,109 @@
+"""Real servers for every test that asks for one: a PostgreSQL and a Valkey for each xdist worker."""
+
+import itertools
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from sqlalchemy import create_engine
+
+import migrations
+from app.embedded.postgres import Postgres
+from app.embedded.valkey import Valkey
+from app.migrate import upgrade
+from app.tables import Base
+from tests.support.servers import running_postgres, running_valkey, temporary_folder
+
+TEMPLATE = "migrated"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """Where the servers of this test process keep everything; gone when the process ends or is killed."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_folder: Path) -> Iterator[Postgres]:
+    """A running PostgreSQL."""
+    with running_postgres(servers_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: Postgres) -> str:
+    """SQLAlchemy URL of an empty database that the whole session shares."""
+    return postgres_server.url()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: Postgres) -> str:
+    """Name of a migrated database that others are copied from."""
+    _execute(postgres_server, "CREATE DATABASE {}", TEMPLATE)
+    if (Path(migrations.__file__).parent / "env.py").exists():
+        upgrade(postgres_server.url(TEMPLATE))
+    else:
+        engine = create_engine(postgres_server.url(TEMPLATE))
+        Base.metadata.create_all(engine)
+        engine.dispose()
+    return TEMPLATE
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: Postgres) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh database without any table."""
+    name = f"empty_{next(_numbers)}"
+    _execute(postgres_server, "CREATE DATABASE {}", name)
+    yield postgres_server.url(name)
+    _execute(postgres_server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database_url(postgres_server: Postgres, template_database: str) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh database with all tables."""
+    name = f"test_{next(_numbers)}"
+    _execute(postgres_server, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, template_database)
+    yield postgres_server.url(name)
+    _execute(postgres_server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(servers_folder: Path) -> Iterator[Valkey]:
+    """A running Valkey."""
+    with running_valkey(servers_folder) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey_server: Valkey) -> str:
+    """redis-py URL (``unix://``) of an empty Valkey."""
+    with redis.Redis.from_url(valkey_server.url()) as client:
+        client.flushall()
+    return valkey_server.url()
+
+
+@pytest.fixture
+def broker_url(valkey_server: Valkey, redis_url: str) -> str:
+    """Celery URL (``redis+socket://``) of the same empty Valkey: what ``MODELPRESS_BROKER_URL`` takes."""
+    return valkey_server.broker_url()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _execute(server: Postgres, statement: str, *names: str) -> None:
+    """Runs one statement about databases, from the maintenance database (it cannot be in a transaction)."""
+    query = sql.SQL(statement).format(*map(sql.Identifier, names))
+    with psycopg.connect(server.url("postgres").replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(query)
