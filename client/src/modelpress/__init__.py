@@ -1,0 +1,99 @@
+"""Client of a Modelpress service: upload a trained model, follow its compression, download what was measured.
+
+    from modelpress import Client, JobRequest
+
+    with Client() as client:  # MODELPRESS_URL, MODELPRESS_KEY
+        model = client.models.upload("model.pt2")
+        data = client.datasets.upload("calibration.npz")
+        job = client.jobs.create(JobRequest(model_id=model.id, calibration_dataset_id=data.id,
+                                            recipe={"steps": [{"method": "quantize.static"}]},
+                                            targets=["onnxruntime"]))
+        job = client.jobs.wait(job.id)
+        client.artifacts.download(job.artifacts[0].id, "out/")
+
+`AsyncClient` has the same nouns as coroutines. Errors: see `modelpress.errors`.
+"""
+
+from modelpress.client import AsyncClient, Client
+from modelpress.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    Conflict,
+    ConnectionFailed,
+    Fault,
+    IntegrityError,
+    InvalidRequest,
+    ModelpressError,
+    NotFound,
+    PermissionDenied,
+    ProblemError,
+    ProtocolError,
+    RateLimited,
+    ServiceError,
+    WaitTimeout,
+)
+from modelpress.requests import JobRequest, Limits
+from modelpress.retries import Retries
+from modelpress.views import (
+    Artifact,
+    Dataset,
+    Estimate,
+    Evaluation,
+    Event,
+    Fidelity,
+    Gate,
+    GateCheck,
+    Job,
+    Key,
+    Measurement,
+    Metrics,
+    MetricValue,
+    Model,
+    Named,
+    Page,
+    Problem,
+    TensorSpec,
+    Workspace,
+)
+
+__all__ = [
+    "Artifact",
+    "AsyncClient",
+    "AuthenticationError",
+    "Client",
+    "ConfigurationError",
+    "Conflict",
+    "ConnectionFailed",
+    "Dataset",
+    "Estimate",
+    "Evaluation",
+    "Event",
+    "Fault",
+    "Fidelity",
+    "Gate",
+    "GateCheck",
+    "IntegrityError",
+    "InvalidRequest",
+    "Job",
+    "JobRequest",
+    "Key",
+    "Limits",
+    "Measurement",
+    "MetricValue",
+    "Metrics",
+    "Model",
+    "ModelpressError",
+    "Named",
+    "NotFound",
+    "Page",
+    "PermissionDenied",
+    "Problem",
+    "ProblemError",
+    "ProtocolError",
+    "RateLimited",
+    "Retries",
+    "ServiceError",
+    "TensorSpec",
+    "WaitTimeout",
+    "Workspace",
+]

@@ -1,0 +1,91 @@
+"""Jobs: created, followed live through broken connections, waited for, ended."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import httpx
+
+from modelpress.errors import ConnectionFailed
+from modelpress.nouns import Owned, segment
+from modelpress.polling import poll
+from modelpress.requests import Call, JobRequest
+from modelpress.sse import EventParser
+from modelpress.views import TERMINAL, Estimate, Event, Job
+
+
+class AsyncJobs(Owned[Job]):
+    """`/v1/jobs`."""
+
+    path, view = "jobs", Job
+
+    async def create(self, request: JobRequest) -> Job:
+        """Queues a job; `InvalidRequest` names each fault of the request."""
+        return self._parse(await self._session.json(Call("POST", "jobs", json=request.body())))
+
+    async def estimate(self, request: JobRequest) -> Estimate:
+        """What the job would need, without queueing it."""
+        return Estimate.parse(await self._session.json(Call("POST", "jobs:estimate", json=request.body())))
+
+    async def cancel(self, id: str) -> Job:
+        """Asks it to end; `Conflict` (job_already_finished) where it has."""
+        return await self._act(id, "cancel")
+
+    async def retry(self, id: str) -> Job:
+        """A new attempt of a failed or canceled job, from its last checkpoint."""
+        return await self._act(id, "retry")
+
+    async def _act(self, id: str, action: str) -> Job:
+        data = await self._session.json(Call("POST", f"jobs/{segment(id)}:{action}"))
+        return await self.get(id) if data is None else self._parse(data)
+
+    async def logs(self, id: str) -> str:
+        """Its log so far, as text."""
+        call = Call("GET", f"jobs/{segment(id)}/logs", headers={"Accept": "text/plain"})
+        return await self._session.text(call)
+
+    async def wait(self, id: str, *, timeout_s: float | None = None) -> Job:
+        """Waits until it has finished, and answers it whatever its state; look at `state`, `error` and `gate`.
+
+        Raises:
+            WaitTimeout: it has not finished after `timeout_s` seconds; it goes on.
+        """
+        return await poll(self._session, lambda: self.get(id), lambda job: job.finished, timeout_s)
+
+    async def events(self, id: str, *, after: str | None = None) -> AsyncGenerator[Event]:
+        """Its events from the start, or after the event with id `after`, until it has finished.
+
+        A broken stream is resumed with `Last-Event-ID`, so that no event is lost and none comes twice.
+
+        Raises:
+            ConnectionFailed: the stream broke without any event more often than the retries allow.
+        """
+        last, failures, state = after, 0, ""
+        while True:
+            parser, seen, broken = EventParser(last), False, None
+            try:
+                async with aclosing(self._stream(id, parser)) as events:
+                    async for event in events:
+                        last, seen, failures = parser.last_id, True, 0
+                        state = str(event.data.get("state", "")) if event.type == "state" else state
+                        yield event
+            except httpx.TransportError as error:
+                broken = error
+            if state in TERMINAL or (not seen and not broken and (await self.get(id)).finished):
+                return
+            failures += 1
+            pause = self._session.retries.pause(failures, parser.retry_s)
+            if pause is None and broken:
+                raise ConnectionFailed(f"the events of {id} broke off: {broken!r}") from broken
+            await self._session.wire.sleep(self._session.retries.cap_s if pause is None else pause)
+
+    async def _stream(self, id: str, parser: EventParser) -> AsyncGenerator[Event]:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+        if parser.last_id is not None:
+            headers["Last-Event-ID"] = parser.last_id
+        async with (
+            self._session.stream(Call("GET", f"jobs/{segment(id)}/events", headers=headers, stream=True)) as response,
+            aclosing(self._session.wire.pieces(response)) as pieces,
+        ):
+            async for piece in pieces:
+                for event in parser.feed(piece):
+                    yield event
