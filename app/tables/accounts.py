@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, func
+from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base, CreatedAt, Json, new_id
@@ -40,17 +40,23 @@ class Key(Base):
 
 
 class IdempotencyKey(Base):
-    """The first response to a POST, kept to answer its repetitions."""
+    """The first response to a POST, kept to answer its repetitions.
+
+    A row past `expires_at` counts as absent. While the first request runs, `expires_at` is the short lease of `owner`,
+    which renews it: a process that dies frees the key. Afterwards it is the end of the retention.
+    """
 
     __tablename__ = "idempotency_keys"
 
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    operation: Mapped[str]
+    #: Random name of the request that holds the lease.
+    owner: Mapped[str]
+    #: Digest of method, path and body (for uploads: of the fields and the file's digest); null until it is known.
     fingerprint: Mapped[str | None]
     #: Null while the first request is still running.
     status: Mapped[int | None]
     headers: Mapped[Json | None]
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[CreatedAt]
-    expires_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)

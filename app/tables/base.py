@@ -28,7 +28,12 @@ class Base(DeclarativeBase):
     """Root of the tables."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {Json: JSONB, list[Any]: JSONB, datetime: DateTime(timezone=True)}  # noqa: RUF012
+    #: None is SQL's null, never JSON's.
+    type_annotation_map = {  # noqa: RUF012
+        Json: JSONB(none_as_null=True),
+        list[Any]: JSONB(none_as_null=True),
+        datetime: DateTime(timezone=True),
+    }
 
 
 def new_id(prefix: str) -> str:

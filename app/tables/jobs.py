@@ -50,6 +50,8 @@ class Job(Base):
     calibration_dataset_id: Mapped[str | None]
     evaluation_dataset_id: Mapped[str | None]
     training_dataset_id: Mapped[str | None]
+    #: What a ``check_dataset`` checks (a ``check_model`` uses `model_id`).
+    dataset_id: Mapped[str | None] = mapped_column(index=True)
 
     state: Mapped[str] = mapped_column(server_default="queued")
     phase: Mapped[str | None]
