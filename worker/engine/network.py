@@ -7,9 +7,10 @@ CPU and CUDA, and exports again with `torch.export`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 #: One dimension: a size, or the name of a symbolic dimension such as ``"batch"``.
 Dim = int | str
@@ -23,16 +24,26 @@ class TensorSpec:
         name: as the user's dataset columns spell it.
         dtype: numpy name, such as ``float32`` or ``int64``.
         shape: sizes; a string names a symbolic dimension. Dimension 0 is the batch where it is symbolic.
+        sizes: the same with numbers that are known to work in place of the names; may be empty.
     """
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
+    sizes: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def batched(self) -> bool:
         """Whether the first dimension is symbolic, so that samples can be run together."""
         return bool(self.shape) and isinstance(self.shape[0], str)
+
+    def example(self, batch: int = 2) -> Tensor:
+        """Zeros that the network accepts, on CPU; symbolic dimensions as they were, dimension 0 as `batch`."""
+        known = self.sizes or (2,) * len(self.shape)
+        sizes = [dim if isinstance(dim, int) else size for dim, size in zip(self.shape, known, strict=True)]
+        if self.batched:
+            sizes[0] = batch
+        return torch.zeros(sizes, dtype=getattr(torch, self.dtype))
 
     def to_json(self) -> dict[str, Any]:
         """The form that the API shows: ``{"name", "dtype", "shape"}``."""
@@ -69,3 +80,17 @@ class Network:
     def parameters(self) -> int:
         """Number of trainable scalars."""
         return sum(p.numel() for p in self.module.parameters())
+
+    def examples(self, batch: int = 2) -> tuple[Tensor, ...]:
+        """One `TensorSpec.example` for each input."""
+        return tuple(spec.example(batch) for spec in self.inputs)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights to `device`, and the calls that make new tensors (``zeros``, ``arange``) with them."""
+        self.module.to(device)
+        target = torch.device(device)
+        for node in self.module.graph.nodes:
+            if node.kwargs.get("device") not in (None, target):
+                node.kwargs = {**node.kwargs, "device": target}
+        self.module.recompile()
+        return self

@@ -1,0 +1,144 @@
+"""The tree of modules under construction: who is called what, and which weights are shared."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from worker.engine.formats.program import State
+
+_UNSAFE = re.compile(r"\W")
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for tensors that are the same memory seen the same way."""
+    return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _segments(path: str) -> list[str]:
+    return [_UNSAFE.sub("_", segment) or "_" for segment in path.split(".")]
+
+
+class Tree:
+    """Modules by dotted path, filled in as layers are found.
+
+    Args:
+        states: all weights, so that those which share memory stay one parameter.
+    """
+
+    def __init__(self, states: Iterable[State]) -> None:
+        self.root = nn.Module()
+        self._values: dict[tuple[object, ...], Tensor] = {}
+        self._aliases: dict[tuple[object, ...], set[str]] = {}
+        self._placed: dict[tuple[object, ...], str] = {}
+        self._kept: dict[str, str] = {}
+        for state in states:
+            self._aliases.setdefault(_identity(state.tensor), set()).add(state.name)
+
+    def _value(self, state: State) -> Tensor:
+        """The one parameter or buffer that stands for `state`."""
+        key = (*_identity(state.tensor), state.trainable)
+        if key not in self._values:
+            tensor = state.tensor
+            self._values[key] = nn.Parameter(tensor) if state.trainable else tensor
+        return self._values[key]
+
+    def place(
+        self, module: nn.Module, states: Mapping[str, State], owner: tuple[str, str], fallback: str, settings: str
+    ) -> str:
+        """Give `module` its weights and a place; returns its path.
+
+        Args:
+            states: attribute of the module -> weight.
+            owner: name and class of the module that made the call, as the exporter recorded it, else empty.
+            fallback: what to call a layer whose weights sit at the root.
+            settings: equal for calls that could be the same module.
+        """
+        key = (settings, *((a, *_identity(s.tensor)) for a, s in states.items()))
+        if states and key in self._placed:
+            return self._placed[key]
+        for attribute, state in states.items():
+            self._assign(module, attribute, state)
+        for name, tensor in list(module.named_buffers()):
+            if tensor.is_meta:  # num_batches_tracked
+                module.register_buffer(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
+        path = self._free(self._preferred(next(iter(states.values()), None), owner, fallback))
+        parent = self._container(path)
+        parent.add_module(path.rpartition(".")[2], module)
+        self._placed[key] = path
+        return path
+
+    def _assign(self, module: nn.Module, attribute: str, state: State) -> None:
+        value = self._value(state)
+        if attribute in module._buffers:
+            module._buffers[attribute] = value.detach()
+        elif isinstance(value, nn.Parameter):
+            setattr(module, attribute, value)
+        else:
+            frozen = nn.Parameter(value, requires_grad=False)
+            setattr(module, attribute, frozen)
+
+    def _preferred(self, state: State | None, caller: tuple[str, str], fallback: str) -> str:
+        owner, kind = caller
+        if state is None:
+            return owner if owner and kind.rpartition(".")[2].startswith("Dropout") else fallback
+        names = self._aliases[_identity(state.tensor)]
+        parent, _, attribute = state.name.rpartition(".")
+        if owner and any(name.rpartition(".")[0] == owner for name in names):
+            parent = owner
+        if attribute in ("weight", "bias", "running_mean") or re.fullmatch(r"weight_ih_l\d+.*", attribute):
+            return parent or fallback
+        own = attribute.removesuffix("_weight")
+        return f"{parent}.{own}" if parent else own
+
+    def _free(self, path: str) -> str:
+        """`path`, or with a number where something else is there."""
+        segments = _segments(path)
+        candidate, number = ".".join(segments), 0
+        while not self._is_free(candidate):
+            number += 1
+            candidate = ".".join([*segments[:-1], f"{segments[-1]}_{number}"])
+        return candidate
+
+    def _is_free(self, path: str) -> bool:
+        module: object = self.root
+        for segment in path.split("."):
+            if not isinstance(module, nn.Module):
+                return False
+            if not hasattr(module, segment):
+                return True
+            module = getattr(module, segment)
+        return False
+
+    def _at(self, path: str) -> object:
+        value: object = self.root
+        for segment in path.split("."):
+            value = getattr(value, segment, None)
+        return value
+
+    def _container(self, path: str) -> nn.Module:
+        module = self.root
+        for segment in path.split(".")[:-1]:
+            if segment not in module._modules:
+                module.add_module(segment, nn.Module())
+            child = module._modules[segment]
+            if child is None:
+                raise TypeError(f"{path!r} goes through an empty module")
+            module = child
+        return module
+
+    def keep(self, state: State) -> str:
+        """Store a weight that no layer holds; returns the path for ``get_attr``."""
+        value = self._value(state)
+        if state.name not in self._kept and self._at(state.name) is value:
+            self._kept[state.name] = state.name
+        if state.name not in self._kept:
+            path = self._free(state.name)
+            name = path.rpartition(".")[2]
+            if isinstance(value, nn.Parameter):
+                self._container(path).register_parameter(name, value)
+            else:
+                self._container(path).register_buffer(name, value)
+            self._kept[state.name] = path
+        return self._kept[state.name]
