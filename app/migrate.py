@@ -4,8 +4,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy.exc import OperationalError
 
 import migrations
+
+
+class MigrationError(Exception):
+    """The database cannot be brought to this version's tables."""
 
 
 def alembic_config(database_url: str) -> Config:
@@ -16,6 +22,18 @@ def alembic_config(database_url: str) -> Config:
     return config
 
 
-def upgrade(database_url: str, revision: str = "head") -> None:
-    """Applies every migration up to `revision`."""
-    command.upgrade(alembic_config(database_url), revision)
+def upgrade(database_url: str) -> None:
+    """Applies every migration that is missing.
+
+    Raises:
+        MigrationError: the database is not there, or has tables of a newer version.
+    """
+    try:
+        command.upgrade(alembic_config(database_url), "head")
+    except CommandError as error:
+        raise MigrationError(
+            f"the database has tables that this version does not know, probably of a newer version ({error}): "
+            "upgrade Modelpress, or restore a backup made by this version"
+        ) from error
+    except OperationalError as error:
+        raise MigrationError(f"the database is not reachable: {error.orig}") from error

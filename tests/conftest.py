@@ -9,13 +9,10 @@ import psycopg
 import pytest
 import redis
 from psycopg import sql
-from sqlalchemy import create_engine
 
-import migrations
 from app.embedded.postgres import Postgres
 from app.embedded.valkey import Valkey
 from app.migrate import upgrade
-from app.tables import Base
 from tests.support.servers import running_postgres, running_valkey, temporary_folder
 
 TEMPLATE = "migrated"
@@ -46,12 +43,7 @@ def postgres_url(postgres_server: Postgres) -> str:
 def template_database(postgres_server: Postgres) -> str:
     """Name of a migrated database that others are copied from."""
     _execute(postgres_server, "CREATE DATABASE {}", TEMPLATE)
-    if (Path(migrations.__file__).parent / "env.py").exists():
-        upgrade(postgres_server.url(TEMPLATE))
-    else:
-        engine = create_engine(postgres_server.url(TEMPLATE))
-        Base.metadata.create_all(engine)
-        engine.dispose()
+    upgrade(postgres_server.url(TEMPLATE))
     return TEMPLATE
 
 

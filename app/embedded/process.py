@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -16,6 +18,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 class EmbeddedError(Exception):
     """The embedded service cannot start or go on; the message says why and what would help."""
+
+    exit_code: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,20 @@ class Program:
     stop_grace_s: float = 10.0
     death_signal: signal.Signals = field(default=signal.SIGKILL)
 
-    def spawn(self, log: Path) -> "subprocess.Popen[bytes]":
+    def spawn(self, log: Path | None) -> "subprocess.Popen[bytes]":
         """Starts the child in a session of its own (so that a Ctrl-C reaches only us), writing to `log`.
 
-        The kernel sends it `death_signal` when the calling thread ends: call this from the main thread.
+        Without `log` it writes where we do. The kernel sends it `death_signal` when the calling thread ends: call
+        this from the main thread.
         """
-        with log.open("ab") as output:
+        with nullcontext() if log is None else log.open("ab") as output:
             process = subprocess.Popen(
                 self.argv,
                 env=dict(self.env),
                 cwd=self.cwd,
                 stdin=subprocess.PIPE,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if log is None else subprocess.STDOUT,
                 pass_fds=self.pass_fds,
                 start_new_session=True,
                 preexec_fn=die_with_parent(self.death_signal),

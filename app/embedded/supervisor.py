@@ -1,0 +1,145 @@
+"""Keeps a set of children running: starts them in order, restarts what dies, ends them in reverse order."""
+
+import logging
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from app.embedded.process import EmbeddedError, Program, log_tail, stop
+
+_POLL_S = 0.1
+_START_TIMEOUT_S = 60.0
+_BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STEADY_S = 30.0  # a child that lived so long starts again with the shortest pause
+_EARLY_DEATHS = 3  # before the service was ready once: then it never will be
+_LOG_LIMIT = 20 * 1024**2
+
+log = logging.getLogger(__name__)
+
+
+class StopRequestedError(Exception):
+    """A signal asked for the end while children were being started."""
+
+
+@dataclass
+class _Child:
+    program: Program
+    log: Path | None
+    process: "subprocess.Popen[bytes]"
+    started: float
+    deaths: int = 0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """The parent of all children. Use it from the main thread only: they die with the thread that started them."""
+
+    def __init__(self, log_of: Callable[[str], Path] | None = None) -> None:
+        self._log_of = log_of
+        self._children: list[_Child] = []
+        self._stopping = threading.Event()
+        self._settled = False
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Turns SIGTERM and SIGINT into an orderly end, and ends all children when the block is left."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            self.stop_all()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def start(self, program: Program) -> None:
+        """Starts a child, which from now on is kept running."""
+        self._raise_if_stopping()
+        log_file = self._log_of(program.name) if self._log_of else None
+        self._children.append(_Child(program, log_file, program.spawn(log_file), time.monotonic()))
+
+    def start_and_wait(self, program: Program, ready: Callable[[], bool]) -> None:
+        """Starts a child that the next ones need, and waits until it is ready."""
+        self.start(program)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not ready():
+            self._raise_if_stopping()
+            self._revive()
+            if time.monotonic() > deadline:
+                raise EmbeddedError(
+                    f"{program.name} is not ready after {_START_TIMEOUT_S:.0f} s; {self._hint(program)}"
+                )
+            time.sleep(0.02)
+
+    def watch(self, ready: Callable[[], bool], announce: Callable[[], None]) -> None:
+        """Keeps the children running until a signal comes; calls `announce` once, when `ready`.
+
+        Raises:
+            EmbeddedError: a child keeps dying before the service was ready once.
+        """
+        next_look = next_trim = time.monotonic()
+        while not self._stopping.wait(_POLL_S):
+            self._revive()
+            now = time.monotonic()
+            if not self._settled and now >= next_look:
+                next_look = now + 0.2
+                if ready():
+                    self._settled = True
+                    announce()
+            if now >= next_trim:
+                next_trim = now + 30
+                self._trim_logs()
+
+    def stop_all(self) -> None:
+        """Ends every child, the last started first."""
+        while self._children:
+            child = self._children.pop()
+            stop(child.process, child.program)
+
+    def _revive(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.process.poll() is None:
+                continue
+            if child.restart_at is None:
+                self._note_death(child, now)
+            if child.restart_at is not None and now >= child.restart_at:
+                child.restart_at = None
+                child.started = now
+                child.process = child.program.spawn(child.log)
+
+    def _note_death(self, child: _Child, now: float) -> None:
+        child.deaths = 1 if now - child.started > _STEADY_S else child.deaths + 1
+        what = f"{child.program.name} ended with status {child.process.returncode}"
+        if not self._settled and child.deaths >= _EARLY_DEATHS:
+            raise EmbeddedError(f"{what} while starting; {self._hint(child.program)}")
+        pause = _BACK_OFF_S[min(child.deaths - 1, len(_BACK_OFF_S) - 1)]
+        child.restart_at = now + pause
+        log.warning("%s; it is started again in %.1f s", what, pause)
+
+    def _hint(self, program: Program) -> str:
+        if self._log_of is None:
+            return "see its output above"
+        path = self._log_of(program.name)
+        return f"see {path}, which ends with:\n{log_tail(path)}"
+
+    def _trim_logs(self) -> None:
+        """Keeps one older copy of a long log. Children append, so that cutting the file off under them is safe."""
+        for child in self._children:
+            if child.log is not None and child.log.stat().st_size > _LOG_LIMIT:
+                shutil.copyfile(child.log, child.log.with_suffix(".log.1"))
+                with child.log.open("r+b") as file:
+                    file.truncate()
+
+    def _raise_if_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise StopRequestedError
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
