@@ -1,1 +1,1 @@
-"""Calibration, training and evaluation data."""
+"""Calibration, training and evaluation samples, read from untrusted files."""
