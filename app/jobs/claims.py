@@ -1,0 +1,110 @@
+"""SQL of the lease: who may run what, decided by the database on its own clock."""
+
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, Interval, and_, cast, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.jobs.inputs import inputs_ready
+from app.jobs.outcomes import LeaseState, Offer
+from app.jobs.states import State
+from app.tables import Job
+
+NOW = func.clock_timestamp()
+
+
+def expired() -> ColumnElement[bool]:
+    """Nobody renews the job's lease any more."""
+    return Job.lease_expires_at < NOW
+
+
+def claimable() -> ColumnElement[bool]:
+    """Some worker may start an attempt now."""
+    return and_(
+        or_(Job.state == State.QUEUED, and_(Job.state == State.RUNNING, expired())),
+        Job.attempt < Job.max_attempts,
+        or_(Job.not_before.is_(None), Job.not_before <= NOW),
+        inputs_ready(),
+    )
+
+
+def fits(offer: Offer) -> ColumnElement[bool]:
+    """This worker can run the job: its queue, and every target that the job asks for."""
+    anywhere = and_(Job.queue.is_(None), Job.kind == "compress")
+    queue = Job.queue == offer.queue if offer.queue == "checks" else or_(Job.queue == offer.queue, anywhere)
+    return and_(queue, Job.targets.contained_by(cast(list(offer.targets), JSONB)))
+
+
+async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | None:
+    """Takes the best claimable job: priority first, then the workspace with the fewest running jobs, then age."""
+    other = aliased(Job)
+    busy = (
+        select(other.workspace_id, func.count().label("running"))
+        .where(other.state.in_([State.RUNNING, State.CANCELING]), other.lease_expires_at >= NOW)
+        .group_by(other.workspace_id)
+        .subquery()
+    )
+    best = (
+        select(Job.id)
+        .outerjoin(busy, busy.c.workspace_id == Job.workspace_id)
+        .where(claimable(), fits(offer))
+        .order_by(Job.priority.desc(), func.coalesce(busy.c.running, 0), Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(of=Job, skip_locked=True)
+        .correlate(None)
+        .scalar_subquery()
+    )
+    statement = (
+        update(Job)
+        .where(Job.id == best)
+        .values(
+            state=State.RUNNING.value,
+            attempt=Job.attempt + 1,
+            lease_token=secrets.token_hex(16),
+            lease_expires_at=NOW + _seconds(lease_s),
+            worker_id=offer.id,
+            started_at=NOW,
+            phase=None,
+            progress=0,
+            not_before=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def renew(session: AsyncSession, job_id: str, token: str, lease_s: float) -> LeaseState:
+    """Extends the lease, also of a job that is being canceled: its worker still has to stop it."""
+    over = Job.started_at + func.make_interval(0, 0, 0, 0, 0, 0, Job.run_timeout_s) < NOW
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.lease_token == token)
+        .values(lease_expires_at=NOW + _seconds(lease_s))
+        .returning(Job.state, over)
+        .execution_options(synchronize_session=False)
+    )
+    row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        return LeaseState.LOST
+    if row[0] == State.CANCELING:
+        return LeaseState.CANCEL
+    return LeaseState.TIMED_OUT if row[1] else LeaseState.OK
+
+
+async def owned(session: AsyncSession, job_id: str, token: str) -> Job | None:
+    """The job, locked, while `token` owns it."""
+    statement = (
+        select(Job)
+        .where(Job.id == job_id, Job.lease_token == token)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return (await session.scalars(statement)).one_or_none()
+
+
+def _seconds(value: float) -> ColumnElement[timedelta]:
+    return cast(literal(timedelta(seconds=value)), Interval)

@@ -1,0 +1,64 @@
+"""What a user may do to a job that is there: cancel, retry, delete; each as the state table says."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import Conflict, NotFound
+from app.jobs import events, inputs, transitions
+from app.jobs.clean import is_clean
+from app.jobs.leases import Leases
+from app.jobs.states import Event
+from app.tables import Job
+
+
+async def locked(session: AsyncSession, workspace_id: str, job_id: str) -> Job:
+    """A compression job of this workspace, locked.
+
+    Raises:
+        NotFound: there is none.
+    """
+    job = await transitions.lock(session, job_id, workspace_id=workspace_id) if is_clean(job_id) else None
+    if job is None or job.kind != "compress":
+        raise NotFound(f"no job {job_id!r} in this workspace")
+    return job
+
+
+async def cancel(session: AsyncSession, workspace_id: str, job_id: str) -> Job:
+    """A queued job is canceled at once; a running one when its worker has stopped it.
+
+    Raises:
+        NotFound, Conflict: ``job_already_finished``.
+    """
+    job = await locked(session, workspace_id, job_id)
+    await transitions.move(session, job, Event.CANCEL)
+    return job
+
+
+async def retry(session: AsyncSession, leases: Leases, workspace_id: str, job_id: str) -> Job:
+    """Queues a failed or canceled job for one more attempt, from its last checkpoint.
+
+    Raises:
+        NotFound, Conflict: ``job_not_finished``, ``job_already_finished``, or ``inputs_gone`` where a file that it
+            reads was rejected or deleted.
+    """
+    job = await locked(session, workspace_id, job_id)
+    await transitions.move(session, job, Event.RETRY)
+    lost = await inputs.first_lost(session, job)
+    if lost is not None:
+        raise Conflict(f"{lost}, which the job reads, was rejected or deleted: upload it again", code="inputs_gone")
+    job.max_attempts += 1
+    await session.flush()
+    await leases.look_for(session, [job])
+    return job
+
+
+async def delete(session: AsyncSession, workspace_id: str, job_id: str) -> None:
+    """Deletes a job that is not running, with its events, metrics, checkpoints and artifacts.
+
+    Raises:
+        NotFound, Conflict: ``job_running``.
+    """
+    job = await locked(session, workspace_id, job_id)
+    await transitions.move(session, job, Event.DELETE)
+    await events.announce(session, job.id)
+    await session.delete(job)
+    await session.flush()

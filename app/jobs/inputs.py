@@ -1,0 +1,90 @@
+"""SQL about what a job reads: which of its inputs are ready, rejected or gone."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from app.jobs.outcomes import InputFile
+from app.tables import Dataset, Job, Model
+
+#: Role of a dataset -> the column that names it.
+DATASETS: dict[str, InstrumentedAttribute[str | None]] = {
+    "calibration": Job.calibration_dataset_id,
+    "evaluation": Job.evaluation_dataset_id,
+    "training": Job.training_dataset_id,
+}
+
+
+def inputs_ready() -> ColumnElement[bool]:
+    """The job's inputs have been checked and found good; a check itself waits for nothing."""
+    parts: list[ColumnElement[bool]] = [
+        exists(select(Model.id).where(Model.id == Job.model_id, Model.state == "ready").correlate(Job))
+    ]
+    for column in DATASETS.values():
+        ready = exists(select(Dataset.id).where(Dataset.id == column, Dataset.state == "ready").correlate(Job))
+        parts.append(or_(column.is_(None), ready))
+    return or_(Job.kind != "compress", and_(*parts))
+
+
+def inputs_lost() -> ColumnElement[bool]:
+    """An input was rejected, or is gone: the job can never start."""
+    parts: list[ColumnElement[bool]] = [
+        ~exists(select(Model.id).where(Model.id == Job.model_id, Model.state != "rejected").correlate(Job))
+    ]
+    for column in DATASETS.values():
+        usable = exists(select(Dataset.id).where(Dataset.id == column, Dataset.state != "rejected").correlate(Job))
+        parts.append(and_(column.is_not(None), ~usable))
+    return and_(Job.kind == "compress", or_(*parts))
+
+
+def uses(input_id: str) -> ColumnElement[bool]:
+    """The job reads this model or dataset."""
+    return or_(Job.model_id == input_id, *(column == input_id for column in DATASETS.values()))
+
+
+def waiting_on(input_id: str) -> Select[Job]:
+    """Queued compression jobs that read this model or dataset, oldest first."""
+    return select(Job).where(Job.kind == "compress", Job.state == "queued", uses(input_id)).order_by(Job.id)
+
+
+def dataset_of_check(job: Job) -> str:
+    """The dataset that a ``check_dataset`` job reads; it stands in the first of the dataset columns that is set."""
+    return next(value for _, value in _dataset_ids(job))
+
+
+async def first_lost(session: AsyncSession, job: Job) -> str | None:
+    """Id of the first input of `job` that was rejected or is gone."""
+    model = await session.scalar(select(Model.state).where(Model.id == job.model_id))
+    if model in (None, "rejected"):
+        return job.model_id
+    for _, dataset_id in _dataset_ids(job):
+        state = await session.scalar(select(Dataset.state).where(Dataset.id == dataset_id))
+        if state in (None, "rejected"):
+            return dataset_id
+    return None
+
+
+async def files_of(session: AsyncSession, job: Job) -> dict[str, InputFile]:
+    """What the worker has to fetch, by role; a dataset that is being checked has the role ``dataset``."""
+    files: dict[str, InputFile] = {}
+    model = await session.get(Model, job.model_id) if job.model_id else None
+    if model is not None:
+        files["model"] = InputFile(
+            model.id, model.sha256, model.size_bytes, model.filename, model.format, model.task, facts=model.facts
+        )
+    for role, dataset_id in _dataset_ids(job):
+        dataset = await session.get(Dataset, dataset_id)
+        if dataset is not None:
+            files["dataset" if job.kind == "check_dataset" else role] = InputFile(
+                dataset.id, dataset.sha256, dataset.size_bytes, dataset.filename, kind=dataset.kind, facts=dataset.facts
+            )
+    return files
+
+
+def _dataset_ids(job: Job) -> Iterator[tuple[str, str]]:
+    for role, column in DATASETS.items():
+        value = getattr(job, column.key)
+        if value is not None:
+            yield role, value

@@ -1,0 +1,155 @@
+"""One loop that puts right what crashes, lost messages and time leave behind.
+
+Every API process runs it; a Postgres advisory lock lets one at a time do a round. Each step is idempotent, takes rows
+that nobody else has locked, and is bounded: what is left over comes in the next round.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.config import Settings
+from app.db import Database
+from app.jobs import claims, inputs, workers
+from app.jobs.leases import Leases
+from app.jobs.states import Event, State
+from app.jobs.transitions import move, rejection
+from app.storage import ObjectStore
+from app.tables import Artifact, Blob, Checkpoint, Dataset, IdempotencyKey, Job, Model
+
+Step = Callable[[AsyncSession], Awaitable[None]]
+
+#: Key of the advisory lock ("mp" and a number).
+LOCK = 0x6D70_0001
+#: Rows that one step takes in one round.
+BATCH = 100
+#: A blob is left alone for so long after something last referred to it.
+BLOB_GRACE_S = 3600.0
+#: A silent worker is forgotten after so many times its time to live.
+SILENCE = 20
+
+NOW = func.clock_timestamp()
+
+log = logging.getLogger(__name__)
+
+
+class Maintenance:
+    """The loop of one API process."""
+
+    def __init__(self, settings: Settings, database: Database, store: ObjectStore, leases: Leases) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._leases = leases
+
+    async def run(self) -> None:
+        """Does rounds until it is cancelled."""
+        while True:
+            try:
+                await self.round()
+            except Exception:
+                log.exception("maintenance could not do its round")
+            await asyncio.sleep(self._settings.maintenance_s)
+
+    async def round(self) -> bool:
+        """Does every step once; False where another process is at it."""
+        async with self._database.transaction() as guard:
+            if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
+                return False
+            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, expired_keys):
+                try:
+                    async with self._database.transaction() as session:
+                        await step(session)
+                except Exception:
+                    log.exception("maintenance step %s failed", step.__name__)
+            await collect_blobs(self._database, self._store)
+        return True
+
+    async def _looks(self, session: AsyncSession) -> None:
+        await repeat_looks(session, self._leases, self._settings.stale_queued_s)
+
+    async def _workers(self, session: AsyncSession) -> None:
+        await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
+
+
+async def expired_leases(session: AsyncSession) -> None:
+    """Jobs whose worker is gone: canceled where that was asked for, failed where no attempt is left.
+
+    The others stay claimable as they are.
+    """
+    over = or_(Job.state == State.CANCELING, and_(Job.state == State.RUNNING, Job.attempt >= Job.max_attempts))
+    for job in await _locked(session, claims.expired(), over):
+        detail = f"the worker was lost in attempt {job.attempt} of {job.max_attempts}"
+        await move(session, job, Event.LEASE_EXPIRED, error={"code": "worker_lost", "detail": detail})
+
+
+async def time_outs(session: AsyncSession) -> None:
+    """Jobs that waited or ran for too long. A worker stops its own job in time; this is for those without one."""
+    for job in await _locked(session, Job.state == State.QUEUED, _older(Job.queued_at, Job.pending_timeout_s)):
+        detail = f"no worker took the job within {job.pending_timeout_s:g} s (timeouts.pending_s)"
+        await move(session, job, Event.TIMED_OUT, error={"code": "pending_timeout", "detail": detail})
+    active = Job.state.in_([State.RUNNING, State.CANCELING])
+    for job in await _locked(session, active, _older(Job.started_at, Job.run_timeout_s)):
+        detail = f"the job ran for longer than {job.run_timeout_s:g} s (timeouts.run_s)"
+        await move(session, job, Event.TIMED_OUT, error={"code": "run_timeout", "detail": detail})
+
+
+async def rejected_inputs(session: AsyncSession) -> None:
+    """Queued jobs whose model or data was rejected or is gone."""
+    for job in await _locked(session, Job.state == State.QUEUED, inputs.inputs_lost()):
+        lost = await inputs.first_lost(session, job)
+        if lost is not None:
+            await move(session, job, Event.USER_ERROR, error=rejection(job, lost))
+
+
+async def repeat_looks(session: AsyncSession, leases: Leases, stale_s: float) -> None:
+    """Sends a look for each claimable job that nobody was told of, or that was told long ago."""
+    told_before = or_(Job.looked_at.is_(None), Job.looked_at < Job.lease_expires_at, _older(Job.looked_at, stale_s))
+    jobs = await _locked(session, claims.claimable(), told_before)
+    await leases.look_for(session, jobs)
+    await session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(looked_at=NOW))
+
+
+async def expired_keys(session: AsyncSession) -> None:
+    """Forgets responses that were kept for repeated requests."""
+    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < NOW))
+
+
+async def collect_blobs(database: Database, store: ObjectStore, grace_s: float = BLOB_GRACE_S) -> int:
+    """Removes bytes that nothing refers to any more. Returns how many.
+
+    The blob's row stays locked while its bytes go: who stores the same bytes again waits for the lock when it claims
+    the row, and publishes after.
+    """
+    for collected in range(BATCH):
+        async with database.transaction() as session:
+            statement = select(Blob).where(_unreferenced(), _older(Blob.touched_at, grace_s))
+            blob = (await session.scalars(statement.limit(1).with_for_update(skip_locked=True))).one_or_none()
+            if blob is None:
+                return collected
+            await store.delete(blob.workspace_id, blob.sha256)
+            await session.delete(blob)
+    return BATCH
+
+
+def _unreferenced() -> ColumnElement[bool]:
+    return and_(
+        *(
+            ~exists(select(1).where(table.workspace_id == Blob.workspace_id, table.sha256 == Blob.sha256))
+            for table in (Model, Dataset, Artifact, Checkpoint)
+        )
+    )
+
+
+def _older(since: Any, seconds: Any) -> ColumnElement[bool]:
+    older: ColumnElement[bool] = since < NOW - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return older
+
+
+async def _locked(session: AsyncSession, *conditions: ColumnElement[bool]) -> Sequence[Job]:
+    statement = select(Job).where(*conditions).order_by(Job.created_at, Job.id).limit(BATCH)
+    return (await session.scalars(statement.with_for_update(skip_locked=True, of=Job))).all()

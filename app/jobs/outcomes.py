@@ -1,0 +1,131 @@
+"""How a lease can end, as the worker tells it, and what a lease is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class LeaseState(StrEnum):
+    """What a worker learns when it renews: for anything but ``ok`` it stops the job's process."""
+
+    OK = "ok"
+    LOST = "lost"
+    CANCEL = "cancel"
+    TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker can do. `queue`: cpu, gpu or checks; `targets`: names of the runtimes that it has."""
+
+    id: str
+    hostname: str
+    queue: str
+    targets: Sequence[str] = ()
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One uploaded file that a job reads; its bytes are in the store under workspace and digest."""
+
+    id: str
+    sha256: str
+    size_bytes: int
+    filename: str
+    format: str | None = None
+    task: str | None = None
+    kind: str | None = None
+    facts: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one attempt of one job, until it expires or is lost.
+
+    Attributes:
+        inputs: by role: model, calibration, evaluation, training; for checks: model or dataset.
+        request: what the user sent, with defaults (limits, seed, ...).
+    """
+
+    job_id: str
+    token: str
+    workspace_id: str
+    kind: str
+    queue: str | None
+    attempt: int
+    max_attempts: int
+    expires_at: datetime
+    run_timeout_s: float
+    recipe: Mapping[str, Any] | None
+    targets: Sequence[str]
+    request: Mapping[str, Any]
+    inputs: Mapping[str, InputFile]
+
+
+@dataclass(frozen=True)
+class NewArtifact:
+    """A compressed model whose bytes are in the store already."""
+
+    target: str
+    format: str
+    filename: str
+    size_bytes: int
+    sha256: str
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NewCheckpoint:
+    """A checkpoint whose bytes are in the store already."""
+
+    label: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The job's process ran to its end.
+
+    Attributes:
+        metrics: ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``.
+        gate: a failed gate makes the job failed with ``limits_not_met``.
+        facts: for checks: what the file is.
+    """
+
+    artifacts: Sequence[NewArtifact] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    gate: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class UserError:
+    """The input is at fault: no further attempt. For checks: the file is rejected."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The process died or something around it failed: another attempt while there is one."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    """The process was stopped because ``run_s`` was over."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The process was stopped because the user asked to cancel."""
+
+
+Outcome = Finished | UserError | Fault | TimedOut | Stopped

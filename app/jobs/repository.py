@@ -1,0 +1,60 @@
+"""SQL of jobs as the API shows them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs.clean import is_clean
+from app.tables import Artifact, Job, Metric
+
+#: What lists show of the metrics; the rest (per layer, per step, curves) is in the job itself.
+LISTED_METRICS = ("baseline", "artifacts")
+
+
+async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | None:
+    """A compression job of this workspace."""
+    if not is_clean(job_id):
+        return None
+    statement = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id, Job.kind == "compress")
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def metrics_of(
+    session: AsyncSession, job_ids: Sequence[str], names: Sequence[str] = ()
+) -> Mapping[str, dict[str, Any]]:
+    """Job id -> ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``."""
+    statement = select(Metric).where(Metric.job_id.in_(job_ids)).order_by(Metric.name, Metric.target)
+    if names:
+        statement = statement.where(Metric.name.in_(names))
+    documents: dict[str, dict[str, Any]] = {}
+    for row in (await session.scalars(statement)).all():
+        document = documents.setdefault(row.job_id, {})
+        if row.target:
+            document.setdefault(row.name, {})[row.target] = row.value
+        else:
+            document[row.name] = row.value
+    return documents
+
+
+async def artifacts_of(session: AsyncSession, job_ids: Sequence[str]) -> Mapping[str, list[Artifact]]:
+    """Job id -> its artifacts, by target."""
+    statement = select(Artifact).where(Artifact.job_id.in_(job_ids)).order_by(Artifact.target, Artifact.id)
+    found: dict[str, list[Artifact]] = {}
+    for row in (await session.scalars(statement)).all():
+        found.setdefault(row.job_id, []).append(row)
+    return found
+
+
+async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping[str, int]:
+    """Job id -> 1 for the queued job that is next by priority and age, 2 for the one after it, ..."""
+    positions: dict[str, int] = {}
+    for job in jobs:
+        if job.state != "queued":
+            continue
+        mine = (-job.priority, job.created_at, job.id)
+        ahead = tuple_(-Job.priority, Job.created_at, Job.id) < tuple_(*mine)
+        statement = select(func.count()).where(Job.kind == "compress", Job.state == "queued", ahead)
+        positions[job.id] = 1 + (await session.scalar(statement) or 0)
+    return positions

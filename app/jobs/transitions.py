@@ -1,0 +1,110 @@
+"""Applies the state table to a locked row, and draws the consequences in the same transaction."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs import events
+from app.jobs.inputs import dataset_of_check, waiting_on
+from app.jobs.states import TERMINAL, Event, State, decide
+from app.tables import Dataset, Job, Model
+from app.tables.base import Json
+
+
+async def clock(session: AsyncSession) -> datetime:
+    """The database's time: the only clock that leases and time-outs know."""
+    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    return now
+
+
+async def lock(session: AsyncSession, job_id: str, *, workspace_id: str | None = None) -> Job | None:
+    """The job, locked until the transaction ends; of one workspace only, where given."""
+    statement = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    if workspace_id is not None:
+        statement = statement.where(Job.workspace_id == workspace_id)
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def move(
+    session: AsyncSession, job: Job, event: Event, *, error: Json | None = None, pause_s: float = 0
+) -> State | None:
+    """Moves a locked job as the table says, appends the state event, and settles the upload that it checks.
+
+    Args:
+        error: ``{"code", "detail"}``: why; kept on the job where it fails.
+        pause_s: a job that is queued again is not claimable for so long.
+
+    Returns:
+        The state after; None where the event cannot come about.
+
+    Raises:
+        Conflict: the table refuses the event.
+    """
+    state = decide(event, job.state, attempts_left=job.attempt < job.max_attempts)
+    if state is None or state == job.state:
+        return state
+    now = await clock(session)
+    job.state = state.value
+    if state == State.QUEUED:
+        _queue_again(job, now, pause_s)
+    elif state in TERMINAL:
+        _end(job, now, state, error)
+    await session.flush()
+    cause = error if state in (State.QUEUED, State.FAILED) else None
+    await events.append(session, job.id, [events.state_event(state, job.attempt, cause)])
+    if state in (State.FAILED, State.CANCELED) and job.kind != "compress":
+        canceled = {"code": "check_canceled", "detail": "the check of this file was canceled; upload it again"}
+        await reject_upload(session, job, error or canceled)
+    return state
+
+
+async def reject_upload(session: AsyncSession, job: Job, error: Json) -> None:
+    """Marks the file that `job` checks as rejected, and fails the queued jobs that wait for it."""
+    if job.kind == "check_model":
+        await session.execute(
+            update(Model)
+            .where(Model.id == job.model_id, Model.state == "checking")
+            .values(state="rejected", error=error)
+        )
+        await fail_waiting(session, str(job.model_id))
+        return
+    dataset_id = dataset_of_check(job)
+    await session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id, Dataset.state == "checking")
+        .values(state="rejected", error=error)
+    )
+    await fail_waiting(session, dataset_id)
+
+
+async def fail_waiting(session: AsyncSession, input_id: str) -> None:
+    """Fails the queued jobs that use a rejected input; rows locked by others are left to maintenance."""
+    statement = waiting_on(input_id).with_for_update(skip_locked=True)
+    for job in (await session.scalars(statement)).all():
+        await move(session, job, Event.USER_ERROR, error=rejection(job, input_id))
+
+
+def rejection(job: Job, input_id: str) -> Json:
+    """The error of a job whose input was rejected."""
+    code = "model_rejected" if input_id == job.model_id else "dataset_rejected"
+    return {"code": code, "detail": f"{input_id} was rejected by its check; its error says what would work"}
+
+
+def _queue_again(job: Job, now: datetime, pause_s: float) -> None:
+    _drop_lease(job)
+    job.queued_at, job.looked_at, job.finished_at = now, None, None
+    job.not_before = now + timedelta(seconds=pause_s) if pause_s else None
+    job.phase, job.error = None, None
+
+
+def _end(job: Job, now: datetime, state: State, error: Json | None) -> None:
+    _drop_lease(job)
+    job.finished_at, job.not_before = now, None
+    job.error = error if state == State.FAILED else None
+    if state == State.SUCCEEDED:
+        job.progress, job.eta_s = 1.0, 0.0
+
+
+def _drop_lease(job: Job) -> None:
+    job.lease_token, job.lease_expires_at, job.worker_id, job.eta_s = None, None, None, None

@@ -1,0 +1,58 @@
+"""SQL of live workers: what is on offer, and whom a new job concerns."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import cast, delete, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs.outcomes import Offer
+from app.tables import Worker
+
+
+async def register(session: AsyncSession, offer: Offer) -> None:
+    """Announces a worker, or what it offers now."""
+    values = {
+        "hostname": offer.hostname,
+        "queue": offer.queue,
+        "targets": list(offer.targets),
+        "capabilities": dict(offer.capabilities),
+        "started_at": func.clock_timestamp(),
+        "seen_at": func.clock_timestamp(),
+    }
+    statement = insert(Worker).values(id=offer.id, **values)
+    await session.execute(statement.on_conflict_do_update(index_elements=[Worker.id], set_=values))
+
+
+async def heartbeat(session: AsyncSession, worker_id: str) -> bool:
+    """Keeps a worker live. False: it is not registered (any more)."""
+    statement = update(Worker).where(Worker.id == worker_id).values(seen_at=func.clock_timestamp())
+    return await session.scalar(statement.returning(Worker.id)) is not None
+
+
+async def forget(session: AsyncSession, worker_id: str) -> None:
+    """Removes a worker that ends."""
+    await session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+async def live(session: AsyncSession, ttl_s: float) -> Sequence[Worker]:
+    """Workers seen in the last `ttl_s` seconds."""
+    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, ttl_s)
+    return (await session.scalars(select(Worker).where(Worker.seen_at >= since).order_by(Worker.id))).all()
+
+
+async def queues_for(session: AsyncSession, queue: str | None, targets: Sequence[str], ttl_s: float) -> list[str]:
+    """Queues on which a look finds a worker that can run such a job; a named queue is always one of them."""
+    if queue is not None:
+        return [queue]
+    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, ttl_s)
+    statement = select(Worker.queue).where(
+        Worker.seen_at >= since, Worker.queue != "checks", Worker.targets.contains(cast(list(targets), JSONB))
+    )
+    return sorted(set((await session.scalars(statement)).all()))
+
+
+async def forget_silent(session: AsyncSession, silence_s: float) -> None:
+    """Removes workers that died without a word."""
+    before = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, silence_s)
+    await session.execute(delete(Worker).where(Worker.seen_at < before))
