@@ -24,10 +24,13 @@ class Settings(BaseSettings):
         "file:///var/lib/modelpress/store", description="Where bytes live: file:///DIR or s3://BUCKET/PREFIX."
     )
     work_dir: Path = Field(Path("/tmp/modelpress"), description="Private scratch folder of workers.")  # noqa: S108
+    s3_allow_http: bool = Field(False, description="Whether the S3 endpoint (AWS_ENDPOINT_URL) may be plain HTTP.")
+    signed_url_s: int = Field(900, description="How long a signed download URL of an S3 store works.")
     key_pepper: SecretStr = Field(SecretStr(""), description="Secret mixed into the hash of API keys; required.")
 
     auth_enabled: bool = Field(True, description="Whether API keys are required.")
     max_upload_bytes: int = Field(64 * GIB, description="Largest accepted upload (413 above).")
+    max_body_bytes: int = Field(4 * MIB, description="Largest accepted JSON body (413 above).")
     min_free_disk_bytes: int = Field(1 * GIB, description="Free disk that an upload must leave (507 below).")
     idempotency_ttl_s: int = Field(86_400, description="How long a response is kept for its Idempotency-Key.")
     forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed.")

@@ -53,5 +53,13 @@ class Queue:
         except (OperationalError, OSError) as error:
             log.warning("look on %s was not sent: %s", queue, error)
 
+    async def ping(self) -> None:
+        """Raises `OperationalError` or OSError where the broker does not answer."""
+        await asyncio.to_thread(self._ping)
+
+    def _ping(self) -> None:
+        with self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+
     def _send(self, queue: str) -> None:
         self._celery.send_task(LOOK, queue=queue, retry=False, expires=3600)

@@ -1,0 +1,80 @@
+"""The route class of everything under ``/v1``: one transaction per request, and Idempotency-Key on every POST."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from app.accounts.caller import authenticate
+from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
+from app.web.problems import as_api_error, render
+from app.web.services import get_services
+
+#: Outcomes that say nothing of the operation itself, so that a repetition tries again.
+_NOT_REMEMBERED = frozenset({401, 403, 408, 429})
+
+
+class WorkspaceRoute(APIRoute):
+    """Give it to a router: ``APIRouter(route_class=WorkspaceRoute)``.
+
+    Endpoints take `app.web.services.SessionDep`; it is committed when the response is made, before it is sent, and
+    rolled back on any error. A response that streams must not use it: it is closed by then.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint inside its transaction."""
+        endpoint = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            key = request.headers.get(HEADER) if request.method == "POST" else None
+            if key is None:
+                return await _in_transaction(request, endpoint, None)
+            caller = await authenticate(request)
+            once = Once(get_services(request), caller.workspace_id, key)
+            async with once.lease():
+                return await _answer_once(request, endpoint, once)
+
+        return handle
+
+
+def is_upload(request: Request) -> bool:
+    """Whether the body streams: then the endpoint itself tells what is asked for (`settle_upload`)."""
+    return request.headers.get("content-type", "").lower().startswith("multipart/")
+
+
+def get_once(request: Request) -> Once | None:
+    """The Idempotency-Key of this request, if it has one."""
+    once: Once | None = getattr(request.state, "once", None)
+    return once
+
+
+async def _answer_once(request: Request, endpoint: Callable[[Request], Awaitable[Response]], once: Once) -> Response:
+    request.state.once = once
+    try:
+        if not is_upload(request):
+            once.settle(await fingerprint(request))
+        return await _in_transaction(request, endpoint, once)
+    except Replay as replay:
+        return replay.response
+    except Exception as error:
+        known = as_api_error(error)
+        if known is None or known.status >= 500 or known.status in _NOT_REMEMBERED or not once.settled:
+            raise
+        if known.code in ("idempotency_key_reused", "request_in_progress"):
+            raise
+        response = render(request, known)
+        async with get_services(request).database.transaction() as session:
+            await once.remember(session, response)
+        return response
+
+
+async def _in_transaction(
+    request: Request, endpoint: Callable[[Request], Awaitable[Response]], once: Once | None
+) -> Response:
+    async with get_services(request).database.transaction() as session:
+        request.state.session = session
+        response = await endpoint(request)
+        if once is not None:
+            await once.remember(session, response)
+        return response

@@ -1,0 +1,41 @@
+"""What every request can reach: settings, database, object store, queue."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.config import Settings
+from app.db import Database
+from app.queue import Queue
+from app.storage import ObjectStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Built once per process by `app.main.create_app`; lives in ``app.state.services``."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    queue: Queue
+
+
+def get_services(request: Request) -> Services:
+    """The services of the application that serves `request`."""
+    services: Services = request.app.state.services
+    return services
+
+
+def get_session(request: Request) -> AsyncSession:
+    """The transaction of this request, opened by `app.accounts.routes.WorkspaceRoute` and committed by it.
+
+    It takes a connection from the pool with its first statement, so an upload holds none while it streams.
+    """
+    session: AsyncSession = request.state.session
+    return session
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+SessionDep = Annotated[AsyncSession, Depends(get_session)]
