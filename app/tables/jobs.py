@@ -47,11 +47,10 @@ class Job(Base):
     targets: Mapped[list[Any]] = mapped_column(server_default="[]")
     # Ids without foreign keys: a model can be deleted once no job needs it, its id stays here as lineage.
     model_id: Mapped[str | None] = mapped_column(index=True)
+    #: Also what a ``check_dataset`` reads.
     calibration_dataset_id: Mapped[str | None]
     evaluation_dataset_id: Mapped[str | None]
     training_dataset_id: Mapped[str | None]
-    #: What a ``check_dataset`` checks (a ``check_model`` uses `model_id`).
-    dataset_id: Mapped[str | None] = mapped_column(index=True)
 
     state: Mapped[str] = mapped_column(server_default="queued")
     phase: Mapped[str | None]

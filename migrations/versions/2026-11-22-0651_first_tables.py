@@ -81,7 +81,6 @@ def upgrade() -> None:
         sa.Column("calibration_dataset_id", sa.String(), nullable=True),
         sa.Column("evaluation_dataset_id", sa.String(), nullable=True),
         sa.Column("training_dataset_id", sa.String(), nullable=True),
-        sa.Column("dataset_id", sa.String(), nullable=True),
         sa.Column("state", sa.String(), server_default="queued", nullable=False),
         sa.Column("phase", sa.String(), nullable=True),
         sa.Column("progress", sa.Double(), server_default="0", nullable=False),
@@ -119,7 +118,6 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state IN ('queued','running','canceling')"),
     )
-    op.create_index(op.f("ix_jobs_dataset_id"), "jobs", ["dataset_id"], unique=False)
     op.create_index("ix_jobs_listing", "jobs", ["workspace_id", "kind", "created_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_model_id"), "jobs", ["model_id"], unique=False)
     op.create_table(
@@ -282,7 +280,6 @@ def downgrade() -> None:
     op.drop_table("keys")
     op.drop_index(op.f("ix_jobs_model_id"), table_name="jobs")
     op.drop_index("ix_jobs_listing", table_name="jobs")
-    op.drop_index(op.f("ix_jobs_dataset_id"), table_name="jobs")
     op.drop_index(
         "ix_jobs_active", table_name="jobs", postgresql_where=sa.text("state IN ('queued','running','canceling')")
     )
