@@ -9,6 +9,9 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from modelpress.errors import ProtocolError
 
+#: What JSON gives for each scalar annotation: 1.0 may arrive as 1.
+SCALARS: Mapping[type, type | tuple[type, ...]] = {str: str, int: int, float: (int, float), bool: bool}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
@@ -44,7 +47,7 @@ def _hints(cls: type[View]) -> Mapping[str, Any]:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotation `kind` says; scalars other than times pass as JSON gave them."""
+    """`value` as the annotation `kind` says."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         inner = [arg for arg in args if arg is not type(None)]
@@ -58,12 +61,12 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return tuple(_value(args[0], item, where) for item in _of(list, value))
         if origin is Mapping:
             return {name: _value(args[1], item, where) for name, item in _of(dict, value).items()}
+        return _of(kind, value) if kind in SCALARS else value
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"{where}: {error}") from error
-    return value
 
 
 def _of(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
+    if not isinstance(value, SCALARS.get(kind, kind)):
         raise TypeError(f"expected a {kind.__name__}, got {type(value).__name__}")
     return value

@@ -99,15 +99,16 @@ class Session:
             **unique,
             **call.headers,
         }
-        if call.upload is not None:
-            headers |= call.upload.headers
-            extensions = {"timeout": UPLOAD_TIMEOUT.as_dict()}
-            return httpx.Request(call.method, url, headers=headers, stream=call.upload, extensions=extensions)
-        params = {name: value for name, value in call.params.items() if value is not None}
-        extensions = {"timeout": TIMEOUT.as_dict()}
-        return httpx.Request(
-            call.method, url, params=params or None, headers=headers, json=call.json, extensions=extensions
-        )
+        params = {name: value for name, value in call.params.items() if value is not None} or None
+        if call.upload is None:
+            extensions = {"timeout": TIMEOUT.as_dict()}
+            return httpx.Request(
+                call.method, url, params=params, headers=headers, json=call.json, extensions=extensions
+            )
+        extensions = {"timeout": UPLOAD_TIMEOUT.as_dict()}
+        request = httpx.Request(call.method, url, headers=headers | call.upload.headers, extensions=extensions)
+        request.stream = call.upload
+        return request
 
 
 def _refusal(response: httpx.Response, body: bytes) -> ProblemError:

@@ -1,0 +1,69 @@
+"""The group `jobs`."""
+
+import typer
+
+from modelpress import Client
+from modelpress.cli import exits, report, text
+from modelpress.cli.follow import follow
+from modelpress.cli.listing import Id, Json, Noun
+from modelpress.cli.output import console, printable, say, show_json
+
+jobs = typer.Typer(no_args_is_help=True, help="Compression jobs.")
+
+_jobs = Noun(
+    jobs,
+    {
+        "id": lambda job: job.id,
+        "name": lambda job: job.name,
+        "state": lambda job: job.state,
+        "progress": lambda job: None if job.progress is None else f"{job.progress:.0%}".replace("%", " %"),
+        "targets": lambda job: ", ".join(job.targets),
+        "created": lambda job: text.when(job.created_at),
+        "error": lambda job: job.error.code if job.error else None,
+    },
+)
+_jobs.listed(lambda client: client.jobs)
+_jobs.shown(lambda client: client.jobs)
+_jobs.deleted(lambda client: client.jobs)
+
+
+@jobs.command("follow")
+def follow_job(id: Id, as_json: Json = False) -> None:
+    """Follows a job to its end; the exit code tells how it ended. Ctrl-C leaves it running."""
+    with Client() as client:
+        job = follow(client, id, cancel_on_interrupt=False)
+    if as_json:
+        show_json(job.raw)
+    else:
+        report.show(console(), job)
+        if job.error is not None:
+            say(f"job {job.state}: {job.error.detail} [{job.error.code}]", "red")
+    raise typer.Exit(exits.of(job))
+
+
+@jobs.command("report")
+def report_job(id: Id) -> None:
+    """Prints the before/after table of a finished job."""
+    with Client() as client:
+        report.show(console(), client.jobs.get(id))
+
+
+@jobs.command("logs")
+def job_logs(id: Id) -> None:
+    """Prints its log so far."""
+    with Client() as client:
+        console().print(printable(client.jobs.logs(id)), end="")
+
+
+@jobs.command("cancel")
+def cancel_job(id: Id) -> None:
+    """Asks it to end."""
+    with Client() as client:
+        say(f"job {client.jobs.cancel(id).state}")
+
+
+@jobs.command("retry")
+def retry_job(id: Id) -> None:
+    """Tries a failed or canceled job once more, from its last checkpoint."""
+    with Client() as client:
+        say(f"job {client.jobs.retry(id).state}")

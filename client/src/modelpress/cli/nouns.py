@@ -1,0 +1,169 @@
+"""The groups `models`, `datasets`, `artifacts`, `methods`, `targets`, `presets`, `keys` and `workspaces`."""
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modelpress import Client
+from modelpress.cli import text
+from modelpress.cli.exits import ExitCode
+from modelpress.cli.listing import Id, Json, Noun, show_fields
+from modelpress.cli.output import say, show_json
+from modelpress.cli.screen import transfer
+from modelpress.decode import View
+
+Target = Annotated[Path, typer.Option("--output", "-o", help="A file, or a folder for it.")]
+UploadFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
+Name = Annotated[str | None, typer.Option(help="Its name; the file's where absent.")]
+Wait = Annotated[bool, typer.Option(help="Wait until a worker has checked it.")]
+
+models = typer.Typer(no_args_is_help=True, help="Uploaded models.")
+datasets = typer.Typer(no_args_is_help=True, help="Uploaded datasets.")
+artifacts = typer.Typer(no_args_is_help=True, help="Compressed models.")
+methods = typer.Typer(no_args_is_help=True, help="What a recipe can do.")
+targets = typer.Typer(no_args_is_help=True, help="The runtimes that an artifact can be for.")
+presets = typer.Typer(no_args_is_help=True, help="Ready recipes.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+workspaces = typer.Typer(no_args_is_help=True, help="Workspaces, for operators.")
+
+
+def _field(name: str) -> Any:
+    """A column that shows a field which only `raw` has; a list is joined."""
+
+    def cell(item: View) -> object:
+        value = item.raw.get(name)
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+    return cell
+
+
+UPLOAD_COLUMNS = {
+    "id": lambda item: item.id,
+    "name": lambda item: item.name,
+    "state": lambda item: item.state,
+    "size": lambda item: text.size(item.size_bytes),
+    "created": lambda item: text.when(item.created_at),
+}
+NAMED_COLUMNS = {"name": lambda item: item.name}
+
+_models = Noun(models, {**UPLOAD_COLUMNS, "format": lambda item: item.format})
+_models.listed(lambda client: client.models)
+_models.shown(lambda client: client.models)
+_models.deleted(lambda client: client.models)
+
+_datasets = Noun(datasets, {**UPLOAD_COLUMNS, "samples": lambda item: item.samples})
+_datasets.listed(lambda client: client.datasets)
+_datasets.shown(lambda client: client.datasets)
+_datasets.deleted(lambda client: client.datasets)
+
+_artifacts = Noun(artifacts, {})
+_artifacts.shown(lambda client: client.artifacts)
+
+_methods = Noun(methods, {**NAMED_COLUMNS, "data": _field("data"), "targets": _field("targets")})
+_methods.listed(lambda client: client.methods)
+
+_targets = Noun(targets, {**NAMED_COLUMNS, "artifact": _field("artifact"), "runs on": _field("runs_on")})
+_targets.listed(lambda client: client.targets)
+
+Noun(presets, NAMED_COLUMNS).listed(lambda client: client.presets)
+
+_keys = Noun(
+    keys,
+    {
+        "id": lambda item: item.id,
+        "name": lambda item: item.name,
+        "role": lambda item: item.role,
+        "expires": lambda item: text.when(item.expires_at),
+        "created": lambda item: text.when(item.created_at),
+    },
+)
+_keys.listed(lambda client: client.keys)
+_keys.deleted(lambda client: client.keys, "revoke")
+
+_workspaces = Noun(workspaces, {"id": lambda item: item.id, "name": lambda item: item.name})
+_workspaces.listed(lambda client: client.workspaces)
+
+
+class Role(StrEnum):
+    """What a key may do."""
+
+    READER = "reader"
+    MEMBER = "member"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+
+
+@models.command("upload")
+def upload_model(file: UploadFile, name: Name = None, wait: Wait = True, as_json: Json = False) -> None:
+    """Uploads a model; exit code 4 where it is rejected."""
+    with Client() as client:
+        with transfer(f"upload {file.name}") as progress:
+            model = client.models.upload(file, name=name, progress=progress)
+        _show_upload(client.models.wait(model.id) if wait else model, as_json)
+
+
+@models.command("download")
+def download_model(id: Id, output: Target = Path()) -> None:
+    """Downloads the file that was uploaded."""
+    with Client() as client, transfer(f"download {id}") as progress:
+        say(f"wrote {client.models.download(id, output, progress=progress)}")
+
+
+@datasets.command("upload")
+def upload_dataset(
+    file: UploadFile,
+    name: Name = None,
+    kind: Annotated[str | None, typer.Option(help="tensors or text; told from the file.")] = None,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Uploads a dataset; exit code 4 where it is rejected."""
+    with Client() as client:
+        with transfer(f"upload {file.name}") as progress:
+            dataset = client.datasets.upload(file, name=name, kind=kind, progress=progress)
+        _show_upload(client.datasets.wait(dataset.id) if wait else dataset, as_json)
+
+
+@artifacts.command("download")
+def download_artifact(id: Id, output: Target = Path()) -> None:
+    """Downloads a compressed model, verified by its SHA-256."""
+    with Client() as client, transfer(f"download {id}") as progress:
+        say(f"wrote {client.artifacts.download(id, output, progress=progress)}")
+
+
+@artifacts.command("manifest")
+def artifact_manifest(id: Id) -> None:
+    """Prints where it came from, as JSON."""
+    with Client() as client:
+        show_json(client.artifacts.manifest(id))
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument()],
+    role: Annotated[Role, typer.Option(help="What it may do.")] = Role.MEMBER,
+    workspace: Annotated[str | None, typer.Option(help="Id of another workspace, for operators.")] = None,
+    expires: Annotated[datetime | None, typer.Option(help="When it ends, in local time.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a key; it is printed this once."""
+    ends = None if expires is None else expires.astimezone()
+    with Client() as client:
+        show_fields(client.keys.create(name, role, workspace_id=workspace, expires_at=ends).raw, as_json=as_json)
+
+
+@workspaces.command("create")
+def create_workspace(name: Annotated[str, typer.Argument()], as_json: Json = False) -> None:
+    """Makes a workspace."""
+    with Client() as client:
+        show_fields(client.workspaces.create(name).raw, as_json=as_json)
+
+
+def _show_upload(item: Any, as_json: bool) -> None:
+    show_fields(item.raw, as_json=as_json)
+    if item.state == "rejected":
+        say(f"rejected: {item.error.detail} [{item.error.code}]" if item.error else "rejected", "red")
+        raise typer.Exit(ExitCode.SERVICE)

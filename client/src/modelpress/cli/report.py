@@ -1,0 +1,140 @@
+"""The before/after table: every figure in it was measured by the service on the exported file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from modelpress.cli import text
+from modelpress.cli.output import printable
+from modelpress.views import GateCheck, Job, Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """One target: the float model exported to it, the artifact, and what the gate says."""
+
+    target: str
+    before: Measurement
+    after: Measurement
+    checks: tuple[GateCheck, ...]
+
+    def check(self, limit: str) -> GateCheck | None:
+        """The gate's check of that limit."""
+        return next((check for check in self.checks if check.limit == limit), None)
+
+
+def sides(job: Job) -> list[Sides]:
+    """The targets that were measured on both sides, in the order of the request."""
+    metrics = job.metrics
+    if metrics is None or not metrics.artifacts:
+        return []
+    before, checks = metrics.baseline or {}, job.gate.checks if job.gate else ()
+    names = [name for name in job.targets if name in metrics.artifacts] or list(metrics.artifacts)
+    empty = Measurement()
+    return [
+        Sides(name, before.get(name, empty), metrics.artifacts[name], tuple(c for c in checks if c.target == name))
+        for name in names
+    ]
+
+
+def _ratio(side: Sides) -> str | None:
+    before, after = side.before.size_bytes, side.after.size_bytes
+    return f"{after / before:.3f}" if before and after is not None else None
+
+
+def _metric(measured: Measurement) -> str | None:
+    metric = measured.metric
+    if metric is None:
+        return None
+    if text.is_fraction(metric.name):
+        return f"{metric.name} {metric.value:.2%}".replace("%", " %") + text.interval(metric.ci95, 100)
+    return f"{metric.name} {metric.value:.5g}" + text.interval(metric.ci95, digits=4)
+
+
+def _samples(side: Sides) -> str | None:
+    evaluation = side.after.evaluation
+    return None if evaluation is None or evaluation.samples is None else str(evaluation.samples)
+
+
+def _drop(side: Sides) -> str | None:
+    before, after = side.before.metric, side.after.metric
+    if before is None or after is None:
+        return None
+    check = side.check("max_metric_drop")
+    if not text.is_fraction(after.name):
+        if check is None or check.measured is None:
+            return f"{before.value:.5g} -> {after.value:.5g}"
+        return f"{check.measured:.4f}" + text.interval(check.ci95, digits=4)
+    measured = check.measured if check is not None and check.measured is not None else before.value - after.value
+    return f"{measured * 100:.2f} points" + text.interval(check.ci95 if check else None, 100)
+
+
+def _sqnr(side: Sides) -> str | None:
+    fidelity = side.after.fidelity
+    return None if fidelity is None or fidelity.sqnr_db is None else f"{fidelity.sqnr_db:.1f} dB"
+
+
+def _p50(measured: Measurement) -> float | None:
+    return (measured.latency_ms or {}).get("p50")
+
+
+def _latency(measured: Measurement) -> str | None:
+    p50 = _p50(measured)
+    return None if p50 is None else text.milliseconds(p50)
+
+
+def _speedup(side: Sides) -> str | None:
+    before, after = _p50(side.before), _p50(side.after)
+    return f"{before / after:.2f}x" if before and after else None
+
+
+def _gate(side: Sides) -> str | None:
+    failing = [check for check in side.checks if not check.passed]
+    if not failing:
+        return "passed" if side.checks else None
+    return "failed: " + ", ".join(f"{c.limit} {_number(c.measured)}, allowed {_number(c.allowed)}" for c in failing)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
+
+
+ROWS: tuple[tuple[str, Callable[[Sides], str | None]], ...] = (
+    ("size, float", lambda side: text.size(side.before.size_bytes)),
+    ("size, compressed", lambda side: text.size(side.after.size_bytes)),
+    ("size ratio", _ratio),
+    ("metric, float (95 %)", lambda side: _metric(side.before)),
+    ("metric, compressed (95 %)", lambda side: _metric(side.after)),
+    ("evaluation samples", _samples),
+    ("drop (95 %)", _drop),
+    ("SQNR to float", _sqnr),
+    ("latency p50, float", lambda side: _latency(side.before)),
+    ("latency p50, compressed", lambda side: _latency(side.after)),
+    ("speed-up", _speedup),
+    ("gate", _gate),
+)
+
+
+def show(console: Console, job: Job) -> None:
+    """Prints the table; a figure that was not measured leaves its cell, or its row, empty."""
+    measured = sides(job)
+    if not measured:
+        return
+    table = Table()
+    table.add_column("")
+    for side in measured:
+        table.add_column(printable(side.target), justify="right")
+    for label, figure in ROWS:
+        cells = [figure(side) for side in measured]
+        if any(cells):
+            table.add_row(label, *(Text(printable(cell or text.NONE), _style(label, cell)) for cell in cells))
+    console.print(table, soft_wrap=False)
+
+
+def _style(label: str, cell: str | None) -> str:
+    if label != "gate" or not cell:
+        return ""
+    return "bold green" if cell == "passed" else "bold red"
