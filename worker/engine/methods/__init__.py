@@ -1,1 +1,16 @@
-"""Compression methods, one file per technique."""
+"""Techniques, one file each."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from app.recipes import Step
+from app.recipes.methods import QuantizeStatic
+from worker.engine.methods.quantize_static import quantize_static
+from worker.engine.state import Compressed, Context
+
+#: Parameter class of a step -> what runs it.
+METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
+    QuantizeStatic: quantize_static,
+}
+
+__all__ = ["METHODS"]

@@ -1,0 +1,105 @@
+"""Fake quantization: the numbers that the integer kernels compute, in float torch.
+
+Used to evaluate a quantization without any runtime and to check each runtime's artifact.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from worker.engine.quantized.affine import SMALLEST_SCALE, Affine
+from worker.engine.quantized.form import Quantization, Weight
+
+Quantizer = Callable[[Tensor, float, int, int, int], Tensor]
+
+
+def on_grid(x: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
+    """`x` rounded to the grid, in float; gradients pass straight through inside the range."""
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
+
+
+def on_dynamic_grid(x: Tensor) -> Tensor:
+    """`x` rounded to the uint8 grid of its own range: ONNX DynamicQuantizeLinear, then back to float."""
+    low = torch.clamp(x.amin(), max=0.0)
+    high = torch.clamp(x.amax(), min=0.0)
+    scale = torch.clamp((high - low) / 255, min=SMALLEST_SCALE)
+    zero_point = torch.clamp(torch.round(-low / scale), 0, 255)
+    return (torch.clamp(torch.round(x / scale) + zero_point, 0, 255) - zero_point) * scale
+
+
+def fake_quantized(quantization: Quantization) -> fx.GraphModule:
+    """A float module that computes what the integer kernels compute, up to the order of sums.
+
+    The weights are those of `quantization`, already on their grids; integer biases are rounded to the product of
+    the input's and the weight's scale, as int32 kernels need them.
+    """
+    module = copy.deepcopy(quantization.network.module)
+    with torch.no_grad():
+        for path, weight in quantization.weights.items():
+            layer = module.get_submodule(path)
+            put(layer, weight.dequantized(), rounded_bias(quantization, path, weight))
+    insert_grids(module.graph, quantization, on_grid)
+    module.graph.lint()
+    module.recompile()
+    return module
+
+
+def put(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    """Replace a layer's weight and bias."""
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def rounded_bias(quantization: Quantization, path: str, weight: Weight) -> Tensor | None:
+    """The bias of the layer at `path` on the grid of its int32 accumulator; unchanged where it stays in float."""
+    if weight.bias is None:
+        return None
+    for node in quantization.network.module.graph.nodes:
+        if node.op == "call_module" and node.target == path and node.name in quantization.integer:
+            grid = quantization.activations.get(node.args[0].name)
+            if grid is not None:
+                return integer_bias(weight, grid).float() * (weight.scale * grid.scale)
+    return weight.bias
+
+
+def integer_bias(weight: Weight, grid: Affine) -> Tensor:
+    """int32, (channels,): the bias in units of ``grid.scale * weight.scale``."""
+    if weight.bias is None:
+        raise ValueError("the layer has no bias")
+    units = weight.bias.double() / (weight.scale.double() * grid.scale)
+    return torch.clamp(torch.round(units), -(2.0**31), 2.0**31 - 1).to(torch.int32)
+
+
+def insert_grids(graph: fx.Graph, quantization: Quantization, quantizer: Quantizer) -> None:
+    """Put `quantizer` calls in `graph` (a copy of the network's) wherever integers are read, and drop the ReLUs
+    that they make superfluous."""
+    for node in list(graph.nodes):
+        if node.op != "output":
+            _insert(graph, node, quantization, quantizer)
+    for name in quantization.absorbed.values():
+        _erase(graph, name)
+
+
+def _insert(graph: fx.Graph, node: fx.Node, quantization: Quantization, quantizer: Quantizer) -> None:
+    """Make the consumers of `node` that read integers read its quantized value."""
+    grid = quantization.activations.get(node.name)
+    dynamic = [user for user in node.users if quantization.scheme == "dynamic" and user.name in quantization.integer]
+    readers = dynamic or [user for user in node.users if quantization.reads_integers(user, node)]
+    if not readers:
+        return
+    with graph.inserting_after(node):
+        arguments: tuple[Any, ...] = () if grid is None else (grid.scale, grid.zero_point, grid.low, grid.high)
+        new = graph.call_function(on_dynamic_grid if grid is None else quantizer, (node, *arguments))
+    for user in readers:
+        user.replace_input_with(node, new)
+
+
+def _erase(graph: fx.Graph, name: str) -> None:
+    """Remove a one-input node."""
+    node = next(node for node in graph.nodes if node.name == name)
+    node.replace_all_uses_with(node.args[0])
+    graph.erase_node(node)

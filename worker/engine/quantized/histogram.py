@@ -1,0 +1,88 @@
+"""A histogram that streams: fixed memory however many values it sees, exact minimum and maximum.
+
+Bins are ``width`` wide and start at a multiple of it, so 0 is always an edge. When a value falls outside, neighbouring
+bins are merged, which doubles the width, until all fit.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BINS = 4096
+#: Values taken from one tensor of a batch for the bins; the minimum and maximum are of all values.
+SAMPLED = 1 << 17
+
+Floats = NDArray[np.float64]
+
+
+class Histogram:
+    """Counts of the non-zero values of a stream of tensors, in at most `BINS` bins, and the number of zeros.
+
+    Zeros are counted apart because every grid represents them exactly: a rectified value must not pay for them.
+
+    Attributes:
+        low / high: exact range of everything seen.
+        zeros: how many exact zeros were among the values counted.
+    """
+
+    def __init__(self) -> None:
+        self.low = float("inf")
+        self.high = float("-inf")
+        self.zeros = 0.0
+        self._width = 0.0
+        self._first = 0
+        self._counts: Floats = np.zeros(BINS)
+
+    def update(self, values: Tensor) -> None:
+        """Add a tensor of any shape; non-finite values raise ValueError."""
+        if values.numel() == 0:
+            return
+        minimum, maximum = (float(v) for v in torch.aminmax(values.detach()))
+        if not np.isfinite(minimum) or not np.isfinite(maximum):
+            raise ValueError("the network computed a value that is not finite")
+        self.low, self.high = min(self.low, minimum), max(self.high, maximum)
+        self._make_room()
+        flat = values.detach().reshape(-1)
+        step = max(flat.numel() // SAMPLED, 1) | 1  # odd: does not keep hitting the same channel or column
+        self._count(flat[::step].float())
+
+    def _count(self, sample: Tensor) -> None:
+        zeros = sample.numel() - int(torch.count_nonzero(sample))
+        start, stop = self._first * self._width, (self._first + BINS) * self._width
+        counts = torch.histc(sample, BINS, start, stop).double().numpy()
+        if zeros and 0 <= -self._first < BINS:
+            counts[-self._first] -= zeros
+        self.zeros += zeros
+        self._counts += counts
+
+    def _make_room(self) -> None:
+        span = max(self.high, 0.0) - min(self.low, 0.0)
+        if self._width == 0.0:
+            # A power of two, with room to grow; a constant zero needs any width at all.
+            self._width = 2.0 ** np.ceil(np.log2(max(span, 2.0**-60) * 1.25 / BINS))
+            self._first = int(np.floor(min(self.low, 0.0) / self._width))
+        while not self._fits():
+            self._merge()
+
+    def _fits(self) -> bool:
+        first = np.floor(min(self.low, 0.0) / self._width)
+        last = np.floor(max(self.high, 0.0) / self._width)
+        return bool(self._first <= first and last < self._first + BINS)
+
+    def _merge(self) -> None:
+        """Double the width, and start where the smallest value is."""
+        counts: Floats = np.zeros(BINS)
+        old = np.arange(self._first, self._first + BINS) // 2
+        self._width *= 2
+        start = int(np.floor(min(self.low, 0.0) / self._width))
+        inside = (old >= start) & (old < start + BINS)
+        np.add.at(counts, old[inside] - start, self._counts[inside])
+        self._first, self._counts = start, counts
+
+    def bins(self) -> tuple[Floats, Floats]:
+        """Centres and counts of the bins that hold something, in order of value."""
+        kept = self._counts > 0
+        centres = (np.arange(self._first, self._first + BINS) + 0.5) * self._width
+        # The outermost centres may lie past the exact range.
+        return np.clip(centres[kept], self.low, self.high), self._counts[kept]

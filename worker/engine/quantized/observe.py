@@ -1,0 +1,126 @@
+"""One streaming pass over the calibration samples for everything that a static quantization needs to know."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from worker.engine.data.samples import Samples
+from worker.engine.errors import InvalidDataset
+from worker.engine.network import Network
+from worker.engine.quantized.histogram import Histogram
+
+#: Elements that the largest value of a batch may have: small enough for the caches, large enough for the kernels.
+_ELEMENTS: Final = 1 << 22
+_LARGEST_BATCH: Final = 64
+
+
+@dataclass
+class Statistics:
+    """What was seen.
+
+    Attributes:
+        histograms: FX node name -> its values.
+        means: FX node name -> mean over all samples, in the shape of one sample with a leading dimension of 1.
+        samples: how many samples ran.
+    """
+
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    means: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+
+
+class _Watching(fx.Interpreter):
+    """Runs the network and shows chosen values; frees each value after its last use."""
+
+    def __init__(self, module: fx.GraphModule, watched: Collection[str], seen: Callable[[str, Tensor], None]) -> None:
+        super().__init__(module)
+        self._watched = frozenset(watched)
+        self._seen = seen
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self._watched and isinstance(result, Tensor):
+            self._seen(n.name, result)
+        return result
+
+
+def tensors(batch: Mapping[str, Any], network: Network, device: str) -> list[Tensor]:
+    """The network's inputs, in its order, from arrays by name."""
+    return [torch.from_numpy(np.ascontiguousarray(batch[spec.name])).to(device) for spec in network.inputs]
+
+
+def batches(network: Network, samples: Samples, size: int, device: str = "cpu") -> Iterator[list[Tensor]]:
+    """Batches that the network accepts: `size` samples, or as many as its fixed first dimension says."""
+    if not network.batched:
+        fixed = [spec.shape[0] for spec in network.inputs if spec.shape and isinstance(spec.shape[0], int)]
+        size = fixed[0] if fixed else 1
+    for batch in samples.batches(size):
+        if network.batched or len(next(iter(batch.values()))) == size:
+            yield tensors(batch, network, device)
+
+
+@torch.no_grad()
+def batch_size(network: Network, samples: Samples, device: str) -> int:
+    """Samples per batch, from the largest value that one sample makes."""
+    largest = 1
+
+    def measure(_: str, value: Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, value.numel())
+
+    first = next(batches(network, samples, 1, device), None)
+    if first is None:
+        raise InvalidDataset("too_few_samples", "there are fewer calibration samples than the model's fixed batch")
+    _Watching(network.module, [node.name for node in network.module.graph.nodes], measure).run(*first)
+    return min(max(_ELEMENTS // largest, 1), _LARGEST_BATCH)
+
+
+@torch.no_grad()
+def observe(
+    network: Network,
+    samples: Samples,
+    values: Collection[str],
+    means: Collection[str],
+    *,
+    device: str = "cpu",
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Statistics:
+    """Run the network once over all samples.
+
+    Args:
+        values: FX node names to keep histograms of.
+        means: FX node names to average over samples.
+    Raises:
+        InvalidDataset: ``not_finite`` where the network computes NaN or infinity from the samples.
+    """
+    statistics = Statistics(histograms={name: Histogram() for name in values})
+    size = batch_size(network, samples, device)
+
+    def seen(name: str, value: Tensor) -> None:
+        if name in statistics.histograms:
+            _update(statistics.histograms[name], name, value)
+        if name in means:
+            total = value.sum(0, keepdim=True, dtype=torch.float64 if value.dim() < 3 else torch.float32).double()
+            statistics.means[name] = statistics.means.get(name, torch.zeros_like(total)) + total
+
+    watching = _Watching(network.module, {*values, *means}, seen)
+    for inputs in batches(network, samples, size, device):
+        watching.run(*inputs)
+        statistics.samples += len(inputs[0]) if inputs[0].dim() else 1
+        progress(statistics.samples / len(samples))
+    statistics.means = {name: (total / statistics.samples).float() for name, total in statistics.means.items()}
+    return statistics
+
+
+def _update(histogram: Histogram, name: str, value: Tensor) -> None:
+    try:
+        histogram.update(value.float())
+    except ValueError as error:
+        raise InvalidDataset(
+            "not_finite",
+            f"at {name!r} {error}; look for NaN, infinity or very large numbers in the calibration samples",
+        ) from error

@@ -1,0 +1,189 @@
+"""Where to quantize: decided from the canonical graph by one table of roles.
+
+- A **layer** (convolution, linear) computes on integers: its data input is quantized. A convolution's result leaves
+  the integer kernel as integers; a linear layer's does so only where integers are read next, else as float.
+- A ReLU-like node right behind an integer node is **absorbed**: the output grid starts at 0 and clips.
+- A **combining** node (add, mul, cat) computes on integers where all it reads is there as integers and its result is
+  needed as integers; elsewhere float costs nothing and is more exact.
+- A **moving** node (max pool, reshape, ...) only moves numbers: it hands its input's grid on.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import fx, nn
+from torch._ops import OpOverload
+
+from app.recipes.methods import LayerFilter
+from worker.engine.network import Network
+
+CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
+LAYERS: Final = (*CONVOLUTIONS, nn.Linear)
+COMBINING: Final = frozenset({"add", "mul", "cat", "concat"})
+MOVING: Final = frozenset(
+    ["max_pool1d", "max_pool2d", "flatten", "view", "reshape", "_unsafe_view", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "clone", "dropout", "select", "slice", "Dropout", "Identity", "unflatten"]
+)
+#: Bounds of activations that an output grid can absorb; None: read from the call's arguments.
+RELU_LIKE: Final[Mapping[str, tuple[float, float] | None]] = {
+    "relu": (0.0, float("inf")),
+    "relu6": (0.0, 6.0),
+    "hardtanh": None,
+    "clamp": None,
+    "clamp_min": None,
+}
+#: Layers with weights that have no integer form here, and why.
+_NO_KERNEL: Final = "has no integer kernel in the targets"
+_WEIGHTED: Final = (nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Embedding, nn.RNNBase)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What `place` decided; names are of FX nodes.
+
+    Attributes:
+        integer: nodes that compute on integers.
+        values: nodes whose value is quantized -> the node whose grid it shares (itself where it has its own).
+        absorbed: node in `integer` -> the ReLU-like node after it.
+        layers: paths of the layers that get integer weights, in graph order.
+        left: path of a layer that stays in float -> why.
+    """
+
+    integer: frozenset[str]
+    values: Mapping[str, str]
+    absorbed: Mapping[str, str]
+    layers: tuple[str, ...]
+    left: Mapping[str, str]
+
+
+def operation(module: fx.GraphModule, node: fx.Node) -> str:
+    """``conv1`` as ``Conv2d``; ``aten.relu_.default`` as ``relu``."""
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target))).__name__
+    if isinstance(node.target, OpOverload):
+        return node.target._schema.name.split("::")[1].rstrip("_")
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def layer_calls(module: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module]]:
+    """Every call of a module, in graph order."""
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            yield node, module.get_submodule(str(node.target))
+
+
+def relu_bounds(module: fx.GraphModule, node: fx.Node) -> tuple[float, float] | None:
+    """The bounds of a ReLU-like node whose lower one is 0, else None."""
+    name = operation(module, node)
+    if name not in RELU_LIKE or not isinstance(node.args[0], fx.Node):
+        return None
+    bounds = RELU_LIKE[name]
+    if bounds is None:
+        defaults: list[Any] = [-1.0, 1.0] if name == "hardtanh" else [None, None]
+        given = [*node.args[1:3], *defaults[len(node.args) - 1 :]]
+        low = node.kwargs.get("min", node.kwargs.get("min_val", given[0]))
+        high = node.kwargs.get("max", node.kwargs.get("max_val", given[1]))
+        if not isinstance(low, (int, float)) or not (high is None or isinstance(high, (int, float))):
+            return None
+        bounds = (float(low), float("inf") if high is None else float(high))
+    return bounds if bounds[0] == 0 else None
+
+
+def place(network: Network, layers: LayerFilter) -> Placement:
+    """Decide where `network`, with its batch norms folded, computes on integers.
+
+    Args:
+        layers: which layers the step may touch; the rest stays in float.
+    """
+    placing = _Placing(network.module, layers)
+    placing.settle()
+    return placing.result()
+
+
+class _Placing:
+    def __init__(self, module: fx.GraphModule, layers: LayerFilter) -> None:
+        self.module = module
+        self.left: dict[str, str] = {}
+        self.paths: dict[str, None] = {}
+        self.layers: dict[fx.Node, nn.Module] = {}
+        for node, layer in layer_calls(module):
+            path = str(node.target)
+            if isinstance(layer, _WEIGHTED):
+                self.left[path] = f"{type(layer).__name__} {_NO_KERNEL}"
+            elif isinstance(layer, LAYERS) and not layers.matches(path):
+                self.left[path] = "left out by the recipe"
+            elif isinstance(layer, LAYERS):
+                self.layers[node] = layer
+                self.paths[path] = None
+        nodes = [node for node in module.graph.nodes if operation(module, node) in COMBINING | MOVING]
+        self.combining = {node for node in nodes if self._combines(node)}
+        self.moving = {node for node in nodes if operation(module, node) in MOVING}
+
+    def _combines(self, node: fx.Node) -> bool:
+        if operation(self.module, node) not in COMBINING or node.kwargs.get("alpha", 1) != 1:
+            return False
+        operands = _operands(node)
+        return len(operands) > 1 and all(isinstance(v, fx.Node) and v.op != "get_attr" for v in operands)
+
+    def inputs(self, node: fx.Node) -> list[fx.Node]:
+        """The data that `node` reads, without weights."""
+        operands = node.args[:1] if node in self.moving or node in self.layers else _operands(node)
+        return [value for value in operands if isinstance(value, fx.Node)]
+
+    def tail(self, node: fx.Node) -> fx.Node:
+        """The ReLU-like node that `node` absorbs, or itself."""
+        if node in self.moving or len(node.users) != 1:
+            return node
+        user = next(iter(node.users))
+        return user if relu_bounds(self.module, user) is not None else node
+
+    def needed(self, value: fx.Node) -> bool:
+        """Whether some consumer computes on integers."""
+        return any(
+            (user in self.layers and user.args[0] is value) or user in self.combining or user in self.moving
+            for user in value.users
+        )
+
+    def available(self) -> set[fx.Node]:
+        """Values that are integers whether or not a combining or moving node asks for them."""
+        owned = {self.tail(node) for node in (*self.layers, *self.combining, *self.moving)}
+        return owned | {node.args[0] for node in self.layers if isinstance(node.args[0], fx.Node)}
+
+    def settle(self) -> None:
+        """Drop combining and moving nodes until all that remain read integers and are read as integers."""
+        changed = True
+        while changed:
+            available = self.available()
+            dropped = {
+                node
+                for node in self.combining | self.moving
+                if not self.needed(self.tail(node)) or not all(value in available for value in self.inputs(node))
+            }
+            changed = bool(dropped)
+            self.combining -= dropped
+            self.moving -= dropped
+
+    def result(self) -> Placement:
+        values: dict[str, str] = {}
+        absorbed: dict[str, str] = {}
+        for node in self.module.graph.nodes:
+            tail = self.tail(node)
+            if node in self.moving:
+                source = node.args[0].name
+                values[node.name] = values.setdefault(source, source)
+                continue
+            if node in self.layers or node in self.combining:
+                for value in self.inputs(node):
+                    values.setdefault(value.name, value.name)
+                if isinstance(self.layers.get(node), CONVOLUTIONS) or self.needed(tail):
+                    values.setdefault(tail.name, tail.name)
+                    if tail is not node:
+                        absorbed[node.name] = tail.name
+        integer = {node.name for node in (*self.layers, *self.combining, *self.moving)}
+        return Placement(frozenset(integer), values, absorbed, tuple(self.paths), self.left)
+
+
+def _operands(node: fx.Node) -> list[Any]:
+    """What a combining node combines."""
+    first = node.args[0] if node.args else ()
+    return list(first) if isinstance(first, (list, tuple)) else list(node.args[:2])

@@ -1,0 +1,93 @@
+"""Integer weights: per-channel scales that minimize the squared error, not the largest weight divided by 127.
+
+For a channel with weights w the error of clipping at a is ``n a^2 / (12 L^2) + sum_{|w_i| > a} (|w_i| - a)^2``
+(rounding noise inside, clipping outside, L = 127). It is convex, and between two neighbouring magnitudes its minimum
+is ``a = sum_{|w_i| > a} |w_i| / (n / (12 L^2) + j)``, j the number of clipped weights: so the largest few magnitudes
+are enough to find it exactly. Channels with few weights have no uniform noise; there the scales are tried out.
+"""
+
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from worker.engine.quantized.affine import SMALLEST_SCALE
+from worker.engine.quantized.form import Weight
+
+Granularity = Literal["channel", "tensor"]
+
+#: Channels smaller than this try scales out.
+_SMALL: Final = 192
+_TRIED: Final = 96
+#: How many of the largest magnitudes may be clipped.
+_CLIPPED: Final = 64
+
+
+@torch.no_grad()
+def quantize_weight(
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    bits: int = 8,
+    granularity: Granularity = "channel",
+    input_scale: float = 0.0,
+) -> Weight:
+    """Quantize a layer's weight around zero.
+
+    Args:
+        weight: float, (channels, ...).
+        bias: float, (channels,), kept as it is.
+        input_scale: of the layer's integer input, 0 where it has none; the scales are kept large enough for the
+            bias to fit in int32.
+    """
+    weight = weight.detach().float()
+    rows = weight.reshape(1, -1) if granularity == "tensor" else weight.reshape(weight.shape[0], -1)
+    top = 2 ** (bits - 1) - 1
+    scale = best_scale(rows, top)
+    if bias is not None and input_scale > 0:
+        least = bias.detach().float().abs() / (input_scale * 2.0**30)
+        scale = torch.maximum(scale, least if granularity == "channel" else least.max())
+    values = torch.clamp(torch.round(rows / scale[:, None]), -top, top).to(torch.int8).reshape(weight.shape)
+    return Weight(values, scale, None if bias is None else bias.detach().float().clone(), bits)
+
+
+def best_scale(rows: Tensor, top: int) -> Tensor:
+    """Scale of least squared error for each row, (rows,); `rows` is (rows, n), integers are -top..top."""
+    magnitudes = rows.abs()
+    largest = magnitudes.amax(1)
+    clip = _tried(rows, largest, top) if rows.shape[1] < _SMALL else _solved(magnitudes, top)
+    scale = torch.where(largest > 0, clip / top, torch.ones_like(largest))
+    return torch.clamp(scale, min=SMALLEST_SCALE)
+
+
+def _solved(magnitudes: Tensor, top: int) -> Tensor:
+    """The minimum of the convex error, from the largest magnitudes; (rows,)."""
+    n = magnitudes.shape[1]
+    largest = torch.topk(magnitudes, min(_CLIPPED + 1, n), dim=1).values.double()  # (rows, k + 1), descending
+    above, below = largest[:, :-1], largest[:, 1:]
+    noise = n / (12 * top**2)
+    count = torch.arange(1, above.shape[1] + 1, dtype=torch.float64)
+    first, second = above.cumsum(1), above.square().cumsum(1)
+    clip = torch.minimum(torch.maximum(first / (noise + count), below), above)
+    error = noise * clip**2 + second - 2 * clip * first + count * clip**2
+    best = error.argmin(1, keepdim=True)
+    return clip.gather(1, best).squeeze(1).float()
+
+
+def _tried(rows: Tensor, largest: Tensor, top: int) -> Tensor:
+    """The best of a grid of clipping values, by the error itself; (rows,)."""
+    best, least = largest, torch.full_like(largest, torch.inf)
+    for share in torch.linspace(0.7, 1.02, _TRIED).tolist():
+        scale = (largest * share / top).clamp(min=SMALLEST_SCALE)[:, None]
+        error = (torch.clamp(torch.round(rows / scale), -top, top) * scale - rows).square().sum(1)
+        best = torch.where(error < least, largest * share, best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def sqnr_db(signal: Tensor, noise: Tensor) -> float:
+    """Signal-to-quantization-noise ratio in dB; 200 where there is no noise, 0 where there is no signal."""
+    energy, error = float(signal.double().square().sum()), float(noise.double().square().sum())
+    if energy == 0:
+        return 0.0
+    return min(200.0, 10 * float(torch.log10(torch.tensor(energy / error)))) if error > 0 else 200.0
