@@ -102,6 +102,19 @@ def open_data_folder(path: Path) -> DataFolder:
     return folder
 
 
+def read_running(path: Path) -> tuple[Secrets, Path]:
+    """Secrets and folder of sockets of the service that runs on the data folder `path`, without opening it.
+
+    Raises:
+        EmbeddedError: none runs there.
+    """
+    try:
+        sockets = Path((path / "runtime").read_text().strip())
+        return _load_secrets(path), sockets
+    except OSError as error:
+        raise EmbeddedError(f"no embedded service runs on {path}: {error.strerror}: {error.filename}") from error
+
+
 def write_private(path: Path, text: str) -> None:
     """Writes a file that only its owner may read, whole or not at all, and safe from a power cut."""
     fresh = path.with_name(f".{path.name}.new")

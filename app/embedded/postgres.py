@@ -19,6 +19,12 @@ _HERE = "/proc/self/cwd"
 so the folder is entered before the change of user, and never looked up by its path."""
 
 
+def socket_url(sockets: Path, password: str, database: str = DATABASE) -> str:
+    """The SQLAlchemy URL of a server whose unix socket is in `sockets`."""
+    url = URL.create("postgresql+psycopg", USER, password, database=database, query={"host": str(sockets)})
+    return url.render_as_string(hide_password=False)
+
+
 @dataclass(frozen=True)
 class Postgres:
     """One cluster: `data` is its folder, `sockets` the short private folder of its unix socket."""
@@ -33,10 +39,7 @@ class Postgres:
 
     def url(self, database: str = DATABASE) -> str:
         """The URL for SQLAlchemy (psycopg 3)."""
-        url = URL.create(
-            "postgresql+psycopg", USER, self.password, database=database, query={"host": str(self.sockets)}
-        )
-        return url.render_as_string(hide_password=False)
+        return socket_url(self.sockets, self.password, database)
 
     def initialize(self, log: Path) -> None:
         """Makes the cluster with its password and database if there is none yet, all or nothing."""
