@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from worker.engine.data import codes
 from worker.engine.data.samples import Samples
 from worker.engine.data.table import Table
-from worker.engine.errors import InvalidDataset
+from worker.engine.errors import InvalidDataset, InvalidModel
 
 if TYPE_CHECKING:
     from worker.engine.network import TensorSpec
@@ -26,8 +26,7 @@ def match(table: Table, inputs: Sequence["TensorSpec"], role: str) -> Samples:
         role: calibration, training or evaluation: named in errors.
 
     Raises:
-        InvalidDataset: a column missing or unknown, a wrong dtype or shape, fewer than `MIN_SAMPLES` samples; or
-            a model whose batch is fixed to something else than 1.
+        InvalidDataset: a column missing or unknown, a wrong dtype or shape, fewer than `MIN_SAMPLES` samples.
     """
     columns = _columns(table, inputs, role)
     sizes: dict[str, int] = {}
@@ -45,6 +44,21 @@ def match(table: Table, inputs: Sequence["TensorSpec"], role: str) -> Samples:
             "give better ranges and narrower intervals.",
         )
     return samples
+
+
+def require_batch(inputs: Sequence["TensorSpec"]) -> None:
+    """Refuse a model that cannot be run sample by sample.
+
+    Raises:
+        InvalidModel: an input whose first dimension is neither symbolic nor 1.
+    """
+    for spec in inputs:
+        if not spec.shape or not (spec.batched or spec.shape[0] == 1):
+            raise InvalidModel(
+                codes.FIXED_BATCH,
+                f"Input {spec.name!r} has shape {list(spec.shape)}: its first dimension must be a batch that is "
+                "dynamic or 1. Export the model with a dynamic first dimension.",
+            )
 
 
 def _columns(table: Table, inputs: Sequence["TensorSpec"], role: str) -> list[str]:
@@ -77,12 +91,6 @@ def _check_dtype(table: Table, spec: "TensorSpec", column: str, role: str) -> No
 
 
 def _check_shape(table: Table, spec: "TensorSpec", column: str, role: str, sizes: dict[str, int]) -> None:
-    if not spec.shape or not (spec.batched or spec.shape[0] == 1):
-        raise InvalidDataset(
-            codes.FIXED_BATCH,
-            f"Input {spec.name!r} has shape {list(spec.shape)}: its first dimension must be a batch that is dynamic or "
-            "1. Export the model with a dynamic first dimension.",
-        )
     found, wanted = table[column].shape[1:], spec.shape[1:]
     fits = len(found) == len(wanted) and all(
         size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)

@@ -30,6 +30,6 @@ class Samples:
         return Samples({name: array[indices] for name, array in self.inputs.items()}, labels)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Inputs in order, `size` samples at a time; the last batch may be smaller."""
+        """Inputs in order, `size` samples at a time; the last batch may be smaller. Copies: writable."""
         for start in range(0, len(self), size):
-            yield {name: np.ascontiguousarray(array[start : start + size]) for name, array in self.inputs.items()}
+            yield {name: np.array(array[start : start + size], order="C") for name, array in self.inputs.items()}

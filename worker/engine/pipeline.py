@@ -1,0 +1,281 @@
+"""From a job to its artifacts: read -> steps -> export to each target -> measure the exported files -> gate."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.recipes import TARGETS as GRIDS
+from app.recipes import Limits, Recipe, Step
+from worker.engine import checkpoint, formats
+from worker.engine.data.prepare import Prepared, prepare
+from worker.engine.data.samples import Samples
+from worker.engine.errors import RuntimeFailure
+from worker.engine.manifest import Made, describe, file_name
+from worker.engine.measure.compare import Setup, Side, compare, probe_of
+from worker.engine.measure.gate import Measured, gate, require_data
+from worker.engine.measure.machine import cpu_flags
+from worker.engine.measure.macs import count_macs, random_inputs
+from worker.engine.methods import METHODS
+from worker.engine.network import Network
+from worker.engine.progress import Part, Within
+from worker.engine.state import Compressed, Context, Reporter
+from worker.engine.targets import TARGETS
+from worker.engine.targets.base import FloatExport
+
+#: Phase -> where it starts and ends on the job's way from 0 to 1.
+PHASES = {"reading": (0.0, 0.06), "compressing": (0.06, 0.45), "exporting": (0.45, 0.65), "measuring": (0.65, 1.0)}
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """A job as the engine sees it.
+
+    Attributes:
+        data: ``calibration``, ``training``, ``evaluation`` -> file; those that were given.
+        targets: names in `TARGETS`, in the order of the result.
+        output: folder for artifacts, checkpoints and scratch files.
+        filename: the model's, as uploaded: what artifacts are named after.
+        resume: a checkpoint to continue from.
+        provenance: what the caller knows about the inputs; goes into the manifests as it is.
+    """
+
+    model: Path
+    recipe: Recipe
+    targets: tuple[str, ...]
+    output: Path
+    model_format: str | None = None
+    filename: str = "model"
+    task: str | None = None
+    data: Mapping[str, Path] = field(default_factory=dict)
+    evaluation_dataset_id: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    resume: Path | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job came to: artifacts, ``metrics`` and ``gate`` as the API shows them."""
+
+    artifacts: tuple[Made, ...]
+    metrics: dict[str, Any]
+    gate: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """One target's two files."""
+
+    target: str
+    baseline: Path
+    artifact: Path
+    seconds: float
+
+
+def run(job: JobInput, reporter: Reporter) -> JobResult:
+    """Do the job; everything that is measured is measured on the exported files.
+
+    Raises:
+        UserError: the model, the data or the limits are at fault.
+        RuntimeFailure: an exporter or runtime failed.
+    """
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    scratch = job.output / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    network, prepared = _read(job, reporter, scratch)
+    compressed, steps = _compress(job, network, prepared, reporter, scratch)
+    for note in [*network.notes, *prepared.notes, *compressed.notes]:
+        reporter.log(note)
+    exported = _export(job, network, compressed, reporter, scratch)
+    facts = _facts(network), _facts(compressed.network)
+    measured, notes = _measure(job, network, prepared, exported, facts, reporter, scratch)
+    verdict = gate(job.limits, measured)
+    metrics: dict[str, Any] = {
+        "baseline": {target: figures.baseline for target, figures in measured.items()},
+        "artifacts": {target: figures.artifact for target, figures in measured.items()},
+        "layers": compressed.layers,
+        "steps": steps,
+        "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
+    }
+    timings = {"steps_s": [step["seconds"] for step in steps], "total_s": round(time.monotonic() - started, 3)}
+    made = tuple(_made(job, item, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
+    reporter.progress("measuring", 1.0)
+    return JobResult(made, metrics, verdict)
+
+
+def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Prepared]:
+    for target in job.targets:
+        why = TARGETS[target].available()
+        if why is not None:
+            raise RuntimeFailure("target_unavailable", f"This worker cannot make artifacts for {target}: {why}")
+    part = Part(reporter, "reading", *PHASES["reading"])
+    part(0.0)
+    network = formats.read(job.model, job.model_format)
+    part(0.5)
+    prepared = prepare(job.data, (network.inputs, network.outputs), job.task, job.seed, scratch / "data")
+    require_data(job.limits, samples=prepared.split.evaluation is not None, labels=prepared.measured is not None)
+    part(1.0)
+    return network, prepared
+
+
+def _compress(
+    job: JobInput, network: Network, prepared: Prepared, reporter: Reporter, scratch: Path
+) -> tuple[Compressed, list[dict[str, Any]]]:
+    """Run the steps that are not in the checkpoint, and leave a checkpoint after each."""
+    part = Part(reporter, "compressing", *PHASES["compressing"])
+    compressed, rows = Compressed(network), []
+    if job.resume is not None:
+        saved = checkpoint.load(job.resume, network)
+        compressed, rows = saved.compressed, saved.steps
+        reporter.log(f"Continuing after step {len(rows)} of {len(job.recipe.steps)}, from a checkpoint.")
+    for index in range(len(rows), len(job.recipe.steps)):
+        step = job.recipe.steps[index]
+        within = part.slice(index, len(job.recipe.steps))
+        within(0.0)
+        compressed, row = _step(job, step, compressed, prepared, Within(reporter, within), scratch / f"step-{index}")
+        rows.append(row)
+        file = job.output / f"checkpoint-{index}.zip"
+        checkpoint.save(compressed, rows, file)
+        reporter.checkpoint(f"after step {index + 1}, {step.method}", file)
+    part(1.0)
+    return compressed, rows
+
+
+def _step(
+    job: JobInput, step: Step, before: Compressed, prepared: Prepared, reporter: Reporter, folder: Path
+) -> tuple[Compressed, dict[str, Any]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    context = Context(
+        grids={target: GRIDS[target] for target in job.targets},
+        reporter=reporter,
+        folder=folder,
+        calibration=prepared.split.calibration,
+        training=prepared.split.training,
+        device=job.device,
+        threads=job.threads,
+        seed=job.seed,
+        task=prepared.task,
+    )
+    started = time.monotonic()
+    after = METHODS[type(step)](before, step, context)
+    row = {
+        "method": step.method,
+        "seconds": round(time.monotonic() - started, 3),
+        "parameters": after.network.parameters,
+        "quantized_layers": len({name for form in after.quantized.values() for name in form.weights}),
+    }
+    reporter.log(f"{step.method}: done in {row['seconds']:.1f} s.")
+    return after, row
+
+
+def _export(
+    job: JobInput, network: Network, compressed: Compressed, reporter: Reporter, scratch: Path
+) -> list[_Exported]:
+    """The float model and the artifact in each target's file; exporters are slow, so each runs once where it can."""
+    part = Part(reporter, "exporting", *PHASES["exporting"])
+    exported = []
+    for index, target in enumerate(job.targets):
+        within, started = part.slice(index, len(job.targets)), time.monotonic()
+        within(0.0)
+        folder = scratch / "export" / target
+        baseline = _float_export(target, network, folder / "baseline")
+        within(0.6)
+        base = baseline
+        if compressed.network is not network:
+            base = _float_export(target, compressed.network, folder / "changed")
+        artifact = job.output / file_name(job.filename, target, quantized=target in compressed.quantized)
+        if target in compressed.quantized:
+            TARGETS[target].export_quantized(compressed.network, compressed.quantized[target], base, artifact)
+        else:
+            artifact.write_bytes(base.path.read_bytes())
+        exported.append(_Exported(target, baseline.path, artifact, time.monotonic() - started))
+        within(1.0)
+    return exported
+
+
+def _float_export(target: str, network: Network, folder: Path) -> FloatExport:
+    folder.mkdir(parents=True, exist_ok=True)
+    return TARGETS[target].export_float(network, folder)
+
+
+def _facts(network: Network) -> dict[str, Any]:
+    """``parameters``, ``nonzero_parameters`` and ``macs`` of one sample."""
+    nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in network.module.parameters())
+    return {
+        "parameters": network.parameters,
+        "nonzero_parameters": nonzero,
+        "macs": sum(count_macs(network).values()),
+    }
+
+
+def _measure(
+    job: JobInput,
+    network: Network,
+    prepared: Prepared,
+    exported: list[_Exported],
+    facts: tuple[dict[str, Any], dict[str, Any]],
+    reporter: Reporter,
+    scratch: Path,
+) -> tuple[dict[str, Measured], list[str]]:
+    part = Part(reporter, "measuring", *PHASES["measuring"])
+    samples = prepared.split.evaluation
+    setup = Setup(
+        samples=samples,
+        probe=probe_of(samples) if samples is not None else _random(network),
+        task=prepared.measured,
+        evaluation=_evaluation(job, prepared),
+        batched=network.batched,
+        threads=job.threads,
+        folder=scratch / "measure",
+        cpu_flags=cpu_flags(),
+    )
+    measured, notes = {}, []
+    for index, item in enumerate(exported):
+        sides = Side(item.baseline, facts[0]), Side(item.artifact, facts[1])
+        within = part.slice(index, len(exported))
+        within(0.0)
+        measured[item.target], found = compare(item.target, *sides, setup, reporter, within)
+        for note in found:
+            reporter.log(note, "warning")
+        notes += found
+        reporter.metric(f"artifacts.{item.target}", measured[item.target].artifact)
+        within(1.0)
+    return measured, notes
+
+
+def _evaluation(job: JobInput, prepared: Prepared) -> dict[str, Any]:
+    samples, source = prepared.split.evaluation, prepared.split.source
+    given = source == "evaluation"
+    return {
+        "dataset_id": job.evaluation_dataset_id if given else job.provenance.get(f"{source}_dataset_id"),
+        "samples": 0 if samples is None else len(samples),
+        "source": source if given or not source else f"held back from {source}",
+    }
+
+
+def _random(network: Network) -> Samples:
+    """A few samples of random numbers: something to take times with when no data was given."""
+    inputs = random_inputs(network, batch=16 if network.batched else 1)
+    return Samples({spec.name: value.numpy() for spec, value in zip(network.inputs, inputs, strict=True)})
+
+
+def _made(job: JobInput, item: _Exported, timings: dict[str, Any]) -> Made:
+    files = {"model": job.model, **job.data}
+    request = {
+        "recipe": job.recipe.model_dump(mode="json"),
+        "limits": job.limits.model_dump(mode="json"),
+        "seed": job.seed,
+        "task": job.task,
+        "threads": job.threads,
+        "device": job.device,
+    }
+    return describe(item.target, item.artifact, files, request, {"timings": timings, **job.provenance})
