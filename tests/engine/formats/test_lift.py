@@ -9,7 +9,8 @@ from torch.export import Dim, export
 from tests.support.networks import ZOO, ResNet18, flat, make
 from worker.engine.errors import Unsupported
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.formats.lift import network_of, quiet_export
+from worker.engine.formats.lift import lift, network_of, quiet_export
+from worker.engine.formats.program import from_exported
 
 
 @pytest.fixture(scope="module", params=sorted(ZOO))
@@ -224,12 +225,10 @@ def test_unsupported_operators_are_all_named():
     assert "det" in error.value.detail
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own
 def test_decomposed_programs_lift_too():
     module = make("resnet18")
     exported = export(module, (torch.randn(2, 3, 32, 32),), dynamic_shapes=({0: Dim.DYNAMIC},)).run_decompositions()
-    from worker.engine.formats.lift import lift
-    from worker.engine.formats.program import from_exported
-
     network = lift(from_exported(exported), "pt2")
     x = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(network.module(x)[0], module(x), atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ from typing import Final
 
 EMPTY_FILE: Final = "empty_file"
 UNKNOWN_FORMAT: Final = "unknown_format"
+FORMAT_MISMATCH: Final = "format_mismatch"
 FILE_DAMAGED: Final = "file_damaged"
 FILE_INCOMPLETE: Final = "file_incomplete"
 ARCHIVE_TOO_LARGE: Final = "archive_too_large"

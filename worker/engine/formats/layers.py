@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-_CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS: Final[Sequence[Callable[..., nn.Module]]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED: Final[Sequence[Callable[..., nn.Module]]] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS: Final = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 #: A path into what the module returns: ``(1, 0)`` is ``result[1][0]``; ``()`` is the result itself.

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram, export
 from worker.engine.errors import Unsupported
 from worker.engine.formats import aten, codes, recurrent
 from worker.engine.formats.layers import RULES, Call, Path, named_arguments
-from worker.engine.formats.names import Tree
+from worker.engine.formats.names import Tree, identifier
 from worker.engine.formats.program import Program, State, from_exported, name_dimensions, refuse_stateful, rename
 from worker.engine.network import Network
 
@@ -128,7 +128,7 @@ class _Lifter:
 
     def run(self) -> fx.GraphModule:
         for node in self.program.inputs:
-            self.env[node] = self.graph.placeholder(str(node.target))
+            self.env[node] = self.graph.placeholder(identifier(str(node.target)))
         results = self.copy(self.program.graph)
         kept = [r for r, spec in zip(results, self.program.outputs, strict=True) if spec is not None]
         self.graph.output(tuple(self.value(result) for result in kept))
@@ -241,7 +241,8 @@ class _Lifter:
                 states[argument] = self.states[value]
         if rule.weights and not states:
             return False
-        if rule.results is not None and any(user.args[1] >= len(rule.results) for user in node.users):
+        results = rule.results
+        if results is not None and any(user.args[1] not in range(len(results)) for user in node.users):
             return False
         data = [arguments[argument] for argument in rule.data]
         rank = data[0].meta.get("rank") if isinstance(data[0], fx.Node) else None
@@ -254,8 +255,8 @@ class _Lifter:
         settings = {k: v for k, v in arguments.items() if k not in rule.data and k not in rule.weights}
         named = {rule.weights[argument]: state for argument, state in states.items()}
         self.place(node, module, named, tuple(map(self.value, data)), repr((name, settings)))
-        if rule.results is not None:
-            self.results[node] = rule.results
+        if results is not None:
+            self.results[node] = results
         return True
 
     def matrix_product(self, node: fx.Node, name: str) -> bool:

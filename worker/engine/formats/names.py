@@ -1,5 +1,6 @@
 """The tree of modules under construction: who is called what, and which weights are shared."""
 
+import keyword
 import re
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 
 from worker.engine.formats.program import State
 
-_UNSAFE = re.compile(r"\W")
+_UNSAFE = re.compile(r"\W", re.ASCII)
+#: Names that the generated code of a graph module uses itself.
+_TAKEN = frozenset(("self", "torch", "device", "operator", "math", "inf", "nan", "NoneType", *keyword.kwlist))
 
 
 def _identity(tensor: Tensor) -> tuple[object, ...]:
@@ -16,8 +19,19 @@ def _identity(tensor: Tensor) -> tuple[object, ...]:
     return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
+def identifier(name: str) -> str:
+    """A Python name like `name`: FX writes placeholders into code that it runs, so nothing else may get there."""
+    safe = _UNSAFE.sub("_", name) or "_"
+    return f"input_{safe}" if safe[0].isdigit() else f"{safe}_" if safe in _TAKEN else safe
+
+
+def _segment(name: str) -> str:
+    safe = _UNSAFE.sub("_", name) or "_"
+    return f"{safe}_" if keyword.iskeyword(safe) else safe
+
+
 def _segments(path: str) -> list[str]:
-    return [_UNSAFE.sub("_", segment) or "_" for segment in path.split(".")]
+    return [_segment(segment) for segment in path.split(".")]
 
 
 class Tree:
@@ -131,8 +145,9 @@ class Tree:
     def keep(self, state: State) -> str:
         """Store a weight that no layer holds; returns the path for ``get_attr``."""
         value = self._value(state)
-        if state.name not in self._kept and self._at(state.name) is value:
-            self._kept[state.name] = state.name
+        own = ".".join(_segments(state.name))
+        if state.name not in self._kept and self._at(own) is value:
+            self._kept[state.name] = own
         if state.name not in self._kept:
             path = self._free(state.name)
             name = path.rpartition(".")[2]

@@ -4,7 +4,7 @@ aten's order per layer and direction is ``weight_ih, weight_hh[, bias_ih, bias_h
 order of `nn.RNNBase._all_weights`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from worker.engine.formats.layers import Path
 
 #: Operator -> module class and where its results are in what the module returns.
-RECURRENT: Final[Mapping[str, tuple[type[nn.RNNBase], tuple[Path, ...], dict[str, Any]]]] = {
+RECURRENT: Final[Mapping[str, tuple[Callable[..., nn.RNNBase], tuple[Path, ...], dict[str, Any]]]] = {
     "lstm": (nn.LSTM, ((0,), (1, 0), (1, 1)), {}),
     "gru": (nn.GRU, ((0,), (1,)), {}),
     "rnn_tanh": (nn.RNN, ((0,), (1,)), {"nonlinearity": "tanh"}),

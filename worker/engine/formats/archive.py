@@ -1,0 +1,187 @@
+"""Zip archives of unknown origin: checked as a whole before any entry is read.
+
+Entries are read from a private copy-on-write memory map; what is stored uncompressed (all that PyTorch writes) is
+not copied.
+"""
+
+import mmap
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from worker.engine.errors import InvalidModel
+from worker.engine.formats import codes
+
+MAX_ENTRIES: Final = 100_000
+MAX_DIRECTORY: Final = 64 << 20
+#: Weights hardly compress: a file that grows more than this was made to grow.
+MAX_RATIO: Final = 50
+MAX_TEXT: Final = 256 << 20
+_LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
+_END: Final = struct.Struct("<4s4H2IH")
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the archive: where its bytes are, and how they are stored."""
+
+    name: str
+    size: int
+    offset: int
+    stored: int
+    compressed: bool
+    crc: int
+
+
+def _damaged(what: str) -> InvalidModel:
+    return InvalidModel(
+        codes.FILE_DAMAGED, f"The archive is damaged: {what}. It may have been cut off on its way; upload it again."
+    )
+
+
+def _unsafe(what: str) -> InvalidModel:
+    return InvalidModel(
+        codes.ARCHIVE_UNSAFE_NAMES, f"The archive {what}. Save the model again with torch.export.save()."
+    )
+
+
+def _too_large(what: str) -> InvalidModel:
+    return InvalidModel(
+        codes.ARCHIVE_TOO_LARGE,
+        f"The archive {what}, which no saved model does. Save the model again with torch.export.save().",
+    )
+
+
+class Archive:
+    """A checked zip archive, its one top folder taken off the names.
+
+    Raises:
+        InvalidModel: damaged, too large when unpacked, or with names that leave the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            _check_directory(self._bytes)
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    infos = archive.infolist()
+            except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+                raise _damaged(str(error)) from error
+        entries = [self._entry(info) for info in infos if not info.is_dir()]
+        _check_sizes(entries, len(self._bytes))
+        self.entries = _without_top_folder(entries)
+
+    def _entry(self, info: zipfile.ZipInfo) -> Entry:
+        _check_name(info)
+        start = info.header_offset
+        if start + _LOCAL_HEADER.size > len(self._bytes):
+            raise _damaged(f"entry {info.filename!r} lies beyond its end")
+        signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._bytes, start)
+        offset = start + _LOCAL_HEADER.size + name_length + extra_length
+        name = self._bytes[start + _LOCAL_HEADER.size : offset - extra_length]
+        if signature != b"PK\x03\x04" or name != info.orig_filename.encode("utf-8", "surrogateescape"):
+            raise _damaged(f"entry {info.filename!r} is not where the directory says")
+        if offset + info.compress_size > len(self._bytes):
+            raise _damaged(f"entry {info.filename!r} is cut off")
+        compressed = info.compress_type == zipfile.ZIP_DEFLATED
+        if not compressed and (info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size):
+            raise _damaged(f"entry {info.filename!r} is compressed in an unknown way")
+        return Entry(info.filename, info.file_size, offset, info.compress_size, compressed, info.CRC)
+
+    def view(self, name: str) -> memoryview:
+        """The bytes of an entry, checked against its CRC; writable, private to this process.
+
+        Raises:
+            InvalidModel: ``file_incomplete`` where there is no such entry, ``file_damaged`` where the bytes changed.
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            raise InvalidModel(
+                codes.FILE_INCOMPLETE, f"The archive lacks {name!r}. Save the model again with torch.export.save()."
+            )
+        raw = memoryview(self._bytes)[entry.offset : entry.offset + entry.stored]
+        data = memoryview(_inflate(raw, entry)) if entry.compressed else raw
+        if zlib.crc32(data) != entry.crc:
+            raise _damaged(f"the checksum of {name!r} does not match")
+        return data
+
+    def text(self, name: str) -> bytes:
+        """A small entry, such as JSON, as bytes of its own."""
+        entry = self.entries.get(name)
+        if entry is not None and entry.size > MAX_TEXT:
+            raise _too_large(f"holds {entry.size} bytes of {name!r}")
+        return bytes(self.view(name))
+
+    def folder(self, prefix: str) -> list[Entry]:
+        """The entries whose names start with `prefix`."""
+        return [entry for name, entry in self.entries.items() if name.startswith(prefix)]
+
+
+def _inflate(raw: memoryview, entry: Entry) -> bytearray:
+    """Decompress, never past the declared size."""
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = bytearray()
+    try:
+        pending: bytes | memoryview = raw
+        while pending and not decompressor.eof:
+            data += decompressor.decompress(pending, min(_CHUNK, entry.size - len(data) + 1))
+            if len(data) > entry.size:
+                raise _too_large(f"says {entry.size} bytes for {entry.name!r} but holds more")
+            pending = decompressor.unconsumed_tail
+    except zlib.error as error:
+        raise _damaged(f"entry {entry.name!r}: {error}") from error
+    if len(data) != entry.size:
+        raise _damaged(f"entry {entry.name!r} is cut off")
+    return data
+
+
+def _check_directory(data: mmap.mmap) -> None:
+    """Bound the directory before it is read into memory."""
+    at = data.rfind(b"PK\x05\x06", max(0, len(data) - 65_557))
+    if at < 0 or at + _END.size > len(data):
+        raise _damaged("its directory, which is at the end, is missing")
+    _, _, _, _, entries, size, _, _ = _END.unpack_from(data, at)
+    large = data.rfind(b"PK\x06\x06", max(0, at - 200), at)
+    if large >= 0 and large + 48 <= len(data):
+        entries, size = struct.unpack_from("<QQ", data, large + 32)
+    if entries > MAX_ENTRIES or size > MAX_DIRECTORY:
+        raise _too_large(f"has {entries} entries")
+
+
+def _check_name(info: zipfile.ZipInfo) -> None:
+    name = info.orig_filename
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or ".." in parts or "" in parts[:-1]:
+        raise _unsafe(f"has an entry {name[:120]!r} that points outside of it")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _unsafe(f"has an entry {name[:120]!r} that is a link or a device")
+    if info.flag_bits & 0x1:
+        raise _unsafe(f"has an encrypted entry {name[:120]!r}")
+
+
+def _check_sizes(entries: list[Entry], total: int) -> None:
+    names = {entry.name for entry in entries}
+    if len(names) != len(entries):
+        raise _unsafe("has two entries of the same name")
+    end = 0
+    for entry in sorted(entries, key=lambda e: e.offset):
+        if entry.offset < end:
+            raise _unsafe(f"has entries that lie on top of each other at {entry.name[:120]!r}")
+        end = entry.offset + entry.stored
+    unpacked = sum(entry.size for entry in entries)
+    if unpacked > MAX_RATIO * total:
+        raise _too_large(f"of {total} bytes unpacks to {unpacked} bytes")
+
+
+def _without_top_folder(entries: list[Entry]) -> dict[str, Entry]:
+    tops = {entry.name.partition("/")[0] for entry in entries}
+    if len(tops) != 1 or any("/" not in entry.name for entry in entries):
+        return {entry.name: entry for entry in entries}
+    return {entry.name.partition("/")[2]: entry for entry in entries}
