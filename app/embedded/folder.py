@@ -91,12 +91,13 @@ def open_data_folder(path: Path) -> DataFolder:
     path = path.absolute()
     _check_is_ours(path)
     with _named_errors(path), ExitStack() as undo:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=_passable(), parents=True, exist_ok=True)
         lock = _take_lock(path)
         undo.callback(os.close, lock)
         _check_format(path)
-        for name in ("logs", "store", "work"):
+        for name in ("logs", "store"):
             (path / name).mkdir(mode=0o700, exist_ok=True)
+        (path / "work").mkdir(mode=_passable(), exist_ok=True)
         folder = DataFolder(path, lock, _load_secrets(path))
         undo.pop_all()
     return folder
@@ -130,6 +131,11 @@ def write_private(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _passable() -> int:
+    """Mode of folders on the way to jobs' files. A root's jobs run as other users, and must get to theirs."""
+    return 0o711 if os.geteuid() == 0 else 0o700
 
 
 @contextmanager

@@ -26,7 +26,9 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     assert first.secrets == second.secrets
     assert len(set(json.loads((data / "secrets.json").read_text()).values())) == 3
     assert stat.S_IMODE((data / "secrets.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stat.S_IMODE(data.stat().st_mode) & 0o066 == 0
+    for closed in ("store", "logs"):
+        assert stat.S_IMODE((data / closed).stat().st_mode) == 0o700
 
 
 def test_a_second_owner_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
