@@ -1,13 +1,14 @@
 """SQL of workspaces and keys."""
 
-from datetime import datetime
-
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.tables import Key, Workspace
 from app.web.pagination import PageRequest
+
+#: Any fixed number serves.
+_FIRST_KEY_LOCK = 5_120_336_178
 
 
 async def workspace_by_name(session: AsyncSession, name: str) -> Workspace | None:
@@ -23,9 +24,29 @@ async def insert_workspace(session: AsyncSession, name: str) -> Workspace | None
     return made
 
 
-async def workspaces(session: AsyncSession, page: PageRequest) -> tuple[list[Workspace], str | None]:
-    """A page of all workspaces."""
-    return await page.rows(session, select(Workspace), Workspace)
+async def workspace_exists(session: AsyncSession, workspace_id: str) -> bool:
+    """Whether there is a workspace of that id."""
+    return await session.get(Workspace, workspace_id) is not None
+
+
+async def workspaces(
+    session: AsyncSession, workspace_id: str | None, page: PageRequest
+) -> tuple[list[Workspace], str | None]:
+    """A page of all workspaces, or the one."""
+    statement = select(Workspace) if workspace_id is None else select(Workspace).where(Workspace.id == workspace_id)
+    return await page.rows(session, statement, Workspace)
+
+
+async def insert_key(session: AsyncSession, key: Key) -> None:
+    """Stores a new key."""
+    session.add(key)
+    await session.flush()
+    await session.refresh(key)
+
+
+async def find_key(session: AsyncSession, key_id: str) -> Key | None:
+    """The key of that id, in any workspace."""
+    return await session.get(Key, key_id)
 
 
 async def live_key(session: AsyncSession, prefix: str) -> Key | None:
@@ -45,6 +66,11 @@ async def touch_key(session: AsyncSession, key_id: str) -> None:
     await session.execute(update(Key).where(Key.id == key_id).values(last_used_at=func.clock_timestamp()))
 
 
+async def lock_first_key(session: AsyncSession) -> None:
+    """Makes two processes that start together take turns, until the transaction ends."""
+    await session.execute(select(func.pg_advisory_xact_lock(_FIRST_KEY_LOCK)))
+
+
 async def has_keys(session: AsyncSession) -> bool:
     """Whether any key was ever made."""
     return await session.scalar(select(Key.id).limit(1)) is not None
@@ -56,12 +82,7 @@ async def keys(session: AsyncSession, workspace_id: str | None, page: PageReques
     return await page.rows(session, statement, Key)
 
 
-async def revoke(session: AsyncSession, key_id: str, workspace_id: str | None) -> datetime | None:
-    """Revokes a key (of that workspace, or of any); None where there is none. Repeating it changes nothing."""
-    statement = update(Key).where(Key.id == key_id)
-    if workspace_id is not None:
-        statement = statement.where(Key.workspace_id == workspace_id)
-    revoked_at: datetime | None = await session.scalar(
-        statement.values(revoked_at=func.coalesce(Key.revoked_at, func.clock_timestamp())).returning(Key.revoked_at)
-    )
-    return revoked_at
+async def revoke(session: AsyncSession, key_id: str) -> None:
+    """Revokes a key; repeating it changes nothing."""
+    revoked = func.coalesce(Key.revoked_at, func.clock_timestamp())
+    await session.execute(update(Key).where(Key.id == key_id).values(revoked_at=revoked))

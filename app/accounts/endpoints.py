@@ -1,0 +1,46 @@
+"""``/v1/workspaces`` and ``/v1/keys``."""
+
+from fastapi import APIRouter
+
+from app.accounts import service
+from app.accounts.caller import Admin, Operator, Reader
+from app.accounts.routes import WorkspaceRoute
+from app.accounts.schemas import KeyView, MadeKey, NewKeyRequest, NewWorkspace, WorkspaceView
+from app.web.pagination import Page, PageDep
+from app.web.problems import responses
+from app.web.services import ServicesDep, SessionDep
+
+router = APIRouter(prefix="/v1", tags=["accounts"], route_class=WorkspaceRoute)
+
+
+@router.post("/workspaces", status_code=201, summary="Make a workspace", responses=responses(409, 413))
+async def create_workspace(body: NewWorkspace, caller: Operator, session: SessionDep) -> WorkspaceView:
+    """Its objects are seen by its own keys alone."""
+    return WorkspaceView.of(await service.create_workspace(session, body.name))
+
+
+@router.get("/workspaces", summary="List workspaces", responses=responses())
+async def list_workspaces(caller: Reader, session: SessionDep, page: PageDep) -> Page[WorkspaceView]:
+    """All of them for an operator; else one's own."""
+    rows, next_cursor = await service.list_workspaces(session, caller, page)
+    return Page(items=[WorkspaceView.of(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.post("/keys", status_code=201, summary="Make a key", responses=responses(404, 409, 413))
+async def create_key(body: NewKeyRequest, caller: Admin, session: SessionDep, services: ServicesDep) -> MadeKey:
+    """The key is shown this once; of it only a hash is stored."""
+    key, text = await service.create_key_for(session, services.settings.key_pepper, caller, body)
+    return MadeKey(**KeyView.of(key).model_dump(), key=text)
+
+
+@router.get("/keys", summary="List keys", responses=responses())
+async def list_keys(caller: Admin, session: SessionDep, page: PageDep) -> Page[KeyView]:
+    """Of one's workspace; of all for an operator."""
+    rows, next_cursor = await service.list_keys(session, caller, page)
+    return Page(items=[KeyView.of(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.delete("/keys/{key_id}", status_code=204, summary="Revoke a key", responses=responses(404))
+async def revoke_key(key_id: str, caller: Admin, session: SessionDep) -> None:
+    """It works no more from now on."""
+    await service.revoke_key(session, caller, key_id)

@@ -1,0 +1,56 @@
+"""The web process: `create_app` puts routers, error handler and lifespan together; nothing else happens here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.accounts.endpoints import router as accounts
+from app.artifacts.endpoints import router as artifacts
+from app.config import Settings, get_settings
+from app.datasets.endpoints import router as datasets
+from app.db import Database
+from app.models.endpoints import router as models
+from app.queue import Queue
+from app.storage import open_store
+from app.web import openapi, problems
+from app.web.health import router as health
+from app.web.requests import RequestIds
+from app.web.services import Services
+
+#: Uploads bring their own limit (``max_upload_bytes``).
+UPLOADS = (models, datasets)
+ROUTERS = (accounts, artifacts, health)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application. Raises ValueError where the settings cannot be right."""
+    settings = settings or get_settings()
+    if settings.auth_enabled and not settings.key_pepper.get_secret_value():
+        raise ValueError("MODELPRESS_KEY_PEPPER is not set; API keys are hashed with it (or switch authentication off)")
+    app = FastAPI(
+        title="Modelpress",
+        version=openapi.VERSION,
+        description=openapi.DESCRIPTION,
+        lifespan=_lifespan,
+        root_path=settings.root_path,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = Services(settings, Database(settings), open_store(settings), Queue(settings))
+    for router in ROUTERS:
+        app.include_router(router, max_body_size=settings.max_body_bytes)
+    for router in UPLOADS:
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(RequestIds)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    try:
+        yield
+    finally:
+        await services.database.close()

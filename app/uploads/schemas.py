@@ -1,0 +1,89 @@
+"""What is sent with an upload, in both its forms."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
+
+from app.web.fields import Metadata, Name, Text
+
+State = Literal["checking", "ready", "rejected"]
+
+
+class UploadFields(BaseModel):
+    """Fields beside the file; nouns add theirs. In a form, `metadata` is JSON text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    metadata: Json[Metadata] | Metadata = Field(default_factory=dict)
+
+
+class Source(BaseModel):
+    """Where the bytes are, in the JSON form: exactly one of the two."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    upload_id: Annotated[Text, Field(description="A finished resumable upload.")] | None = None
+    source: Annotated[Text, Field(description="`s3://...`, from a bucket that the deployment allows.")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Source":
+        if (self.upload_id is None) == (self.source is None):
+            raise ValueError("give exactly one of `upload_id` and `source`; or send multipart/form-data with `file`")
+        return self
+
+
+class Rejection(BaseModel):
+    """Why a file cannot be used, and what would work."""
+
+    code: str = Field(examples=["truncated"])
+    detail: str
+
+
+class Upload(BaseModel):
+    """What models and datasets have in common."""
+
+    id: str
+    name: str
+    size_bytes: int
+    sha256: str = Field(description="Of the file, in hexadecimal.")
+    state: State = Field(description="`checking` until a worker has read the file.")
+    filename: str
+    metadata: dict[str, Any]
+    error: Rejection | None = Field(description="For `rejected`: what is wrong, and what would work.")
+
+
+def request_body(fields: type[UploadFields], example: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a POST that takes both forms."""
+    schema = fields.model_json_schema()
+    properties: dict[str, Any] = schema["properties"]
+    required: list[str] = schema["required"]
+    metadata = {"type": "object", "description": "Free JSON of the uploader.", "default": {}}
+    form = {**properties, "metadata": {"type": "string", "description": "A JSON object, as text.", "default": "{}"}}
+    sources = {name: {"type": "string"} for name in ("upload_id", "source")}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {**form, "file": {"type": "string", "format": "binary"}},
+                        "required": [*required, "file"],
+                        "additionalProperties": False,
+                    }
+                },
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {**properties, "metadata": metadata, **sources},
+                        "required": required,
+                        "oneOf": [{"required": ["upload_id"]}, {"required": ["source"]}],
+                        "additionalProperties": False,
+                    },
+                    "example": dict(example),
+                },
+            },
+        }
+    }

@@ -1,0 +1,121 @@
+"""From a request to bytes in the store with a check on its way: what models and datasets have in common."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.caller import Caller
+from app.accounts.idempotency import digest_of
+from app.accounts.routes import get_once
+from app.db import after_commit
+from app.errors import Conflict, Invalid
+from app.storage import Stored
+from app.tables import Dataset, Job, Model
+from app.uploads import repository
+from app.uploads.receive import Received, receive_form
+from app.uploads.schemas import Source, UploadFields
+from app.web.services import Services
+
+Fields = TypeVar("Fields", bound=UploadFields)
+
+
+@dataclass(frozen=True)
+class Arrived(Generic[Fields]):
+    """A whole, acceptable upload, in the store."""
+
+    fields: Fields
+    filename: str
+    file: Stored
+
+
+@asynccontextmanager
+async def receive(
+    request: Request, services: Services, caller: Caller, kind: type[Fields]
+) -> AsyncIterator[Arrived[Fields]]:
+    """Takes an upload in either form, published in the store under a fresh blob.
+
+    The blob is committed first: should the caller's transaction fail, the collector finds and removes the bytes.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+        raise await _no_source(request, kind)
+    async with receive_form(request, services.store, services.settings, caller.workspace_id) as received:
+        fields = _validated(kind, received)
+        once = get_once(request)
+        if once is not None:
+            once.settle(
+                digest_of(request, json.dumps([received.fields, received.file.sha256], sort_keys=True).encode())
+            )
+        async with services.database.transaction() as session:
+            await repository.touch_blob(session, caller.workspace_id, received.file)
+        await received.staged.publish()
+        yield Arrived(fields, received.filename, received.file)
+
+
+async def queue_check(session: AsyncSession, services: Services, upload: Model | Dataset) -> None:
+    """Has a worker read the upload."""
+    check = Job(
+        workspace_id=upload.workspace_id,
+        queue="checks",
+        name=upload.name,
+        run_timeout_s=services.settings.check_run_s,
+    )
+    if isinstance(upload, Model):
+        check.kind, check.model_id = "check_model", upload.id
+    else:
+        check.kind, check.calibration_dataset_id = "check_dataset", upload.id
+    await repository.insert_check(session, check)
+    after_commit(session, partial(services.queue.look, "checks"))
+
+
+async def refuse_while_used(session: AsyncSession, input_id: str) -> None:
+    """Raises `Conflict` (``object_in_use``) while a job that is not over reads this model or dataset."""
+    jobs = await repository.jobs_in_work(session, input_id)
+    if jobs:
+        named = ", ".join(jobs[:3]) + (" ..." if len(jobs) > 3 else "")
+        raise Conflict(f"{input_id} is used by {named}; cancel these or wait for their end.", code="object_in_use")
+
+
+def _validated(kind: type[Fields], received: Received) -> Fields:
+    try:
+        return kind.model_validate(received.fields)
+    except ValidationError as error:
+        raise _as_request_error(error) from error
+
+
+async def _no_source(request: Request, kind: type[UploadFields]) -> Exception:
+    """The JSON form is understood, but names nothing that is there."""
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "ctx": {"error": str(error)}}])
+    if not isinstance(body, dict):
+        return Invalid("The body must be a JSON object.")
+    try:
+        source = Source.model_validate(body)
+        kind.model_validate({name: value for name, value in body.items() if name not in Source.model_fields})
+    except ValidationError as error:
+        return _as_request_error(error)
+    if source.upload_id is not None:
+        return Invalid(
+            f"There is no finished upload {source.upload_id!r}; send the file as multipart/form-data.",
+            code="upload_not_found",
+            errors=[{"pointer": "/upload_id", "detail": "no such upload"}],
+        )
+    return Invalid(
+        f"This deployment allows no source {source.source!r}; send the file as multipart/form-data.",
+        code="source_not_allowed",
+        errors=[{"pointer": "/source", "detail": "not among the allowed buckets"}],
+    )
+
+
+def _as_request_error(error: ValidationError) -> RequestValidationError:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults])
