@@ -27,8 +27,8 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
-class Collection(Generic[V]):
-    """What every noun can do. `path` is its place under `/v1`, `view` what its items are."""
+class Noun(Generic[V]):
+    """`path` is its place under `/v1`, `view` what its items are."""
 
     path: ClassVar[str]
     view: ClassVar[type[View]]
@@ -39,6 +39,16 @@ class Collection(Generic[V]):
     def _parse(self, data: Any) -> V:
         item: V = self.view.parse(data)  # type: ignore[assignment]  # a ClassVar cannot speak of V
         return item
+
+    async def _get(self, id: str) -> V:
+        return self._parse(await self._session.json(Call("GET", f"{self.path}/{segment(id)}")))
+
+    async def _delete(self, id: str) -> None:
+        await self._session.respond(Call("DELETE", f"{self.path}/{segment(id)}"))
+
+
+class Collection(Noun[V]):
+    """A noun that can be listed."""
 
     async def page(
         self,
@@ -70,20 +80,16 @@ class Collection(Generic[V]):
                 return
 
 
-class Resource(Collection[V]):
-    """A noun whose items have ids."""
+class Owned(Collection[V]):
+    """A noun whose items can be looked at and deleted."""
 
     async def get(self, id: str) -> V:
         """One item; `NotFound` where this workspace has none such."""
-        return self._parse(await self._session.json(Call("GET", f"{self.path}/{segment(id)}")))
-
-
-class Owned(Resource[V]):
-    """A noun whose items can be deleted."""
+        return await self._get(id)
 
     async def delete(self, id: str) -> None:
         """Deletes it; `Conflict` while something uses it."""
-        await self._session.respond(Call("DELETE", f"{self.path}/{segment(id)}"))
+        await self._delete(id)
 
 
 class Uploads(Owned[U]):
@@ -151,10 +157,14 @@ class AsyncDatasets(Uploads[Dataset]):
         return await self._upload(path, {"name": name or Path(path).name, "kind": kind, "metadata": extra}, progress)
 
 
-class AsyncArtifacts(Resource[Artifact]):
-    """`/v1/artifacts`."""
+class AsyncArtifacts(Noun[Artifact]):
+    """`/v1/artifacts`: listed by their jobs."""
 
     path, view = "artifacts", Artifact
+
+    async def get(self, id: str) -> Artifact:
+        """One artifact; `NotFound` where this workspace has none such."""
+        return await self._get(id)
 
     async def manifest(self, id: str) -> Mapping[str, Any]:
         """Where it came from: recipe, seeds, digests, library versions, hardware."""
@@ -216,7 +226,7 @@ class AsyncKeys(Collection[Key]):
 
     async def delete(self, id: str) -> None:
         """Revokes it."""
-        await self._session.respond(Call("DELETE", f"keys/{segment(id)}"))
+        await self._delete(id)
 
 
 def _file(target: Path, name: str) -> Path:

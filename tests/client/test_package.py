@@ -1,0 +1,69 @@
+"""The distribution stands alone."""
+
+import subprocess
+import sys
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+CLIENT = Path(__file__).parents[2] / "client"
+
+
+def test_importing_it_loads_nothing_of_the_server() -> None:
+    code = (
+        "import sys, modelpress, modelpress.cli.main\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}"
+        " & {'app', 'worker', 'torch', 'numpy', 'fastapi', 'sqlalchemy', 'celery'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def closure(*names: str) -> set[str]:
+    """The distributions that those need, themselves included, as installed here."""
+    from packaging.requirements import Requirement
+
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        needs = [Requirement(text) for text in distribution(name).requires or ()]
+        waiting += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, CLIENT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("modelpress-*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    # What an index would give, without one: the very distributions installed here, and no others.
+    for name in closure("httpx", "rich", "typer"):
+        for file in distribution(name).files or ():
+            target = packages / file
+            if ".." in file.parts or target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(Path(str(file.locate())).resolve())
+    bin = tmp_path / "venv" / "bin"
+    subprocess.run([bin / "pip", "install", "--no-index", wheel], check=True, capture_output=True)
+    check = subprocess.run([bin / "pip", "check"], capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout
+    shown = subprocess.run([bin / "modelpress", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"modelpress {distribution('modelpress').version}\n"
+    typed = subprocess.run(
+        [bin / "python", "-c", "import modelpress, pathlib; print(pathlib.Path(modelpress.__file__).parent)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    installed = Path(typed.stdout.strip())
+    assert installed.is_relative_to(packages.resolve())
+    assert (installed / "py.typed").exists()
