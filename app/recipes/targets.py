@@ -19,6 +19,7 @@ class Grid(BaseModel):
         symmetric_activations: whether the zero point of activations must be (or is best) zero.
         activation_bits / weight_bits: widths that it stores and computes.
         weight_granularity: per-channel or per-tensor scales of weights.
+        dynamic_activations: whether linear layers can quantize their input while running.
         notes: what a user should know before choosing it.
     """
 
@@ -32,6 +33,7 @@ class Grid(BaseModel):
     activation_bits: tuple[int, ...]
     weight_bits: tuple[int, ...]
     weight_granularity: tuple[str, ...] = ("channel", "tensor")
+    dynamic_activations: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -56,6 +58,7 @@ TARGETS: dict[str, Grid] = {
             symmetric_activations=False,
             activation_bits=(8,),
             weight_bits=(8,),
+            dynamic_activations=False,
             notes=("float models compute in bf16 where the CPU has AMX; latency is measured as users get it",),
         ),
         Grid(

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from app.recipes import Step
-from app.recipes.methods import QuantizeStatic
+from app.recipes.methods import QuantizeDynamic, QuantizeStatic
+from worker.engine.methods.quantize_dynamic import quantize_dynamic
 from worker.engine.methods.quantize_static import quantize_static
 from worker.engine.state import Compressed, Context
 
 #: Parameter class of a step -> what runs it.
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
     QuantizeStatic: quantize_static,
+    QuantizeDynamic: quantize_dynamic,
 }
 
 __all__ = ["METHODS"]

@@ -42,6 +42,8 @@ def layer_rows(quantization: Quantization) -> list[dict[str, Any]]:
     rows = []
     for path, weight in quantization.weights.items():
         layer = module.get_submodule(path)
+        if not isinstance(layer, LAYERS):
+            raise TypeError(f"{path} is not a layer that is quantized")
         original = layer.weight.detach().float()
         rows.append(
             {

@@ -24,7 +24,7 @@ from worker.engine.quantized.affine import Affine, affine
 from worker.engine.quantized.calibrators import CALIBRATORS, Calibration
 from worker.engine.quantized.form import Quantization, Weight
 from worker.engine.quantized.observe import Statistics, observe
-from worker.engine.quantized.placement import Placement, layer_calls, place
+from worker.engine.quantized.placement import LAYERS, Layer, Placement, layer_calls, place, source_of
 from worker.engine.quantized.weights import quantize_weight
 from worker.engine.state import Compressed, Context
 
@@ -68,9 +68,12 @@ def _observe(
         chosen = np.sort(np.random.default_rng(context.seed).permutation(len(samples))[: step.samples])
         samples = samples.take(chosen.astype(np.intp))
     means = {
-        node.args[0].name
+        source_of(node).name
         for node, layer in layer_calls(network.module)
-        if step.bias_correction and node.name in placement.integer and getattr(layer, "bias", None) is not None
+        if step.bias_correction
+        and node.name in placement.integer
+        and isinstance(layer, LAYERS)
+        and layer.bias is not None
     }
     own = {name for name, source in placement.values.items() if name == source}
     return observe(network, samples, own, means, device=context.device, progress=context.progress)
@@ -110,9 +113,9 @@ def _weights(
     weights: dict[str, Weight] = {}
     for node, layer in layer_calls(network.module):
         path = str(node.target)
-        if node.name not in placement.integer or path not in placement.layers or path in weights:
+        if not isinstance(layer, LAYERS) or node.name not in placement.integer or path in weights:
             continue
-        source = node.args[0].name
+        source = source_of(node).name
         scale = grids[placement.values[source]].scale
         weight = quantize_weight(
             layer.weight, layer.bias, bits=step.weight_bits, granularity=step.granularity, input_scale=scale
@@ -122,7 +125,7 @@ def _weights(
 
 
 @torch.no_grad()
-def _corrected(node: fx.Node, layer: nn.Module, weight: Weight, mean: Tensor | None) -> Weight:
+def _corrected(node: fx.Node, layer: Layer, weight: Weight, mean: Tensor | None) -> Weight:
     """`weight` with its bias moved by the mean shift that rounding causes.
 
     Args:
@@ -136,6 +139,6 @@ def _corrected(node: fx.Node, layer: nn.Module, weight: Weight, mean: Tensor | N
     if isinstance(layer, nn.Linear):
         shift = nn.functional.linear(mean, error).reshape(-1, error.shape[0]).mean(0)
     else:
-        shift = layer._conv_forward(mean, error, None)  # type: ignore[operator]
+        shift = layer._conv_forward(mean, error, None)
         shift = shift.mean(dim=[0, *range(2, shift.dim())])
     return replace(weight, bias=weight.bias - shift)

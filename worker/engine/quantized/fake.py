@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from worker.engine.quantized.affine import SMALLEST_SCALE, Affine
 from worker.engine.quantized.form import Quantization, Weight
+from worker.engine.quantized.placement import source_of
 
 Quantizer = Callable[[Tensor, float, int, int, int], Tensor]
 
@@ -60,7 +61,7 @@ def rounded_bias(quantization: Quantization, path: str, weight: Weight) -> Tenso
         return None
     for node in quantization.network.module.graph.nodes:
         if node.op == "call_module" and node.target == path and node.name in quantization.integer:
-            grid = quantization.activations.get(node.args[0].name)
+            grid = quantization.activations.get(source_of(node).name)
             if grid is not None:
                 return integer_bias(weight, grid).float() * (weight.scale * grid.scale)
     return weight.bias
@@ -101,5 +102,5 @@ def _insert(graph: fx.Graph, node: fx.Node, quantization: Quantization, quantize
 def _erase(graph: fx.Graph, name: str) -> None:
     """Remove a one-input node."""
     node = next(node for node in graph.nodes if node.name == name)
-    node.replace_all_uses_with(node.args[0])
+    node.replace_all_uses_with(source_of(node))
     graph.erase_node(node)

@@ -20,9 +20,29 @@ from worker.engine.network import Network
 
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
 LAYERS: Final = (*CONVOLUTIONS, nn.Linear)
+Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 COMBINING: Final = frozenset({"add", "mul", "cat", "concat"})
 MOVING: Final = frozenset(
-    ["max_pool1d", "max_pool2d", "flatten", "view", "reshape", "_unsafe_view", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "clone", "dropout", "select", "slice", "Dropout", "Identity", "unflatten"]
+    [
+        "max_pool1d",
+        "max_pool2d",
+        "flatten",
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "contiguous",
+        "clone",
+        "dropout",
+        "select",
+        "slice",
+        "Dropout",
+        "Identity",
+        "unflatten",
+    ]
 )
 #: Bounds of activations that an output grid can absorb; None: read from the call's arguments.
 RELU_LIKE: Final[Mapping[str, tuple[float, float] | None]] = {
@@ -65,6 +85,14 @@ def operation(module: fx.GraphModule, node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+def source_of(node: fx.Node) -> fx.Node:
+    """The value that a layer's call reads."""
+    value = node.args[0]
+    if not isinstance(value, fx.Node):
+        raise TypeError(f"{node} does not read a value")
+    return value
+
+
 def layer_calls(module: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module]]:
     """Every call of a module, in graph order."""
     for node in module.graph.nodes:
@@ -105,7 +133,7 @@ class _Placing:
         self.module = module
         self.left: dict[str, str] = {}
         self.paths: dict[str, None] = {}
-        self.layers: dict[fx.Node, nn.Module] = {}
+        self.layers: dict[fx.Node, Layer] = {}
         for node, layer in layer_calls(module):
             path = str(node.target)
             if isinstance(layer, _WEIGHTED):
@@ -147,7 +175,7 @@ class _Placing:
     def available(self) -> set[fx.Node]:
         """Values that are integers whether or not a combining or moving node asks for them."""
         owned = {self.tail(node) for node in (*self.layers, *self.combining, *self.moving)}
-        return owned | {node.args[0] for node in self.layers if isinstance(node.args[0], fx.Node)}
+        return owned | {source_of(node) for node in self.layers}
 
     def settle(self) -> None:
         """Drop combining and moving nodes until all that remain read integers and are read as integers."""
@@ -169,7 +197,7 @@ class _Placing:
         for node in self.module.graph.nodes:
             tail = self.tail(node)
             if node in self.moving:
-                source = node.args[0].name
+                source = source_of(node).name
                 values[node.name] = values.setdefault(source, source)
                 continue
             if node in self.layers or node in self.combining:

@@ -12,7 +12,7 @@ from worker.engine.runtimes.base import Array
 
 class _OnnxRuntime:
     def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime
+        import onnxruntime  # noqa: PLC0415 (an optional runtime)
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -38,7 +38,7 @@ def unpack(path: Path, folder: Path) -> Path:
 
 class _OpenVino:
     def __init__(self, path: Path, threads: int, exact: bool) -> None:
-        import openvino
+        import openvino  # noqa: PLC0415 (an optional runtime)
 
         config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
         if exact:

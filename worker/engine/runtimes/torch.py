@@ -12,7 +12,7 @@ from worker.engine.runtimes.base import Array
 
 class _Torch:
     def __init__(self, path: Path, threads: int) -> None:
-        import torch
+        import torch  # noqa: PLC0415 (other runtimes are measured without it)
 
         torch.set_num_threads(threads)
         self._torch = torch

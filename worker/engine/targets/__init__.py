@@ -5,8 +5,10 @@ from typing import Final
 
 from worker.engine.targets.base import FloatExport, Target
 from worker.engine.targets.onnxruntime import ONNXRUNTIME
+from worker.engine.targets.openvino import OPENVINO
+from worker.engine.targets.torch import TORCH
 
 #: Name in `app.recipes.TARGETS` -> target.
-TARGETS: Final[Mapping[str, Target]] = {target.name: target for target in (ONNXRUNTIME,)}
+TARGETS: Final[Mapping[str, Target]] = {target.name: target for target in (ONNXRUNTIME, OPENVINO, TORCH)}
 
 __all__ = ["TARGETS", "FloatExport", "Target"]

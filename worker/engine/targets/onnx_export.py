@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from worker.engine.errors import RuntimeFailure
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.network import Network
-from worker.engine.quantized.placement import LAYERS, layer_calls
+from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
 from worker.engine.targets.base import FloatExport
 from worker.engine.targets.onnx_graph import producers, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, put_float
@@ -86,7 +86,7 @@ def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:
     return model, values
 
 
-def _unchanged(model: ModelProto, site: Site, layer: torch.nn.Module) -> bool:
+def _unchanged(model: ModelProto, site: Site, layer: Layer) -> bool:
     """Whether the file already has the layer's weights."""
     if site.norm is not None:
         return False

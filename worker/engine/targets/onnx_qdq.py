@@ -8,13 +8,15 @@ QLinearConv (QGemm, QLinearAdd, ...) of it. Pure: the float model is not changed
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from torch import fx
 
 from worker.engine.errors import RuntimeFailure
 from worker.engine.quantized.affine import Affine
 from worker.engine.quantized.fake import integer_bias
 from worker.engine.quantized.form import Quantization, Weight
+from worker.engine.quantized.placement import source_of
 from worker.engine.targets.onnx_graph import initializer, producers, region, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites
 
@@ -89,7 +91,7 @@ class _Writer:
         if everyone and value in self.outputs:
             target = self._free_output(value, raw, target)
             raw = f"{value}_float" if raw == value else raw
-        scale = initializer(self.graph, f"{value}_scale", np.float32(grid.scale).reshape(()))
+        scale = initializer(self.graph, f"{value}_scale", np.array(grid.scale, np.float32))
         zero = initializer(self.graph, f"{value}_zero_point", np.array(grid.zero_point, grid.dtype))
         integers = f"{value}_quantized"
         self.added += [
@@ -115,10 +117,12 @@ class _Writer:
             site = sites.find(self.values[node.name], tuple(weight.values.shape))
             if site is None:
                 raise RuntimeFailure("export_failed", f"layer {node.target} has no place in the ONNX graph")
-            grid = self.quantization.activations.get(node.args[0].name)
-            self._layer(
-                str(node.target), node.name, site, weight, grid if node.name in self.quantization.integer else None
-            )
+            grid = self.quantization.activations.get(source_of(node).name)
+            integer = node.name in self.quantization.integer
+            if integer and self.quantization.scheme == "dynamic":
+                self._dynamic(str(node.target), node.name, site, weight)
+            else:
+                self._layer(str(node.target), node.name, site, weight, grid if integer else None)
 
     def _layer(self, path: str, call: str, site: Site, weight: Weight, grid: Affine | None) -> None:
         """Integer weight, and where its input is on `grid` an int32 bias."""
@@ -144,11 +148,40 @@ class _Writer:
         ]
         reader.input[index] = self._dequantize(f"{call}.bias", constants, {"axis": 0} if len(scales) > 1 else {})
 
+    def _dynamic(self, path: str, call: str, site: Site, weight: Weight) -> None:
+        """DynamicQuantizeLinear, MatMulInteger and the scaling of its int32 result, in the order that
+        ONNX Runtime fuses to one kernel."""
+        integers = initializer(self.graph, f"{path}.weight_quantized", weight.values.numpy().T)
+        scales = initializer(self.graph, f"{path}.weight_scale", _scalar(weight.scale.numpy()))
+        last, result = (site.adder or site.node), f"{call}.scaled"
+        data, final = site.node.input[0], last.output[0]
+        if weight.bias is not None:
+            bias = initializer(self.graph, f"{path}.bias_corrected", weight.bias.numpy())
+            self.added.append(helper.make_node("Add", [result, bias], [final], name=f"{call}.add_bias"))
+        else:
+            result = final
+        q, scale, zero = (f"{call}.input_{part}" for part in ("quantized", "scale", "zero_point"))
+        chain = [
+            ("DynamicQuantizeLinear", [data], [q, scale, zero]),
+            ("MatMulInteger", [q, integers, zero], [f"{call}.product"]),
+            ("Mul", [scale, scales], [f"{call}.output_scale"]),
+            ("Cast", [f"{call}.product"], [f"{call}.product_float"]),
+            ("Mul", [f"{call}.product_float", f"{call}.output_scale"], [result]),
+        ]
+        for operator, read, made in chain:
+            node = helper.make_node(operator, read, made, name=f"{made[0]}.node")
+            if operator == "Cast":
+                node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+            self.added.append(node)
+        for old in (site.node, site.adder):
+            if old is not None:
+                self.graph.node.remove(old)
+
     def _dequantize(self, name: str, constants: list[str], settings: dict[str, int]) -> str:
         result = f"{name}_dequantized"
-        self.added.append(
-            helper.make_node("DequantizeLinear", constants, [result], name=f"{name}_dequantize", **settings)
-        )
+        node = helper.make_node("DequantizeLinear", constants, [result], name=f"{name}_dequantize")
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in settings.items())
+        self.added.append(node)
         return result
 
     def _sort(self) -> None:
@@ -173,6 +206,6 @@ class _Writer:
         self.graph.node.extend(copies)
 
 
-def _scalar(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _scalar(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """One value without dimensions, as per-tensor scales are written; several as they are."""
     return values.reshape(()) if len(values) == 1 else values

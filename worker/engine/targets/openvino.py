@@ -1,0 +1,57 @@
+"""OpenVINO, through ONNX: its PyTorch front end fails on quantized graphs, its ONNX front end fuses QDQ pairs."""
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+from worker.engine.errors import RuntimeFailure
+from worker.engine.network import Network
+from worker.engine.quantized.form import Quantization
+from worker.engine.runtimes.base import missing
+from worker.engine.runtimes.openvino import BIN, XML, open_session
+from worker.engine.targets import onnxruntime
+from worker.engine.targets.base import FloatExport, Target
+from worker.engine.targets.onnx_export import export_onnx
+
+
+def export_float(network: Network, folder: Path) -> FloatExport:
+    """Write ``folder/float.zip`` and the ONNX it comes from."""
+    exported = export_onnx(network, folder)
+    return FloatExport(_convert(exported.path, folder / "float.zip"), exported.network, exported.path, exported.values)
+
+
+def export_quantized(network: Network, quantization: Quantization, exported: FloatExport, path: Path) -> Path:
+    """Write the quantized form of `exported`, by way of a quantized ONNX file."""
+    with tempfile.TemporaryDirectory(prefix="openvino-", dir=path.parent) as folder:
+        source = onnxruntime.export_quantized(network, quantization, exported, Path(folder) / "quantized.onnx")
+        return _convert(source, path)
+
+
+def _convert(source: Path, path: Path) -> Path:
+    """ONNX file -> zip of ``.xml`` and ``.bin``; weights keep their types.
+
+    Raises:
+        RuntimeFailure: ``export_failed``.
+    """
+    import openvino  # noqa: PLC0415 (an optional runtime)
+
+    with tempfile.TemporaryDirectory(prefix="openvino-", dir=path.parent) as folder:
+        try:
+            model = openvino.convert_model(str(source))
+            openvino.save_model(model, str(Path(folder) / XML), compress_to_fp16=False)
+        except RuntimeError as error:
+            raise RuntimeFailure("export_failed", f"OpenVINO cannot read the model: {error}") from error
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name in (XML, BIN):
+                archive.write(Path(folder) / name, name)
+    return path
+
+
+OPENVINO = Target(
+    name="openvino",
+    suffix=".zip",
+    available=lambda: missing("openvino", "worker"),
+    export_float=export_float,
+    export_quantized=export_quantized,
+    session=open_session,
+)

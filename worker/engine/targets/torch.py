@@ -1,0 +1,37 @@
+"""PyTorch: a ``.pt2`` of plain aten operators that loads with torch alone; int8 weights for size, float arithmetic."""
+
+from pathlib import Path
+
+from worker.engine.formats.fold import fold_batch_norm
+from worker.engine.formats.pt2_writer import write_pt2
+from worker.engine.network import Network
+from worker.engine.quantized.form import Quantization
+from worker.engine.quantized.lowered import lowered
+from worker.engine.runtimes.base import missing
+from worker.engine.runtimes.torch import open_session
+from worker.engine.targets.base import FloatExport, Target
+
+
+def export_float(network: Network, folder: Path) -> FloatExport:
+    """Write ``folder/float.pt2``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folded = fold_batch_norm(network)
+    write_pt2(folded, folder / "float.pt2")
+    return FloatExport(folder / "float.pt2", folded)
+
+
+def export_quantized(network: Network, quantization: Quantization, exported: FloatExport, path: Path) -> Path:
+    """Write the quantized network; nothing of the float file is needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_pt2(lowered(quantization), path)
+    return path
+
+
+TORCH = Target(
+    name="torch",
+    suffix=".pt2",
+    available=lambda: missing("torch", "worker"),
+    export_float=export_float,
+    export_quantized=export_quantized,
+    session=open_session,
+)
