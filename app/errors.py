@@ -11,14 +11,15 @@ The codes are listed for users in docs/errors.md.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 
 class FieldError(TypedDict):
-    """One fault in a request body. ``pointer`` is an RFC 6901 JSON pointer."""
+    """One fault in a request body. ``pointer`` is an RFC 6901 JSON pointer; ``code`` where it has one of its own."""
 
     pointer: str
     detail: str
+    code: NotRequired[str]
 
 
 class ApiError(Exception):

@@ -15,8 +15,3 @@ def clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
     return value
-
-
-def is_clean(text: str) -> bool:
-    """Whether Postgres can store this text as it is."""
-    return bool(clean(text) == text)

@@ -4,10 +4,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict, NotFound
 from app.jobs import events, inputs, transitions
-from app.jobs.clean import is_clean
 from app.jobs.leases import Leases
 from app.jobs.states import Event
 from app.tables import Job
+from app.web.fields import is_storable
 
 
 async def locked(session: AsyncSession, workspace_id: str, job_id: str) -> Job:
@@ -16,7 +16,7 @@ async def locked(session: AsyncSession, workspace_id: str, job_id: str) -> Job:
     Raises:
         NotFound: there is none.
     """
-    job = await transitions.lock(session, job_id, workspace_id=workspace_id) if is_clean(job_id) else None
+    job = await transitions.lock(session, job_id, workspace_id=workspace_id) if is_storable(job_id) else None
     if job is None or job.kind != "compress":
         raise NotFound(f"no job {job_id!r} in this workspace")
     return job

@@ -1,13 +1,19 @@
 """SQL about what a job reads: which of its inputs are ready, rejected or gone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.jobs.outcomes import InputFile
+from app.recipes import DatasetFacts, ModelFacts
 from app.tables import Dataset, Job, Model
+from app.web.fields import is_storable
+
+Row = TypeVar("Row")
 
 #: Role of a dataset -> the column that names it.
 DATASETS: dict[str, InstrumentedAttribute[str | None]] = {
@@ -15,6 +21,28 @@ DATASETS: dict[str, InstrumentedAttribute[str | None]] = {
     "evaluation": Job.evaluation_dataset_id,
     "training": Job.training_dataset_id,
 }
+
+
+@dataclass(frozen=True)
+class Known:
+    """The inputs that a request names, as far as they are there."""
+
+    model: Model | None
+    datasets: Mapping[str, Dataset]
+
+    @property
+    def model_facts(self) -> ModelFacts | None:
+        """What the model is; None while that is being checked."""
+        if self.model is None or self.model.state != "ready" or self.model.facts is None:
+            return None
+        return ModelFacts.model_validate(self.model.facts)
+
+    def data_facts(self, role: str) -> DatasetFacts | None:
+        """What the dataset of that role is; None while that is being checked, or where there is none."""
+        dataset = self.datasets.get(role)
+        if dataset is None or dataset.state != "ready" or dataset.facts is None:
+            return None
+        return DatasetFacts.model_validate(dataset.facts)
 
 
 def inputs_ready() -> ColumnElement[bool]:
@@ -54,6 +82,25 @@ def dataset_of_check(job: Job) -> str:
     return next(value for _, value in _dataset_ids(job))
 
 
+async def known_inputs(session: AsyncSession, workspace_id: str, ids: Mapping[str, str | None]) -> Known:
+    """The rows that ``{"model": id, "calibration": id, ...}`` names in this workspace, kept from being deleted."""
+    model_id = ids.get("model")
+    model = None
+    if model_id is not None and is_storable(model_id):
+        found = select(Model).where(Model.id == model_id, Model.workspace_id == workspace_id)
+        model = await session.scalar(_kept(found))
+    datasets: dict[str, Dataset] = {}
+    for role in DATASETS:
+        dataset_id = ids.get(role)
+        if dataset_id is None or not is_storable(dataset_id):
+            continue
+        statement = select(Dataset).where(Dataset.id == dataset_id, Dataset.workspace_id == workspace_id)
+        dataset = await session.scalar(_kept(statement))
+        if dataset is not None:
+            datasets[role] = dataset
+    return Known(model, datasets)
+
+
 async def first_lost(session: AsyncSession, job: Job) -> str | None:
     """Id of the first input of `job` that was rejected or is gone."""
     model = await session.scalar(select(Model.state).where(Model.id == job.model_id))
@@ -81,6 +128,15 @@ async def files_of(session: AsyncSession, job: Job) -> dict[str, InputFile]:
                 dataset.id, dataset.sha256, dataset.size_bytes, dataset.filename, kind=dataset.kind, facts=dataset.facts
             )
     return files
+
+
+def ids_of(job: Job) -> dict[str, str | None]:
+    """``{"model": id, "calibration": id, ...}`` as `known_inputs` takes them."""
+    return {"model": job.model_id, **dict(_dataset_ids(job))}
+
+
+def _kept(statement: Select[Row]) -> Select[Row]:
+    return statement.with_for_update(read=True, key_share=True)
 
 
 def _dataset_ids(job: Job) -> Iterator[tuple[str, str]]:

@@ -29,8 +29,9 @@ from app.jobs.outcomes import (
 )
 from app.jobs.states import Event, State
 from app.jobs.transitions import move
+from app.jobs.validation import fact_faults
 from app.queue import Queue
-from app.recipes import DatasetFacts, ModelFacts
+from app.recipes import DatasetFacts, Limits, ModelFacts, parse_recipe
 from app.tables import Checkpoint, Job
 from app.tables.base import Json
 
@@ -44,6 +45,11 @@ class Leases:
     def __init__(self, settings: Settings, queue: Queue) -> None:
         self._settings = settings
         self._queue = queue
+
+    @property
+    def worker_ttl_s(self) -> float:
+        """A worker not seen for so long is not live."""
+        return self._settings.worker_ttl_s
 
     async def register_worker(self, session: AsyncSession, offer: Offer) -> None:
         """Announces this worker; jobs for its targets are accepted from now on."""
@@ -175,7 +181,7 @@ class Leases:
             return await self._fault(session, job, _error("invalid_report", f"the check reported no facts: {error}"))
         input_id = await results.accept_upload(session, job, facts)
         state = await move(session, job, Event.FINISHED)
-        await self.look_for(session, (await session.scalars(inputs.waiting_on(input_id).limit(100))).all())
+        await self.look_for(session, await _fit_to_start(session, input_id))
         return state
 
     async def _fault(self, session: AsyncSession, job: Job, error: Json) -> State | None:
@@ -192,6 +198,20 @@ class _Look:
 
     async def __call__(self) -> None:
         await self._queue.look(self._name)
+
+
+async def _fit_to_start(session: AsyncSession, input_id: str) -> list[Job]:
+    """The jobs that waited for this input, now that it is known; those that do not fit it are failed."""
+    fit = []
+    for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
+        known = await inputs.known_inputs(session, job.workspace_id, inputs.ids_of(job))
+        limits = Limits.model_validate(job.request.get("limits", {}))
+        fault = next(fact_faults(parse_recipe(job.recipe), limits, known), None)
+        if fault is None:
+            fit.append(job)
+        else:
+            await move(session, job, Event.USER_ERROR, error=_error(fault.code, fault.detail))
+    return fit
 
 
 def _error(code: str, detail: str) -> Json:

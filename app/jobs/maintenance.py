@@ -9,9 +9,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.idempotency import forget_expired
 from app.config import Settings
 from app.db import Database
 from app.jobs import claims, inputs, workers
@@ -19,7 +20,7 @@ from app.jobs.leases import Leases
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
-from app.tables import Artifact, Blob, Checkpoint, Dataset, IdempotencyKey, Job, Model
+from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
@@ -60,7 +61,7 @@ class Maintenance:
         async with self._database.transaction() as guard:
             if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
                 return False
-            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, expired_keys):
+            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, forget_expired):
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
@@ -112,11 +113,6 @@ async def repeat_looks(session: AsyncSession, leases: Leases, stale_s: float) ->
     jobs = await _locked(session, claims.claimable(), told_before)
     await leases.look_for(session, jobs)
     await session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(looked_at=NOW))
-
-
-async def expired_keys(session: AsyncSession) -> None:
-    """Forgets responses that were kept for repeated requests."""
-    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < NOW))
 
 
 async def collect_blobs(database: Database, store: ObjectStore, grace_s: float = BLOB_GRACE_S) -> int:

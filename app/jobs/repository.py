@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs.clean import is_clean
 from app.tables import Artifact, Job, Metric
+from app.web.fields import is_storable
 
 #: What lists show of the metrics; the rest (per layer, per step, curves) is in the job itself.
 LISTED_METRICS = ("baseline", "artifacts")
@@ -15,7 +15,7 @@ LISTED_METRICS = ("baseline", "artifacts")
 
 async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | None:
     """A compression job of this workspace."""
-    if not is_clean(job_id):
+    if not is_storable(job_id):
         return None
     statement = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id, Job.kind == "compress")
     return (await session.scalars(statement)).one_or_none()
@@ -58,3 +58,16 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
         statement = select(func.count()).where(Job.kind == "compress", Job.state == "queued", ahead)
         positions[job.id] = 1 + (await session.scalar(statement) or 0)
     return positions
+
+
+def listing(workspace_id: str, states: Sequence[str], name: str | None, tags: Sequence[str]) -> Select[Job]:
+    """The compression jobs of a workspace that match every filter given."""
+    statement = select(Job).where(Job.workspace_id == workspace_id, Job.kind == "compress")
+    if states:
+        statement = statement.where(Job.state.in_(states))
+    if name is not None:
+        statement = statement.where(Job.name == name)
+    for tag in tags:
+        key, separator, value = tag.partition(":")
+        statement = statement.where(Job.tags[key].astext == value if separator else Job.tags.has_key(key))
+    return statement

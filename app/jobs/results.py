@@ -4,27 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.clean import clean
 from app.jobs.inputs import dataset_of_check
 from app.jobs.outcomes import NewArtifact, NewCheckpoint
-from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Metric, Model
+from app.storage import Stored
+from app.tables import Artifact, Checkpoint, Dataset, Job, Metric, Model
 from app.tables.base import Json
+from app.uploads.repository import touch_blob
 
 #: Metrics that are kept per target; the others belong to the whole job.
 PER_TARGET = ("baseline", "artifacts")
-
-
-async def touch_blob(session: AsyncSession, workspace_id: str, sha256: str, size_bytes: int) -> None:
-    """Makes sure that the blob is known, and fresh in the eyes of the collector."""
-    statement = insert(Blob).values(workspace_id=workspace_id, sha256=sha256, size_bytes=size_bytes)
-    await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[Blob.workspace_id, Blob.sha256], set_={"touched_at": func.clock_timestamp()}
-        )
-    )
 
 
 async def replace_results(
@@ -34,7 +25,7 @@ async def replace_results(
     await session.execute(delete(Artifact).where(Artifact.job_id == job.id))
     await session.execute(delete(Metric).where(Metric.job_id == job.id))
     for made in artifacts:
-        await touch_blob(session, job.workspace_id, made.sha256, made.size_bytes)
+        await touch_blob(session, job.workspace_id, Stored(made.sha256, made.size_bytes))
         session.add(
             Artifact(
                 workspace_id=job.workspace_id,
@@ -58,7 +49,7 @@ async def add_checkpoint(session: AsyncSession, job: Job, checkpoint: NewCheckpo
     """Records a checkpoint and drops the ones before it: a new attempt continues from the last one."""
     last = await session.scalar(select(func.max(Checkpoint.number)).where(Checkpoint.job_id == job.id))
     await drop_checkpoints(session, job.id)
-    await touch_blob(session, job.workspace_id, checkpoint.sha256, checkpoint.size_bytes)
+    await touch_blob(session, job.workspace_id, Stored(checkpoint.sha256, checkpoint.size_bytes))
     session.add(
         Checkpoint(
             job_id=job.id,

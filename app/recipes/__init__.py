@@ -8,19 +8,24 @@ from app.recipes.errors import RecipeError, RecipeFault
 from app.recipes.facts import DatasetFacts, ModelFacts
 from app.recipes.limits import Limits
 from app.recipes.methods import METHODS, Step
-from app.recipes.recipe import Recipe, parse_recipe
+from app.recipes.presets import PRESETS, Preset, expand_preset
+from app.recipes.recipe import Recipe, check_targets, parse_recipe
 from app.recipes.targets import TARGETS, Grid
 
 __all__ = [
     "METHODS",
+    "PRESETS",
     "TARGETS",
     "DatasetFacts",
     "Grid",
     "Limits",
     "ModelFacts",
+    "Preset",
     "Recipe",
     "RecipeError",
     "RecipeFault",
     "Step",
+    "check_targets",
+    "expand_preset",
     "parse_recipe",
 ]

@@ -9,6 +9,8 @@ from app.recipes.errors import RecipeError, RecipeFault
 from app.recipes.methods import METHODS, Step
 from app.recipes.targets import TARGETS
 
+MAX_STEPS = 32
+
 
 class Recipe(BaseModel):
     """Steps in the order in which they run."""
@@ -30,10 +32,12 @@ def parse_recipe(raw: object, *, pointer: str = "/recipe") -> Recipe:
             [RecipeFault("invalid_recipe", pointer, 'a recipe is {"steps": [{"method": "quantize.static"}, ...]}')]
         )
     faults += [
-        RecipeFault("unknown_field", f"{pointer}/{name}", "a recipe has only the field steps")
+        RecipeFault("unknown_field", f"{pointer}/{_escaped(name)}", "a recipe has only the field steps")
         for name in raw
         if name != "steps"
     ]
+    if len(raw["steps"]) > MAX_STEPS:
+        raise RecipeError([RecipeFault("invalid_recipe", f"{pointer}/steps", f"at most {MAX_STEPS} steps")])
     steps: list[Step] = []
     for index, item in enumerate(raw["steps"]):
         step = _parse_step(item, f"{pointer}/steps/{index}", faults)
@@ -52,7 +56,11 @@ def check_targets(recipe: Recipe, targets: Sequence[str]) -> list[RecipeFault]:
     for index, target in enumerate(targets):
         if target not in TARGETS:
             faults.append(
-                RecipeFault("unknown_target", f"/targets/{index}", f"no target {target!r}; there are {_names(TARGETS)}")
+                RecipeFault(
+                    "target_unavailable",
+                    f"/targets/{index}",
+                    f"no target {target[:100]!r}; there are {_names(TARGETS)}",
+                )
             )
             continue
         faults += [
@@ -74,7 +82,7 @@ def _parse_step(item: object, pointer: str, faults: list[RecipeFault]) -> Step |
         return None
     cls = METHODS.get(name)
     if cls is None:
-        detail = f"no method {name!r}; there are {_names(METHODS)}"
+        detail = f"no method {name[:100]!r}; there are {_names(METHODS)}"
         faults.append(RecipeFault("unknown_method", f"{pointer}/method", detail))
         return None
     try:
@@ -85,10 +93,10 @@ def _parse_step(item: object, pointer: str, faults: list[RecipeFault]) -> Step |
 
 
 def _fault(detail: Any, pointer: str, cls: type[Step]) -> RecipeFault:
-    path = "/".join([pointer, *(str(part).replace("~", "~0").replace("/", "~1") for part in detail["loc"])])
+    path = "/".join([pointer, *(_escaped(part) for part in detail["loc"])])
     if detail["type"] == "extra_forbidden":
         return RecipeFault("unknown_field", path, f"{cls.name()} takes {_names(cls.model_fields)}")
-    return RecipeFault("invalid_parameter", path, f"{detail['msg']}, got {detail['input']!r}")
+    return RecipeFault("invalid_parameter", path, f"{detail['msg']}, got {repr(detail['input'])[:100]}")
 
 
 def _order_faults(steps: Sequence[Step], pointer: str) -> list[RecipeFault]:
@@ -104,6 +112,11 @@ def _order_faults(steps: Sequence[Step], pointer: str) -> list[RecipeFault]:
         if step.stage != "quantize" and quantized and index > quantized[0]
     ]
     return faults
+
+
+def _escaped(part: object) -> str:
+    """A key as a token of an RFC 6901 pointer."""
+    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 def _names(names: Any) -> str:

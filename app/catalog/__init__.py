@@ -1,0 +1,1 @@
+"""What a job may ask: methods, targets, presets, as the API lists them."""

@@ -1,0 +1,27 @@
+"""What an API process does for jobs besides answering requests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from app.jobs.broadcast import Broadcast
+from app.jobs.leases import Leases
+from app.jobs.maintenance import Maintenance
+from app.web.services import Services
+
+
+@asynccontextmanager
+async def in_background(services: Services) -> AsyncIterator[Broadcast]:
+    """Listens and does maintenance while the block runs; what it gives belongs in ``app.state.broadcast``."""
+    broadcast = Broadcast(services.database)
+    leases = Leases(services.settings, services.queue)
+    maintenance = Maintenance(services.settings, services.database, services.store, leases)
+    tasks = [asyncio.create_task(broadcast.run()), asyncio.create_task(maintenance.run())]
+    try:
+        yield broadcast
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task

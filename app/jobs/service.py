@@ -1,0 +1,63 @@
+"""Jobs as the API shows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import NotFound
+from app.jobs import repository
+from app.jobs.schemas import JobArtifactView, JobView
+from app.tables import Job
+from app.web.pagination import Page, PageRequest
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which jobs a list shows. `tags`: ``key`` or ``key:value``."""
+
+    states: Sequence[str] = ()
+    name: str | None = None
+    tags: Sequence[str] = ()
+
+
+async def get(session: AsyncSession, request: Request, workspace_id: str, job_id: str) -> JobView:
+    """One job with everything that was measured. Raises `NotFound`."""
+    job = await repository.find(session, workspace_id, job_id)
+    if job is None:
+        raise NotFound(f"no job {job_id[:100]!r} in this workspace")
+    return await view(session, request, job)
+
+
+async def view(session: AsyncSession, request: Request, job: Job) -> JobView:
+    """One job with everything that was measured."""
+    return (await _views(session, request, [job]))[0]
+
+
+async def page(
+    session: AsyncSession, request: Request, workspace_id: str, filters: Filters, wanted: PageRequest
+) -> Page[JobView]:
+    """A page of jobs, newest first, with the metrics of a list."""
+    statement = repository.listing(workspace_id, filters.states, filters.name, filters.tags)
+    rows, next_cursor = await wanted.rows(session, statement, Job)
+    items = await _views(session, request, rows, repository.LISTED_METRICS)
+    return Page[JobView](items=items, next_cursor=next_cursor)
+
+
+async def _views(
+    session: AsyncSession, request: Request, jobs: Sequence[Job], metric_names: Sequence[str] = ()
+) -> list[JobView]:
+    ids = [job.id for job in jobs]
+    metrics = await repository.metrics_of(session, ids, metric_names)
+    artifacts = await repository.artifacts_of(session, ids)
+    positions = await repository.queue_positions(session, jobs)
+    return [
+        JobView.of(
+            job,
+            metrics=metrics.get(job.id),
+            artifacts=[JobArtifactView.of(row, request) for row in artifacts.get(job.id, [])],
+            queue_position=positions.get(job.id),
+        )
+        for job in jobs
+    ]

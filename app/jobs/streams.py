@@ -1,0 +1,156 @@
+"""A job's history over HTTP: Server-Sent Events that resume, pages of the same, and logs as text."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.accounts.caller import Reader
+from app.db import Database
+from app.errors import BadRequest, NotFound
+from app.jobs import events, repository
+from app.jobs.broadcast import Broadcast
+from app.jobs.schemas import EventPage, EventView
+from app.jobs.states import TERMINAL
+from app.tables import Job, JobEvent
+from app.web.problems import responses
+from app.web.services import ServicesDep
+
+#: Events that are read at once.
+BATCH = 500
+#: What a client waits before it connects again, in milliseconds.
+RETRY_MS = 1000
+_LARGEST = 2**63 - 1
+
+# No WorkspaceRoute: a stream must not hold a transaction.
+router = APIRouter()
+
+
+def get_broadcast(request: Request) -> Broadcast:
+    """The broadcast of the application that serves `request`."""
+    broadcast: Broadcast = request.app.state.broadcast
+    return broadcast
+
+
+async def _job(caller: Reader, services: ServicesDep, job_id: str) -> Job:
+    async with services.database.transaction() as session:
+        job = await repository.find(session, caller.workspace_id, job_id)
+    if job is None:
+        raise NotFound(f"no job {job_id[:100]!r} in this workspace")
+    return job
+
+
+JobDep = Annotated[Job, Depends(_job)]
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_model=EventPage,
+    responses=responses(404)
+    | {
+        200: {
+            "description": "A stream of `state`, `progress`, `log` and `metric` events, or a page of them.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def list_events(
+    job: JobDep,
+    services: ServicesDep,
+    broadcast: Annotated[Broadcast, Depends(get_broadcast)],
+    accept: Annotated[str, Header(description="`application/json` for a page instead of a stream.")] = "*/*",
+    last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
+    cursor: Annotated[str | None, Query(max_length=20, description="The same, as `next_cursor` of a page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most items of a page.")] = 200,
+) -> Response:
+    """Follow a job: every event after `Last-Event-ID`, then what happens, until its terminal state."""
+    after = _number(cursor if cursor is not None else last_event_id)
+    if "application/json" in accept and "text/event-stream" not in accept:
+        return await _page(services.database, job.id, after, limit)
+    stream = _stream(services.database, broadcast, job.id, after, services.settings.sse_keepalive_s)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+@router.get(
+    "/{job_id}/logs",
+    summary="Read a job's log",
+    response_class=Response,
+    responses=responses(404)
+    | {200: {"description": "One line each.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def read_logs(job: JobDep, services: ServicesDep) -> Response:
+    """Everything the job has logged so far, and its changes of state."""
+    return StreamingResponse(_log_lines(services.database, job.id), media_type="text/plain")
+
+
+def _number(text: str | None) -> int:
+    if text is None or text == "":
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text[:20]) <= _LARGEST):
+        raise BadRequest("Last-Event-ID and cursor are the id of an event of this job", code="invalid_event_id")
+    return int(text)
+
+
+async def _page(database: Database, job_id: str, after: int, limit: int) -> Response:
+    async with database.transaction() as session:
+        rows = await events.after(session, job_id, after, limit=limit + 1)
+    items = [EventView.of(row) for row in rows[:limit]]
+    page = EventPage(items=items, next_cursor=str(items[-1].id) if len(rows) > limit else None)
+    return Response(page.model_dump_json(), media_type="application/json")
+
+
+async def _stream(
+    database: Database, broadcast: Broadcast, job_id: str, after: int, keepalive_s: float
+) -> AsyncIterator[str]:
+    yield f"retry: {RETRY_MS}\n\n"
+    with broadcast.follow(job_id) as news:
+        while True:
+            news.clear()
+            async with database.transaction() as session:
+                # The state first: what is appended between the two is then sent rather than missed.
+                job = await session.get(Job, job_id)
+                rows = await events.after(session, job_id, after, limit=BATCH)
+            for row in rows:
+                yield _sse(row)
+                after = row.number
+            if job is None or (job.state in TERMINAL and not rows):
+                return
+            if rows:
+                continue
+            try:
+                async with asyncio.timeout(keepalive_s):
+                    await news.wait()
+            except TimeoutError:
+                yield ": keep-alive\n\n"
+
+
+def _sse(row: JobEvent) -> str:
+    # JSON has no line ends of its own, so the data is one line.
+    return f"id: {row.number}\nevent: {row.type}\ndata: {json.dumps(row.data, ensure_ascii=False)}\n\n"
+
+
+async def _log_lines(database: Database, job_id: str) -> AsyncIterator[str]:
+    after = 0
+    while True:
+        async with database.transaction() as session:
+            rows = await events.after(session, job_id, after, limit=BATCH, types=("log", "state"))
+        for row in rows:
+            yield _log_line(row)
+            after = row.number
+        if len(rows) < BATCH:
+            return
+
+
+def _log_line(row: JobEvent) -> str:
+    level, message = str(row.data.get("level", "info")), str(row.data.get("message", ""))
+    if row.type == "state":
+        message = f"{row.data['state']} (attempt {row.data['attempt']})"
+        with suppress(KeyError):
+            message += f": {row.data['error']['code']}: {row.data['error']['detail']}"
+    return f"{row.created_at.isoformat(timespec='milliseconds')} {level.upper():7} {message}\n"

@@ -1,0 +1,73 @@
+"""Takes a job in: everything that is known is checked first, all faults are told at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs import inputs, validation, workers
+from app.jobs.events import append, state_event
+from app.jobs.leases import Leases
+from app.jobs.schemas import JobRequest
+from app.recipes import Recipe, RecipeFault, check_targets
+from app.tables import Job
+
+
+async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any]) -> Job:
+    """Queues the job that `raw` asks for; a look is sent once the transaction has committed.
+
+    Raises:
+        Invalid: every fault, each with its code and pointer.
+    """
+    request, faults = validation.parse_request(raw)
+    recipe, recipe_faults = validation.resolve_recipe(raw["recipe"]) if "recipe" in raw else (None, [])
+    faults += recipe_faults
+    if request is not None:
+        faults += await _faults(session, leases, workspace_id, request, recipe)
+    if faults or request is None or recipe is None:
+        raise validation.invalid(faults)
+    job = _row(workspace_id, request, recipe)
+    session.add(job)
+    await session.flush()
+    await append(session, job.id, [state_event(job.state, job.attempt, None)])
+    await leases.look_for(session, [job])
+    return job
+
+
+async def _faults(
+    session: AsyncSession, leases: Leases, workspace_id: str, request: JobRequest, recipe: Recipe | None
+) -> list[RecipeFault]:
+    ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in inputs.DATASETS}}
+    known = await inputs.known_inputs(session, workspace_id, ids)
+    faults = list(validation.input_faults(request, known))
+    if recipe is None:
+        return faults
+    reach = check_targets(recipe, request.targets)
+    faults += reach or validation.offer_faults(request, await workers.live(session, leases.worker_ttl_s))
+    faults += validation.need_faults(request, recipe)
+    faults += validation.fact_faults(recipe, request.limits, known)
+    return faults
+
+
+def _row(workspace_id: str, request: JobRequest, recipe: Recipe) -> Job:
+    return Job(
+        workspace_id=workspace_id,
+        kind="compress",
+        queue=None if request.compute == "any" else request.compute,
+        name=request.name,
+        tags=request.tags,
+        request=request.model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json"),
+        targets=list(request.targets),
+        model_id=request.model_id,
+        **{column.key: getattr(request, column.key) for column in inputs.DATASETS.values()},
+        state="queued",
+        attempt=0,
+        progress=0.0,
+        priority=request.priority,
+        max_attempts=request.max_attempts,
+        pending_timeout_s=request.timeouts.pending_s,
+        run_timeout_s=request.timeouts.run_s,
+        looked_at=func.clock_timestamp(),
+    )
