@@ -57,7 +57,7 @@ def describe(
         "hardware": hardware(),
         **more,
     }
-    return Made(target, TARGETS[target].format, artifact, artifact.name, manifest)
+    return Made(target, _format(target), artifact, artifact.name, manifest)
 
 
 def _identity(path: Path) -> dict[str, Any]:
@@ -66,3 +66,8 @@ def _identity(path: Path) -> dict[str, Any]:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return {"sha256": digest.hexdigest(), "size_bytes": path.stat().st_size}
+
+
+def _format(target: str) -> str:
+    """``onnx``, ``openvino``, ``pt2``: the suffix without what packs it."""
+    return TARGETS[target].suffix.lstrip(".").removesuffix(".zip")

@@ -4,16 +4,16 @@ An array that the archive stores uncompressed (`np.savez`) is memory-mapped wher
 unpacked to a scratch file first, never past the size that its entry declares.
 """
 
+import ast
 import math
+import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from worker.engine.data import codes
 from worker.engine.data.samples import Array
@@ -24,11 +24,9 @@ from worker.engine.errors import InvalidDataset, UnsafeFile
 _LOCAL_HEADER = 30
 _MAX_NPY_HEADER = 10_000
 _PICKLES = ("data.pkl", ".pkl", ".pickle", ".pt", ".pth")
-_Header = tuple[tuple[int, ...], bool, np.dtype[np.generic]]
-_HEADERS: dict[tuple[int, int], Callable[..., _Header]] = {
-    (1, 0): npy.read_array_header_1_0,
-    (2, 0): npy.read_array_header_2_0,
-}
+#: Version of the .npy format -> how the length of its header is stored.
+_LENGTHS = {b"\x01\x00": "<H", b"\x02\x00": "<I", b"\x03\x00": "<I"}
+_DESCR = re.compile(r"[<>|=][bifucmMSUV?][0-9]{1,3}(\[[a-zA-Z]{1,2}\])?")
 _UNPICKLED = (
     "Convert the column to a plain numeric array (for example np.stack(rows).astype(np.float32)) and save it with "
     "np.savez(path, name=array)."
@@ -128,17 +126,38 @@ def map_array(
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order=order)
 
 
-def _header(name: str, stream: IO[bytes]) -> _Header:
+def _header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and element type; leaves `stream` at the first element.
+
+    numpy's own parser is not used: it repairs headers of Python 2, and fails on broken ones in many ways.
+    """
+    magic = stream.read(8)
+    if magic[:6] != b"\x93NUMPY" or magic[6:] not in _LENGTHS:
+        raise _unreadable(name, "it has no header")
+    length = _LENGTHS[magic[6:]]
+    (size,) = struct.unpack(length, stream.read(struct.calcsize(length)))
+    if size > _MAX_NPY_HEADER:
+        raise _unreadable(name, f"its header has {size} bytes")
     try:
-        version = npy.read_magic(stream)
-        if version not in _HEADERS:
-            raise ValueError(f"version {version} of the .npy format")
-        shape, fortran, dtype = _HEADERS[version](stream, max_header_size=_MAX_NPY_HEADER)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise InvalidDataset(codes.FILE_DAMAGED, f"Column {name!r} is not a readable .npy array: {error}") from error
-    if dtype.hasobject:
+        header = ast.literal_eval(stream.read(size).decode("utf-8"))
+        descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise _unreadable(name, "its header is broken") from error
+    if "O" in str(descr):
         raise UnsafeFile(f"Column {name!r} holds pickled Python objects, which can run code when loaded. {_UNPICKLED}")
-    return tuple(int(size) for size in shape), fortran, dtype
+    sizes = isinstance(shape, tuple) and all(type(dim) is int and 0 <= dim < 2**62 for dim in shape)
+    if not sizes or not isinstance(fortran, bool):
+        raise _unreadable(name, "its header is broken")
+    try:
+        if not isinstance(descr, str) or not _DESCR.fullmatch(descr):
+            raise TypeError(f"{str(descr)[:80]!r} is no plain type")
+        return shape, fortran, np.dtype(descr)
+    except TypeError as error:
+        raise InvalidDataset(codes.COLUMN_INVALID, f"Column {name!r}: {error}; store plain numbers.") from error
+
+
+def _unreadable(name: str, why: str) -> InvalidDataset:
+    return InvalidDataset(codes.FILE_DAMAGED, f"Column {name!r} is not a readable .npy array: {why}.")
 
 
 def _data_offset(path: Path, entry: zipfile.ZipInfo) -> int:
