@@ -127,15 +127,25 @@ def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     return tie
 
 
-def stop(process: "subprocess.Popen[bytes]", program: Program) -> int:
-    """Ends the child with its own signal, then by force after its grace; its exit status."""
+def ask_to_stop(process: "subprocess.Popen[bytes]", program: Program) -> None:
+    """Sends the child its own signal."""
     if process.poll() is None:
         process.send_signal(program.stop_signal)
-        try:
-            process.wait(program.stop_grace_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait()
+
+
+def wait_or_kill(process: "subprocess.Popen[bytes]", program: Program) -> int:
+    """Waits for the child's end, which comes by force after its grace; its exit status."""
+    try:
+        return process.wait(program.stop_grace_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def stop(process: "subprocess.Popen[bytes]", program: Program) -> int:
+    """Ends the child; its exit status."""
+    ask_to_stop(process, program)
+    return wait_or_kill(process, program)
 
 
 def log_tail(log: Path, lines: int = 5) -> str:

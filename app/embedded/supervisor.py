@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from app.embedded.process import EmbeddedError, Program, log_tail, stop
+from app.embedded.process import EmbeddedError, Program, ask_to_stop, log_tail, stop, wait_or_kill
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 60.0
@@ -34,6 +34,7 @@ class _Child:
     log: Path | None
     process: "subprocess.Popen[bytes]"
     started: float
+    needed: bool
     deaths: int = 0
     restart_at: float | None = None
 
@@ -60,13 +61,11 @@ class Supervisor:
 
     def start(self, program: Program) -> None:
         """Starts a child, which from now on is kept running."""
-        self._raise_if_stopping()
-        log_file = self._log_of(program.name) if self._log_of else None
-        self._children.append(_Child(program, log_file, program.spawn(log_file), time.monotonic()))
+        self._add(program, needed=False)
 
     def start_and_wait(self, program: Program, ready: Callable[[], bool]) -> None:
         """Starts a child that the next ones need, and waits until it is ready."""
-        self.start(program)
+        self._add(program, needed=True)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not ready():
             self._raise_if_stopping()
@@ -97,10 +96,20 @@ class Supervisor:
                 self._trim_logs()
 
     def stop_all(self) -> None:
-        """Ends every child, the last started first."""
-        while self._children:
-            child = self._children.pop()
+        """Ends every child: first, together, those that nothing waits for, then the others, the last one first."""
+        leaves = [child for child in self._children if not child.needed]
+        for child in leaves:
+            ask_to_stop(child.process, child.program)
+        for child in leaves:
+            wait_or_kill(child.process, child.program)
+        for child in reversed(self._children):
             stop(child.process, child.program)
+        self._children.clear()
+
+    def _add(self, program: Program, *, needed: bool) -> None:
+        self._raise_if_stopping()
+        log_file = self._log_of(program.name) if self._log_of else None
+        self._children.append(_Child(program, log_file, program.spawn(log_file), time.monotonic(), needed))
 
     def _revive(self) -> None:
         now = time.monotonic()

@@ -19,6 +19,9 @@ from app.embedded.supervisor import Supervisor
 from app.embedded.valkey import Valkey
 from app.migrate import upgrade
 
+#: While no API process is there, a request waits: the supervisor listens. It must not wait long itself.
+_PATIENCE_S = 1.0
+
 Say = Callable[[str], None]
 
 
@@ -70,7 +73,7 @@ def running_settings(data: Path) -> Settings:
 def answers(url: str) -> bool:
     """Whether a GET of `url` answers 200 (``/readyz`` does once API, database, queue and a worker are there)."""
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=5) as response:
+        with build_opener(ProxyHandler({})).open(url, timeout=_PATIENCE_S) as response:
             return bool(response.status == 200)
     except OSError:  # refused, timed out; HTTPError (503) is one too
         return False
