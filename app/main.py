@@ -7,9 +7,12 @@ from fastapi import FastAPI
 
 from app.accounts.endpoints import router as accounts
 from app.artifacts.endpoints import router as artifacts
+from app.catalog.endpoints import router as catalog
 from app.config import Settings, get_settings
 from app.datasets.endpoints import router as datasets
 from app.db import Database
+from app.jobs.background import in_background
+from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
 from app.queue import Queue
 from app.storage import open_store
@@ -20,7 +23,7 @@ from app.web.services import Services
 
 #: Uploads bring their own limit (``max_upload_bytes``).
 UPLOADS = (models, datasets)
-ROUTERS = (accounts, artifacts, health)
+ROUTERS = (accounts, jobs, artifacts, catalog, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -51,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     try:
-        yield
+        async with in_background(services) as app.state.broadcast:
+            yield
     finally:
         await services.database.close()
