@@ -146,12 +146,17 @@ def _check_directory(data: mmap.mmap) -> None:
     at = data.rfind(b"PK\x05\x06", max(0, len(data) - 65_557))
     if at < 0 or at + _END.size > len(data):
         raise _damaged("its directory, which is at the end, is missing")
-    _, _, _, _, entries, size, _, _ = _END.unpack_from(data, at)
+    _, _, _, _, entries, size, offset, comment = _END.unpack_from(data, at)
+    end = at
     large = data.rfind(b"PK\x06\x06", max(0, at - 200), at)
-    if large >= 0 and large + 48 <= len(data):
-        entries, size = struct.unpack_from("<QQ", data, large + 32)
+    if large >= 0 and large + 56 <= len(data):
+        entries, size, offset = struct.unpack_from("<QQQ", data, large + 32)
+        end = large
     if entries > MAX_ENTRIES or size > MAX_DIRECTORY:
         raise _too_large(f"has {entries} entries")
+    # A cut-off archive may end in one that it contains; that one does not start at the first byte.
+    if offset + size != end or at + _END.size + comment != len(data) or data[:2] != b"PK":
+        raise _damaged("its directory is not where it should be")
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:

@@ -14,6 +14,7 @@ PyTorch reads ``expr_str`` with `sympy.sympify`, which evaluates Python. Here it
 with `FUNCTIONS` for the functions, both in PyTorch's spelling (``FloorDiv``) and sympy's (``Mul``).
 """
 
+import keyword
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -57,8 +58,8 @@ FUNCTIONS: Final[Mapping[str, tuple[int, Callable[..., int]]]] = {
     "Sub": (2, operator.sub),
     "Mul": (0, _chain(operator.mul)),
     "Pow": (2, _power),
-    "Max": (0, max),
-    "Min": (0, min),
+    "Max": (0, _chain(max)),
+    "Min": (0, _chain(min)),
     **dict.fromkeys(("FloorDiv", "CleanDiv", "IntTrueDiv", "CeilToInt"), (2, operator.floordiv)),
     **dict.fromkeys(("Mod", "PythonMod"), (2, operator.mod)),
     **dict.fromkeys(("Eq", "Equality"), (2, operator.eq)),
@@ -249,9 +250,7 @@ class _Parser:
             expression = self.call(name)
             self.expect("sign", ")")
             return expression
-        if not _SYMBOL.fullmatch(name) or name in FUNCTIONS or name in ("Symbol", "Integer"):
-            _refuse(self.text)
-        return Symbol(name)
+        return self.named(name)
 
     def call(self, name: str) -> Expression:
         if name == "Symbol":
@@ -276,6 +275,9 @@ class _Parser:
             self.expect("sign", "=")
             if assumption not in _ASSUMPTIONS or self.expect("name") not in ("True", "False"):
                 _refuse(self.text)
-        if not _SYMBOL.fullmatch(name):
+        return self.named(name)
+
+    def named(self, name: str) -> Symbol:
+        if not _SYMBOL.fullmatch(name) or keyword.iskeyword(name) or name in (*FUNCTIONS, "Symbol", "Integer"):
             _refuse(self.text)
         return Symbol(name)
