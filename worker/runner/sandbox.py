@@ -243,6 +243,12 @@ class Standing:
         """The user of this slot's jobs, or None where they run as the worker's user."""
         return self.first_uid + slot % self.uids if self.uids else None
 
+    @classmethod
+    def from_json(cls, text: str) -> "Standing":
+        """What the launcher's probe prints."""
+        values = json.loads(text)
+        return cls(**{**values, "walls": tuple(values["walls"])})
+
 
 def probe(folder: Path) -> Standing:
     """Tries every wall on a forked copy of this process (which must have no other thread).

@@ -41,8 +41,7 @@ os.write(3, json.dumps({"type": "result", "facts": found}).encode() + b"\\n")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Standing:
     folder = tmp_path_factory.mktemp("probe")
     command = [sys.executable, "-m", "worker.runner.launch", "--probe", str(folder)]
-    found = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    return Standing(**{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()})
+    return Standing.from_json(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""What a look message does: claim, run, record, and look again until nothing is left."""
+
+import asyncio
+import logging
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import Database
+from app.jobs.leases import Leases
+from app.jobs.outcomes import Lease
+from app.queue import Queue
+from app.storage import open_store
+from worker.runner.presence import Shutdown
+from worker.runner.slot import Slot
+from worker.runner.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+def look(slot: Slot, shutdown: Shutdown) -> None:
+    """Runs jobs until none is claimable for this slot; a spare message finds nothing and ends."""
+    asyncio.run(_drain(slot, shutdown))
+
+
+async def _drain(slot: Slot, shutdown: Shutdown) -> None:
+    database = Database(slot.settings)
+    leases = Leases(slot.settings, Queue(slot.settings))
+    store = open_store(slot.settings)
+    try:
+        async with shutdown.watched() as stopping:
+            while not stopping.is_set() and (lease := await _claim(slot, database, leases)):
+                await Supervisor(slot, database, leases, store, lease, stopping).run()
+    finally:
+        await database.close()
+
+
+async def _claim(slot: Slot, database: Database, leases: Leases) -> Lease | None:
+    try:
+        async with database.transaction() as session:
+            return await leases.claim(session, slot.offer)
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("no claim while the database is away: %s", error)
+        return None
