@@ -1,5 +1,6 @@
 """Small networks that together use everything quantization has to deal with, and samples for them."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -140,8 +141,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@functools.cache
 def build(name: str, seed: int = 0) -> Network:
-    """One of `NETWORKS` with random weights and settled batch norms."""
+    """One of `NETWORKS` with random weights and settled batch norms; shared, since no method changes its input."""
     torch.manual_seed(seed)
     module = NETWORKS[name]()
     shapes: Any = module.shapes

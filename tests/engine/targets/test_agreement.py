@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.quantizable import NETWORKS, build, compress, samples, sqnr_db
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeDynamic, QuantizeStatic
+from tests.support.quantizable import NETWORKS, build, compress, samples, sqnr_db
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.observe import tensors
 from worker.engine.targets import TARGETS

@@ -1,0 +1,207 @@
+"""A job's state between two steps, as one zip: ``state.json``, ``tensors.safetensors`` and, where a step changed the
+network, ``network.pt2``. Never a pickle: the process that wrote it is not trusted.
+"""
+
+import json
+import struct
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from worker.engine.errors import InvalidModel
+from worker.engine.formats.fold import fold_batch_norm
+from worker.engine.formats.pt2 import read_pt2
+from worker.engine.formats.pt2_writer import write_pt2
+from worker.engine.network import Network
+from worker.engine.quantized.affine import Affine
+from worker.engine.quantized.form import Quantization, Scheme, Weight
+from worker.engine.quantized.placement import LAYERS, operation
+from worker.engine.state import Compressed
+
+STATE, TENSORS, NETWORK = "state.json", "tensors.safetensors", "network.pt2"
+_LARGEST_STATE: Final = 256 << 20
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds: the model after some steps, and one report row per step."""
+
+    compressed: Compressed
+    steps: list[dict[str, Any]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Grid(_Strict):
+    scale: float = Field(gt=0)
+    zero_point: int = Field(ge=-32768, le=65535)
+    low: int = Field(ge=-32768, le=32767)
+    high: int = Field(ge=-32768, le=65535)
+
+
+class _Form(_Strict):
+    targets: tuple[str, ...]
+    scheme: Scheme
+    bits: dict[str, int]
+    activations: dict[str, _Grid]
+    integer: tuple[str, ...]
+    absorbed: dict[str, str]
+
+
+class _Node(_Strict):
+    operation: str
+    name: str
+
+
+class _State(_Strict):
+    steps: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+    notes: list[str]
+    nodes: tuple[_Node, ...]
+    forms: tuple[_Form, ...]
+
+
+def save(compressed: Compressed, steps: list[dict[str, Any]], path: Path, original: Network | None = None) -> None:
+    """Write a checkpoint.
+
+    Args:
+        steps: the report rows of the steps that are done.
+        original: the network as it was read; not stored again where `compressed` still has it.
+    """
+    tensors: dict[str, Tensor] = {}
+    forms: dict[int, tuple[Quantization, list[str]]] = {}
+    for target, quantization in compressed.quantized.items():
+        forms.setdefault(id(quantization), (quantization, []))[1].append(target)
+    described = [_describe(index, form, names, tensors) for index, (form, names) in enumerate(forms.values())]
+    state = _State(
+        steps=steps, layers=compressed.layers, notes=compressed.notes, nodes=_nodes(compressed.network), forms=described
+    )
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(STATE, state.model_dump_json())
+        archive.writestr(TENSORS, safetensors.torch.save(tensors))
+        if compressed.network is not original:
+            write_pt2(compressed.network, Path(folder) / NETWORK)
+            archive.write(Path(folder) / NETWORK, NETWORK)
+
+
+def load(path: Path, original: Network) -> Saved:
+    """Read a checkpoint.
+
+    Args:
+        path: the zip, or a folder with what was in it.
+        original: the network as read from the user's file; used where no step had changed it.
+    Raises:
+        InvalidModel: ``checkpoint_damaged``.
+    """
+    if path.is_dir():
+        return _load(path, original)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                if not {STATE, TENSORS} <= set(names) <= {STATE, TENSORS, NETWORK} or len(names) > 3:
+                    raise _damaged("it holds other files than a checkpoint does")
+                archive.extractall(folder)
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+            raise _damaged(str(error)) from error
+        return _load(Path(folder), original)
+
+
+def _load(folder: Path, original: Network) -> Saved:
+    try:
+        if (folder / STATE).stat().st_size > _LARGEST_STATE:
+            raise _damaged(f"{STATE} is too large")
+        state = _State.model_validate_json((folder / STATE).read_bytes())
+        tensors = safetensors.torch.load((folder / TENSORS).read_bytes())
+    except (OSError, ValidationError, SafetensorError, struct.error, json.JSONDecodeError) as error:
+        raise _damaged(str(error)) from error
+    network = read_pt2(folder / NETWORK) if (folder / NETWORK).exists() else original
+    _rename(network, state.nodes)
+    quantized: dict[str, Quantization] = {}
+    folded = fold_batch_norm(network) if state.forms else network
+    for index, form in enumerate(state.forms):
+        quantization = _restore(index, form, folded, tensors)
+        quantized.update(dict.fromkeys(form.targets, quantization))
+    return Saved(Compressed(network, quantized, state.layers, state.notes), state.steps)
+
+
+def _describe(index: int, form: Quantization, targets: list[str], tensors: dict[str, Tensor]) -> _Form:
+    for path, weight in form.weights.items():
+        parts = {"values": weight.values, "scale": weight.scale, "bias": weight.bias}
+        tensors.update({f"{index}/{path}/{part}": value.clone() for part, value in parts.items() if value is not None})
+    return _Form(
+        targets=tuple(targets),
+        scheme=form.scheme,
+        bits={path: weight.bits for path, weight in form.weights.items()},
+        activations={
+            name: _Grid(scale=grid.scale, zero_point=grid.zero_point, low=grid.low, high=grid.high)
+            for name, grid in form.activations.items()
+        },
+        integer=tuple(sorted(form.integer)),
+        absorbed=dict(form.absorbed),
+    )
+
+
+def _restore(index: int, form: _Form, network: Network, tensors: Mapping[str, Tensor]) -> Quantization:
+    names = {node.name for node in network.module.graph.nodes}
+    used = {*form.activations, *form.integer, *form.absorbed, *form.absorbed.values()}
+    if not used <= names:
+        raise _damaged(f"the model has no {sorted(used - names)[0]!r}")
+    return Quantization(
+        network=network,
+        scheme=form.scheme,
+        weights={path: _weight(f"{index}/{path}", path, bits, network, tensors) for path, bits in form.bits.items()},
+        activations={
+            name: Affine(grid.scale, grid.zero_point, grid.low, grid.high) for name, grid in form.activations.items()
+        },
+        integer=frozenset(form.integer),
+        absorbed=form.absorbed,
+    )
+
+
+def _weight(key: str, path: str, bits: int, network: Network, tensors: Mapping[str, Tensor]) -> Weight:
+    layer = dict(network.module.named_modules()).get(path)
+    values, scale, bias = (tensors.get(f"{key}/{part}") for part in ("values", "scale", "bias"))
+    if not isinstance(layer, LAYERS) or values is None or scale is None:
+        raise _damaged(f"layer {path!r} is incomplete")
+    channels = layer.weight.shape[0]
+    fits = values.shape == layer.weight.shape and values.dtype == torch.int8 and scale.shape in ((1,), (channels,))
+    if not fits or (bias is None) != (layer.bias is None) or (bias is not None and bias.shape != (channels,)):
+        raise _damaged(f"layer {path!r} has weights of another shape or type")
+    return Weight(values, scale, bias, bits)
+
+
+def _nodes(network: Network) -> tuple[_Node, ...]:
+    module = network.module
+    return tuple(_Node(operation=operation(module, node), name=node.name) for node in module.graph.nodes)
+
+
+def _rename(network: Network, nodes: tuple[_Node, ...]) -> None:
+    """Give the nodes the names that they had: what was stored of the quantization refers to them."""
+    now = _nodes(network)
+    if now == nodes:
+        return
+    if [node.operation for node in now] != [node.operation for node in nodes]:
+        raise _damaged("its network is another one")
+    if len({node.name for node in nodes}) != len(nodes) or not all(node.name.isidentifier() for node in nodes):
+        raise _damaged("its network has impossible names")
+    for node, given in zip(network.module.graph.nodes, nodes, strict=True):
+        node._rename(f"renamed_{given.name}")
+    for node, given in zip(network.module.graph.nodes, nodes, strict=True):
+        node._rename(given.name)
+    network.module.recompile()
+
+
+def _damaged(what: str) -> InvalidModel:
+    return InvalidModel("checkpoint_damaged", f"The checkpoint cannot be used: {what}.")
