@@ -79,7 +79,16 @@ def service() -> Iterator[tuple[str, str]]:
     say("Starting the service ...")
     # The embedded service, whatever settings of another one the shell may have.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MODELPRESS_")}
-    command = [SCRIPTS / "modelpress-server", "up", "--host", "127.0.0.1", "--port", str(port), "--data", data]
+    command: list[str | Path] = [
+        SCRIPTS / "modelpress-server",
+        "up",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--data",
+        data,
+    ]
     process = start(command, env, log)
     try:
         wait_until_ready(process, url, log)

@@ -48,6 +48,18 @@ def test_upload_get_and_delete(client: Client, service: Service, tmp_path: Path)
         client.models.get(model.id)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "sent"),
+    [("c.npz", None, "tensors"), ("c.JSONL", None, "text"), ("c.txt", None, "text"), ("c.txt", "tensors", "tensors")],
+)
+def test_the_kind_of_a_dataset_is_told_from_its_suffix(
+    client: Client, service: Service, tmp_path: Path, name: str, kind: str | None, sent: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    dataset = client.datasets.upload(tmp_path / name, kind=kind)
+    assert service.uploads[dataset.id][0]["kind"] == sent
+
+
 def test_every_post_has_its_own_idempotency_key(client: Client, service: Service) -> None:
     client.jobs.create(REQUEST)
     client.jobs.create(REQUEST)

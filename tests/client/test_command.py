@@ -1,8 +1,12 @@
 """The command, as a user runs it: live output, tables, exit codes, Ctrl-C."""
 
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +60,7 @@ def test_upload_follow_download_and_table(
         "metric, float (95 %) │ accuracy 98.00 % [96.00, 99.00]", "evaluation samples │ 719",
         "drop (95 %) │ 0.50 points [-0.10, 1.10]", "SQNR to float │ 31.2 dB",
         "latency p50, float │ 2 ms", "latency p50, compressed │ 1 ms", "speed-up │ 2.00x", "gate │ passed",
+        "note: onnxruntime: a sentence.",
     ):  # fmt: skip
         assert figure in table, ran.out
     lines = ran.err.splitlines()
@@ -239,3 +244,43 @@ def test_jobs(run: Callable[..., Any], service: Service, compress: list[object],
     assert json.loads(run("artifacts", "manifest", "art_1").out) == {"seed": 0}
     assert run("artifacts", "download", "art_1", "-o", tmp_path / "again.onnx").code == 0
     assert (tmp_path / "again.onnx").read_bytes() == service.content
+
+
+def test_on_a_terminal_progress_is_live(
+    environment: dict[str, str], service: Service, compress: list[object], tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from modelpress.cli.main import main; main()", *map(str, compress)],
+            env={**environment, "TERM": "xterm"},
+            cwd=tmp_path,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+    finally:
+        os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux: EIO once the other end is closed
+        while data := os.read(ours, 65536):
+            shown += data
+    os.close(ours)
+    assert process.wait(20) == 0
+    text = shown.decode()
+    assert "\x1b[" in text
+    assert "100 %" in text or "━" in text
+    assert "upload model.pt2" in text
+    assert "speed-up" in text
+    assert "12 layers\N{REPLACEMENT CHARACTER}" in text
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_a_job_measured_without_labels_has_a_table_too(
+    run: Callable[..., Any], service: Service, compress: list[object], outcome: str
+) -> None:
+    service.without_labels = True
+    service.outcome = outcome
+    ran = run(*compress)
+    assert "size ratio" in ran.out
+    assert "metric" not in ran.out.replace("max_metric_drop", "")

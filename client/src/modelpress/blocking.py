@@ -78,6 +78,7 @@ class Datasets(Blocking[nouns.AsyncDatasets]):
     list = iterate(nouns.AsyncDatasets.list)
     get = call(nouns.AsyncDatasets.get)
     wait = call(nouns.AsyncDatasets.wait)
+    download = call(nouns.AsyncDatasets.download)
     delete = call(nouns.AsyncDatasets.delete)
 
 

@@ -19,6 +19,8 @@ from modelpress.views import Artifact, Dataset, Key, Model, Named, Page, Upload,
 V = TypeVar("V", bound=View)
 U = TypeVar("U", bound=Upload)
 
+TEXT_SUFFIXES = (".jsonl", ".txt")
+
 
 def segment(text: str) -> str:
     """An id as one segment of a path: whatever the caller passes, it stays within its noun."""
@@ -108,6 +110,13 @@ class Uploads(Owned[U]):
         """
         return await poll(self._session, lambda: self.get(id), lambda item: item.checked, timeout_s)
 
+    async def download(self, id: str, target: Path | str, *, progress: Progress | None = None) -> Path:
+        """Writes the uploaded file to `target`: a file, or a folder that gets it under its own name."""
+        item = await self.get(id)
+        file = _file(Path(target), item.filename or item.name or item.id)
+        path = f"{self.path}/{segment(id)}/content"
+        return await download(self._session, path, file, sha256=item.sha256, progress=progress)
+
 
 class AsyncModels(Uploads[Model]):
     """`/v1/models`."""
@@ -129,14 +138,6 @@ class AsyncModels(Uploads[Model]):
         fields = {"name": name or Path(path).name, "format": format, "task": task, "metadata": extra}
         return await self._upload(path, fields, progress)
 
-    async def download(self, id: str, target: Path | str, *, progress: Progress | None = None) -> Path:
-        """Writes the uploaded file to `target`: a file, or a folder that gets it under the model's name."""
-        model = await self.get(id)
-        file = _file(Path(target), model.name or model.id)
-        return await download(
-            self._session, f"models/{segment(id)}/content", file, sha256=model.sha256, progress=progress
-        )
-
 
 class AsyncDatasets(Uploads[Dataset]):
     """`/v1/datasets`."""
@@ -152,9 +153,10 @@ class AsyncDatasets(Uploads[Dataset]):
         metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Uploads a file, streamed from disk. `kind`: tensors or text."""
+        """Uploads a file, streamed from disk. `kind`: tensors or text; told from the file's suffix where absent."""
         extra = None if metadata is None else json.dumps(metadata)
-        return await self._upload(path, {"name": name or Path(path).name, "kind": kind, "metadata": extra}, progress)
+        told = kind or ("text" if Path(path).suffix.lower() in TEXT_SUFFIXES else "tensors")
+        return await self._upload(path, {"name": name or Path(path).name, "kind": told, "metadata": extra}, progress)
 
 
 class AsyncArtifacts(Noun[Artifact]):

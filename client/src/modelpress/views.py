@@ -36,6 +36,7 @@ class Upload(View):
     id: str
     state: str
     name: str | None = None
+    filename: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
     created_at: datetime | None = None
@@ -77,6 +78,18 @@ class MetricValue(View):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricDrop(View):
+    """How much worse than the float model on the same samples; positive is worse.
+
+    `unit`: fraction (0.01 is one point of accuracy) or relative; `ci95` is the paired 95 % interval.
+    """
+
+    value: float
+    unit: str = "fraction"
+    ci95: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fidelity(View):
     """How close the outputs are to the float model's, in the same runtime."""
 
@@ -95,7 +108,7 @@ class Evaluation(View):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(View):
-    """Figures of one exported file in its runtime. `latency_ms`: p50, p90, p99 at batch 1."""
+    """Figures of one exported file in its runtime. `latency_ms`: p50, p90, p99 at batch 1; `notes`: sentences."""
 
     size_bytes: int | None = None
     parameters: int | None = None
@@ -105,8 +118,10 @@ class Measurement(View):
     throughput_per_s: float | None = None
     peak_memory_bytes: int | None = None
     metric: MetricValue | None = None
+    metric_drop: MetricDrop | None = None
     fidelity: Fidelity | None = None
     evaluation: Evaluation | None = None
+    notes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

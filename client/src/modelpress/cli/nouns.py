@@ -62,10 +62,15 @@ _datasets.deleted(lambda client: client.datasets)
 _artifacts = Noun(artifacts, {})
 _artifacts.shown(lambda client: client.artifacts)
 
-_methods = Noun(methods, {**NAMED_COLUMNS, "data": _field("data"), "targets": _field("targets")})
+_methods = Noun(
+    methods, {**NAMED_COLUMNS, "needs": _field("needs"), "targets": _field("targets"), "": _field("summary")}
+)
 _methods.listed(lambda client: client.methods)
 
-_targets = Noun(targets, {**NAMED_COLUMNS, "artifact": _field("artifact"), "runs on": _field("runs_on")})
+_targets = Noun(
+    targets,
+    {**NAMED_COLUMNS, "artifact": _field("artifact"), "runs on": _field("runs_on"), "offered": _field("offered")},
+)
 _targets.listed(lambda client: client.targets)
 
 Noun(presets, NAMED_COLUMNS).listed(lambda client: client.presets)
@@ -116,7 +121,7 @@ def download_model(id: Id, output: Target = Path()) -> None:
 def upload_dataset(
     file: UploadFile,
     name: Name = None,
-    kind: Annotated[str | None, typer.Option(help="tensors or text; told from the file.")] = None,
+    kind: Annotated[str | None, typer.Option(help="tensors or text; told from the suffix.")] = None,
     wait: Wait = True,
     as_json: Json = False,
 ) -> None:
@@ -125,6 +130,13 @@ def upload_dataset(
         with transfer(f"upload {file.name}") as progress:
             dataset = client.datasets.upload(file, name=name, kind=kind, progress=progress)
         _show_upload(client.datasets.wait(dataset.id) if wait else dataset, as_json)
+
+
+@datasets.command("download")
+def download_dataset(id: Id, output: Target = Path()) -> None:
+    """Downloads the file that was uploaded."""
+    with Client() as client, transfer(f"download {id}") as progress:
+        say(f"wrote {client.datasets.download(id, output, progress=progress)}")
 
 
 @artifacts.command("download")

@@ -21,10 +21,6 @@ class Sides:
     after: Measurement
     checks: tuple[GateCheck, ...]
 
-    def check(self, limit: str) -> GateCheck | None:
-        """The gate's check of that limit."""
-        return next((check for check in self.checks if check.limit == limit), None)
-
 
 def sides(job: Job) -> list[Sides]:
     """The targets that were measured on both sides, in the order of the request."""
@@ -60,16 +56,14 @@ def _samples(side: Sides) -> str | None:
 
 
 def _drop(side: Sides) -> str | None:
-    before, after = side.before.metric, side.after.metric
-    if before is None or after is None:
+    metric, drop = side.after.metric, side.after.metric_drop
+    if metric is None or drop is None:
         return None
-    check = side.check("max_metric_drop")
-    if not text.is_fraction(after.name):
-        if check is None or check.measured is None:
-            return f"{before.value:.5g} -> {after.value:.5g}"
-        return f"{check.measured:.4f}" + text.interval(check.ci95, digits=4)
-    measured = check.measured if check is not None and check.measured is not None else before.value - after.value
-    return f"{measured * 100:.2f} points" + text.interval(check.ci95 if check else None, 100)
+    if drop.unit == "relative":
+        return f"{drop.value * 100:.2f} %" + text.interval(drop.ci95, 100)
+    if text.is_fraction(metric.name):
+        return f"{drop.value * 100:.2f} points" + text.interval(drop.ci95, 100)
+    return f"{drop.value:.4f}" + text.interval(drop.ci95, digits=4)
 
 
 def _sqnr(side: Sides) -> str | None:
@@ -132,6 +126,8 @@ def show(console: Console, job: Job) -> None:
         if any(cells):
             table.add_row(label, *(Text(printable(cell or text.NONE), _style(label, cell)) for cell in cells))
     console.print(table, soft_wrap=False)
+    for note in (note for side in measured for note in side.after.notes or ()):
+        console.print(Text(f"note: {printable(note)}"))
 
 
 def _style(label: str, cell: str | None) -> str:
