@@ -34,7 +34,7 @@ class Made:
 def file_name(model: str, target: str, *, quantized: bool) -> str:
     """``resnet18.pt2`` -> ``resnet18.int8.onnx``: the model's name, what was done to it, the target's suffix."""
     stem = re.sub(r"[^\w.-]+", "_", Path(model).name.split(".")[0]).strip("._-")[:_MAX_STEM] or "model"
-    return f"{stem}.{'int8' if quantized else 'compressed'}{TARGETS[target].suffix}"
+    return f"{stem}.{'int8' if quantized else 'compressed'}.{_suffix(target)}"
 
 
 def describe(
@@ -57,7 +57,7 @@ def describe(
         "hardware": hardware(),
         **more,
     }
-    return Made(target, _format(target), artifact, artifact.name, manifest)
+    return Made(target, _suffix(target).removesuffix(".zip"), artifact, artifact.name, manifest)
 
 
 def _identity(path: Path) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "size_bytes": path.stat().st_size}
 
 
-def _format(target: str) -> str:
-    """``onnx``, ``openvino``, ``pt2``: the suffix without what packs it."""
-    return TARGETS[target].suffix.lstrip(".").removesuffix(".zip")
+def _suffix(target: str) -> str:
+    """``onnx``, ``pt2``, ``openvino.zip``: a zip alone would not say what is in it."""
+    suffix = TARGETS[target].suffix.lstrip(".")
+    return f"{target}.zip" if suffix == "zip" else suffix

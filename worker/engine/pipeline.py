@@ -144,7 +144,7 @@ def _compress(
         compressed, row = _step(job, step, compressed, prepared, Within(reporter, within), scratch / f"step-{index}")
         rows.append(row)
         file = job.output / f"checkpoint-{index}.zip"
-        checkpoint.save(compressed, rows, file)
+        checkpoint.save(compressed, rows, file, network)
         reporter.checkpoint(f"after step {index + 1}, {step.method}", file)
     part(1.0)
     return compressed, rows

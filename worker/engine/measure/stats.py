@@ -11,6 +11,8 @@ Interval = tuple[float, float]
 
 #: Resamples of a bootstrap, its seed, and the indices drawn at once (bounds its memory).
 RESAMPLES, SEED, _DRAWN = 2000, 20_240_229, 2**22
+#: More samples than this are resampled in groups.
+_GROUPS = 5000
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float) -> Interval:
@@ -61,15 +63,29 @@ def bootstrap(columns: Floats, statistic: Callable[[Floats], Floats], confidence
         statistic: (resamples, k) means -> (resamples,) values.
         confidence: such as 0.95.
     """
-    samples = len(columns)
     generator = np.random.default_rng(SEED)
-    means = np.empty((RESAMPLES, columns.shape[1]))
+    sums, counts = _grouped(columns, generator)
+    weighted = np.concatenate([sums, counts[:, None]], axis=1)
+    samples = len(weighted)
+    means = np.empty((RESAMPLES, weighted.shape[1]))
     step = max(1, min(RESAMPLES, _DRAWN // samples))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
         drawn = generator.integers(0, samples, (rows, samples))
-        for k in range(columns.shape[1]):
-            means[start : start + rows, k] = columns[:, k][drawn].mean(axis=1)
+        for k in range(weighted.shape[1]):
+            means[start : start + rows, k] = weighted[:, k][drawn].mean(axis=1)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(statistic(means), [tail, 1 - tail])
+    low, high = np.quantile(statistic(means[:, :-1] / means[:, -1:]), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _grouped(columns: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Sums and sizes of at most `_GROUPS` groups of samples, drawn at random.
+
+    Resampling groups estimates the same spread of a mean as resampling samples, at a cost that does not grow.
+    """
+    if len(columns) <= _GROUPS:
+        return columns, np.ones(len(columns))
+    edges = np.linspace(0, len(columns), _GROUPS, endpoint=False).astype(np.intp)
+    sums = np.add.reduceat(columns[generator.permutation(len(columns))], edges, axis=0)
+    return sums, np.diff([*edges, len(columns)]).astype(np.float64)
