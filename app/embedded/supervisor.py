@@ -18,7 +18,7 @@ _POLL_S = 0.1
 _START_TIMEOUT_S = 60.0
 _BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # a child that lived so long starts again with the shortest pause
-_EARLY_DEATHS = 3  # before the service was ready once: then it never will be
+_EARLY_DEATHS = 2  # before the service was ready once: then it never will be
 _LOG_LIMIT = 20 * 1024**2
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,13 @@ class Service:
         except OSError:
             return False
 
-    def child(self, *words: str) -> psutil.Process:
-        """The direct child whose command line holds all of `words`."""
-        for child in psutil.Process(self.process.pid).children():
+    def child(self, *words: str) -> psutil.Process | None:
+        """The running direct child whose command line holds all of `words`."""
+        for child in alive(psutil.Process(self.process.pid).children()):
             line = " ".join(child.cmdline())
             if all(word in line for word in words):
                 return child
-        raise LookupError(words)
+        return None
 
     def _send(self, request: Request, patience: float = 20) -> tuple[int, object]:
         try:
@@ -97,21 +97,13 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def serving(data: Path, port: int, *arguments: str, **options: object) -> Iterator[Service]:
-    """Runs ``modelpress-server up`` until the block ends; `options` go to Popen."""
+def serving(data: Path, port: int, prefix: Sequence[str] = ()) -> Iterator[Service]:
+    """Runs ``modelpress-server up`` until the block ends; `prefix` goes before the command."""
     output = data.with_name(f"{data.name}.output")
-    line = command("up", "--data", str(data), "--port", str(port), *arguments)
+    line = [*prefix, *command("up", "--data", str(data), "--port", str(port))]
     env = {**clean_environment(), "PYTHONPATH": str(ROOT)}
     with output.open("a") as file:
-        process = subprocess.Popen(
-            line,
-            stdout=file,
-            stderr=file,
-            cwd=output.parent,
-            env=env,
-            text=True,
-            **options,  # type: ignore[call-overload]
-        )
+        process = subprocess.Popen(line, stdout=file, stderr=file, cwd=output.parent, env=env, text=True)
     service = Service(process, data, f"http://127.0.0.1:{port}", output)
     try:
         wait_until(lambda: service.ready() or process.poll() is not None, what="readiness")
