@@ -29,9 +29,9 @@ from app.jobs.outcomes import (
 )
 from app.jobs.states import Event, State
 from app.jobs.transitions import move
-from app.jobs.validation import fact_faults
+from app.jobs.validation import fact_faults, resolve_recipe
 from app.queue import Queue
-from app.recipes import DatasetFacts, Limits, ModelFacts, parse_recipe
+from app.recipes import DatasetFacts, Limits, ModelFacts
 from app.tables import Checkpoint, Job
 from app.tables.base import Json
 
@@ -206,11 +206,13 @@ async def _fit_to_start(session: AsyncSession, input_id: str) -> list[Job]:
     for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
         known = await inputs.known_inputs(session, job.workspace_id, inputs.ids_of(job))
         limits = Limits.model_validate(job.request.get("limits", {}))
-        fault = next(fact_faults(parse_recipe(job.recipe), limits, known), None)
-        if fault is None:
-            fit.append(job)
+        recipe, faults = resolve_recipe(job.recipe)
+        if recipe is not None:
+            faults = list(fact_faults(recipe, limits, known))
+        if faults:
+            await move(session, job, Event.USER_ERROR, error=_error(faults[0].code, faults[0].detail))
         else:
-            await move(session, job, Event.USER_ERROR, error=_error(fault.code, fault.detail))
+            fit.append(job)
     return fit
 
 

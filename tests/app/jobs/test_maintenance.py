@@ -1,0 +1,156 @@
+"""The loop that puts right what crashes, lost messages and time leave behind."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import func, select, update
+
+from app.jobs import maintenance, workers
+from app.jobs.maintenance import Maintenance, collect_blobs
+from app.storage import ObjectMissing, ObjectStore, open_store
+from app.tables import Blob, Dataset, IdempotencyKey, Model, Worker
+from tests.support.stage import CPU, DIGEST, Stage
+
+pytestmark = pytest.mark.anyio
+
+LONG_AGO = func.now() - timedelta(days=1)
+
+
+@pytest.fixture
+def store(stage: Stage) -> ObjectStore:
+    return open_store(stage.settings)
+
+
+@pytest.fixture
+def loop(stage: Stage, store: ObjectStore) -> Maintenance:
+    return Maintenance(stage.settings, stage.database, store, stage.leases)
+
+
+async def _repeat_looks(stage: Stage, redis_url: str) -> int:
+    """Number of looks that a round sends."""
+    with redis.Redis.from_url(redis_url) as client:
+        before = client.llen("cpu")
+        await stage.run(maintenance.repeat_looks, stage.leases, 20.0)
+        return int(client.llen("cpu")) - int(before)
+
+
+async def test_looks_are_repeated_for_claimable_jobs(stage: Stage, redis_url: str) -> None:
+    await stage.offer(CPU)
+    job_id = await stage.job()
+    await stage.job(not_before=func.now() + timedelta(hours=1))
+    await stage.job(model_id=await stage.model("checking"))
+    await stage.job(queue="gpu")
+    assert await _repeat_looks(stage, redis_url) == 1
+    assert await _repeat_looks(stage, redis_url) == 0
+    await stage.set(job_id, looked_at=func.now() - timedelta(seconds=21))
+    assert await _repeat_looks(stage, redis_url) == 1
+    await stage.claim()
+    assert await _repeat_looks(stage, redis_url) == 0
+    await stage.set(job_id, lease_expires_at=func.clock_timestamp() - timedelta(microseconds=1))
+    assert await _repeat_looks(stage, redis_url) == 1
+    assert await _repeat_looks(stage, redis_url) == 0
+
+
+@pytest.mark.parametrize("noun", ["model", "dataset"])
+@pytest.mark.parametrize("fate", ["rejected", "gone"])
+async def test_jobs_whose_inputs_are_lost_fail(stage: Stage, noun: str, fate: str) -> None:
+    model_id, dataset_id = await stage.model("checking"), await stage.dataset("checking")
+    job_id = await stage.job(model_id=model_id, training_dataset_id=dataset_id)
+    await stage.run(maintenance.rejected_inputs)
+    assert (await stage.get(job_id)).state == "queued"
+    table: Any = {"model": Model, "dataset": Dataset}[noun]
+    async with stage.database.transaction() as session:
+        row = (await session.scalars(select(table))).one()
+        if fate == "gone":
+            await session.delete(row)
+        else:
+            row.state = "rejected"
+    for _ in range(2):
+        await stage.run(maintenance.rejected_inputs)
+        job = await stage.get(job_id)
+        assert (job.state, job.error["code"]) == ("failed", f"{noun}_rejected")
+    assert len(await stage.events(job_id)) == 1
+
+
+async def test_a_check_that_nobody_takes_rejects_its_file(stage: Stage) -> None:
+    model_id = await stage.model("checking")
+    waiting = await stage.job(model_id=model_id)
+    await stage.job(
+        kind="check_model", queue="checks", targets=[], model_id=model_id, queued_at=LONG_AGO, pending_timeout_s=60
+    )
+    await stage.run(maintenance.time_outs)
+    async with stage.database.transaction() as session:
+        assert (await session.get(Model, model_id)).error["code"] == "pending_timeout"
+    assert (await stage.get(waiting)).error["code"] == "model_rejected"
+
+
+async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore, tmp_path: Path) -> None:
+    workspace = stage.workspaces[0]
+    digests = {}
+    for name in ("kept", "fresh", "old"):
+        (tmp_path / name).write_text(name)
+        stored = await store.put_file(workspace, tmp_path / name)
+        digests[name] = stored.sha256
+        async with stage.database.transaction() as session:
+            session.add(Blob(workspace_id=workspace, sha256=stored.sha256, size_bytes=stored.size_bytes))
+    await stage.model(sha256=digests["kept"])
+    async with stage.database.transaction() as session:
+        old = Blob.sha256.in_([digests["kept"], digests["old"]])
+        await session.execute(update(Blob).where(old).values(touched_at=LONG_AGO))
+    assert await collect_blobs(stage.database, store) == 1
+    assert await collect_blobs(stage.database, store) == 0
+    with pytest.raises(ObjectMissing):
+        await store.size(workspace, digests["old"])
+    assert await store.size(workspace, digests["kept"]) == 4
+    assert await store.size(workspace, digests["fresh"]) == 5
+    async with stage.database.transaction() as session:
+        left = set(await session.scalars(select(Blob.sha256)))
+    assert left == {DIGEST, digests["kept"], digests["fresh"]}
+
+
+async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:
+    job_id, _ = await stage.in_state("running", max_attempts=1)
+    await stage.expire(job_id)
+    await stage.offer(CPU)
+    async with stage.database.transaction() as session:
+        await session.execute(update(Worker).values(seen_at=LONG_AGO))
+        for number, expires_at in enumerate((LONG_AGO, func.now() + timedelta(hours=1))):
+            key = {"workspace_id": stage.workspaces[0], "key": str(number), "owner": "x"}
+            session.add(IdempotencyKey(**key, expires_at=expires_at))
+    assert await loop.round()
+    assert (await stage.get(job_id)).error["code"] == "worker_lost"
+    async with stage.database.transaction() as session:
+        assert (await session.scalars(select(Worker))).all() == []
+        assert (await session.scalars(select(IdempotencyKey.key))).all() == ["1"]
+        assert await workers.live(session, 1e6) == []
+
+
+async def test_one_process_at_a_time_does_a_round(stage: Stage, loop: Maintenance) -> None:
+    async with stage.database.transaction() as other:
+        await other.execute(select(func.pg_advisory_xact_lock(maintenance.LOCK)))
+        assert not await loop.round()
+    assert await loop.round()
+
+
+async def test_a_failing_step_stops_neither_the_others_nor_the_loop(
+    stage: Stage, loop: Maintenance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_session: Any) -> None:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(maintenance, "expired_leases", broken)
+    job_id = await stage.job(queued_at=LONG_AGO, pending_timeout_s=1)
+    task = asyncio.create_task(loop.run())
+    try:
+        async with asyncio.timeout(20):
+            await stage.until(job_id, "failed")
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert "maintenance step broken failed" in caplog.text
