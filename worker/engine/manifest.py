@@ -37,21 +37,17 @@ def file_name(model: str, target: str, *, quantized: bool) -> str:
     return f"{stem}.{'int8' if quantized else 'compressed'}.{_suffix(target)}"
 
 
-def describe(
-    target: str, artifact: Path, files: Mapping[str, Path], request: Mapping[str, Any], more: Mapping[str, Any]
-) -> Made:
+def describe(target: str, artifact: Path, request: Mapping[str, Any], more: Mapping[str, Any]) -> Made:
     """The artifact with its manifest.
 
     Args:
-        files: ``model`` and the datasets by role: each goes in by digest and size.
         request: recipe, limits, seed, ...: all that decides what comes out.
-        more: timings, and what the caller knows about the inputs.
+        more: ``inputs`` (see `identity`), timings, and whatever else the caller knows.
     """
     manifest = {
         "schema": 1,
         "target": target,
-        "artifact": _identity(artifact),
-        "inputs": {role: _identity(path) for role, path in files.items()},
+        "artifact": identity(artifact),
         **request,
         "versions": versions(),
         "hardware": hardware(),
@@ -60,7 +56,8 @@ def describe(
     return Made(target, _suffix(target).removesuffix(".zip"), artifact, artifact.name, manifest)
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def identity(path: Path) -> dict[str, Any]:
+    """``{"sha256", "size_bytes"}`` of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -14,7 +14,7 @@ from worker.engine import checkpoint, formats
 from worker.engine.data.prepare import Prepared, prepare
 from worker.engine.data.samples import Samples
 from worker.engine.errors import RuntimeFailure
-from worker.engine.manifest import Made, describe, file_name
+from worker.engine.manifest import Made, describe, file_name, identity
 from worker.engine.measure.compare import Setup, Side, compare, probe_of
 from worker.engine.measure.gate import Measured, gate, require_data
 from worker.engine.measure.machine import cpu_flags
@@ -107,7 +107,8 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
     timings = {"steps_s": [step["seconds"] for step in steps], "total_s": round(time.monotonic() - started, 3)}
-    made = tuple(_made(job, item, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
+    inputs = {role: identity(path) for role, path in {"model": job.model, **job.data}.items()}
+    made = tuple(_made(job, item, inputs, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
     reporter.progress("measuring", 1.0)
     return JobResult(made, metrics, verdict)
 
@@ -268,8 +269,7 @@ def _random(network: Network) -> Samples:
     return Samples({spec.name: value.numpy() for spec, value in zip(network.inputs, inputs, strict=True)})
 
 
-def _made(job: JobInput, item: _Exported, timings: dict[str, Any]) -> Made:
-    files = {"model": job.model, **job.data}
+def _made(job: JobInput, item: _Exported, inputs: dict[str, Any], timings: dict[str, Any]) -> Made:
     request = {
         "recipe": job.recipe.model_dump(mode="json"),
         "limits": job.limits.model_dump(mode="json"),
@@ -278,4 +278,5 @@ def _made(job: JobInput, item: _Exported, timings: dict[str, Any]) -> Made:
         "threads": job.threads,
         "device": job.device,
     }
-    return describe(item.target, item.artifact, files, request, {"timings": timings, **job.provenance})
+    more = {"inputs": inputs, "timings": timings, **job.provenance}
+    return describe(item.target, item.artifact, request, more)
