@@ -44,7 +44,7 @@ def _assignment(
 ) -> Assignment:
     model, dataset = lease.inputs.get("model"), lease.inputs.get("dataset")
     evaluation = lease.inputs.get("evaluation")
-    checked = model if lease.kind == "check_model" else dataset
+    named = dataset if lease.kind == "check_dataset" else model
     return Assignment(
         kind=cast(Any, lease.kind),
         output=folder.output,
@@ -52,7 +52,7 @@ def _assignment(
         model_format=model.format if model else None,
         task=model.task if model else None,
         dataset_kind=dataset.kind if dataset else None,
-        filename=checked.filename if checked else None,
+        filename=named.filename if named else None,
         evaluation_dataset_id=evaluation.id if evaluation else None,
         recipe=dict(lease.recipe) if lease.recipe else None,
         targets=tuple(lease.targets),
@@ -70,6 +70,7 @@ def _provenance(lease: Lease, slot: Slot) -> dict[str, Any]:
     return {
         "job_id": lease.job_id,
         "attempt": lease.attempt,
+        **{f"{role}_dataset_id": file.id for role, file in lease.inputs.items() if role != "model"},
         "inputs": {
             role: {"id": file.id, "sha256": file.sha256, "size_bytes": file.size_bytes, "filename": file.filename}
             for role, file in lease.inputs.items()

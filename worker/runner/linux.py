@@ -10,8 +10,8 @@ import signal
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
+_PR_SET_SECUREBITS = 28
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -25,6 +25,8 @@ CLONE_NEWIPC = 0x08000000
 
 CAP_DAC_READ_SEARCH = 2
 _CAP_SETPCAP = 8
+#: Securebits, each with its lock (capabilities(7)).
+_NO_ROOT, _NO_SETUID_FIXUP = 0b0011, 0b1100
 
 
 class _CapHeader(ctypes.Structure):
@@ -63,9 +65,10 @@ def no_new_privileges() -> None:
     _prctl("PR_SET_NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
 
 
-def keep_capabilities_over_setuid() -> None:
-    """The next change of user does not clear the permitted capabilities (they are dropped one by one later)."""
-    _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, 1)
+def untie_capabilities_from_users() -> None:
+    """A user's number no longer changes capabilities: not setuid (they are dropped one by one later), not exec as root,
+    and not access(2), which would otherwise judge without them and tell libraries that a readable file is not."""
+    _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, _NO_ROOT | _NO_SETUID_FIXUP)
 
 
 def unshare(flags: int) -> None:

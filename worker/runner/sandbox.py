@@ -159,7 +159,7 @@ def _user(confinement: Confinement) -> None:
         return  # the worker itself is an ordinary user
     if confinement.uid is None:
         raise PermissionError("no user to become was given")
-    linux.keep_capabilities_over_setuid()
+    linux.untie_capabilities_from_users()
     os.setgroups([])
     os.setresgid(confinement.uid, confinement.uid, confinement.uid)
     os.setresuid(confinement.uid, confinement.uid, confinement.uid)
@@ -297,7 +297,7 @@ def _try(confinement: Confinement, needed: Iterable[Path]) -> str:
             enter(confinement)
             for path in needed:
                 path.resolve(strict=True).stat()
-                if not os.access(path, os.R_OK, effective_ids=True):
+                if not os.access(path, os.R_OK):
                     raise PermissionError(f"{path} cannot be read")
             os._exit(0)
         except OSError as error:

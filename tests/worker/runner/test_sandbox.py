@@ -112,6 +112,8 @@ def test_own_inputs_and_output_are_usable(inside: Inside, folder: JobFolder) -> 
         attempt("threads", lambda: [threading.Thread(target=time.sleep, args=(0,)).start() for _ in range(8)])
         attempt("grandchild", lambda: subprocess.run([sys.executable, "-c", "print(1)"], check=True))
         attempt("pair", socket.socketpair)
+        attempt("access", lambda: 1 / os.access(folder / "inputs" / "data", os.R_OK))
+        attempt("writable", lambda: 1 / os.access(folder / "home", os.W_OK))
         """
     )
     assert {name for name, answer in found.items() if not answer.startswith("done")} == set()
