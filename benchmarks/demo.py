@@ -3,6 +3,8 @@
 Trains a small CNN (benchmarks/digits.py; kept under .demo/ for the next time), starts the embedded service, and lets
 the command line client compress the network for two runtimes. What is printed, and the exit status, are the
 client's own; every figure was measured by the service. Nothing stays running.
+
+``python benchmarks/demo.py FOLDER`` keeps what it makes in FOLDER instead of .demo/.
 """
 
 import ctypes
@@ -24,7 +26,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 ROOT = Path(__file__).parent.parent
-HOME = ROOT / ".demo"
+HOME = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / ".demo"
 TRAINING = Path(__file__).with_name("digits.py")
 SCRIPTS = Path(sys.executable).parent
 READY_S = 90.0

@@ -46,8 +46,8 @@ def _metric(measured: Measurement) -> str | None:
     if metric is None:
         return None
     if text.is_fraction(metric.name):
-        return f"{metric.name} {metric.value:.2%}".replace("%", " %") + text.interval(metric.ci95, 100)
-    return f"{metric.name} {metric.value:.5g}" + text.interval(metric.ci95, digits=4)
+        return f"{metric.value * 100:.2f} %" + text.interval(metric.ci95, 100)
+    return f"{metric.value:.5g}" + text.interval(metric.ci95, digits=4)
 
 
 def _samples(side: Sides) -> str | None:
@@ -96,14 +96,15 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4g}"
 
 
+#: What can be told of a target, from top to bottom; `{metric}` is the metric's name.
 ROWS: tuple[tuple[str, Callable[[Sides], str | None]], ...] = (
     ("size, float", lambda side: text.size(side.before.size_bytes)),
     ("size, compressed", lambda side: text.size(side.after.size_bytes)),
     ("size ratio", _ratio),
-    ("metric, float (95 %)", lambda side: _metric(side.before)),
-    ("metric, compressed (95 %)", lambda side: _metric(side.after)),
+    ("{metric}, float", lambda side: _metric(side.before)),
+    ("{metric}, compressed", lambda side: _metric(side.after)),
     ("evaluation samples", _samples),
-    ("drop (95 %)", _drop),
+    ("drop", _drop),
     ("SQNR to float", _sqnr),
     ("latency p50, float", lambda side: _latency(side.before)),
     ("latency p50, compressed", lambda side: _latency(side.after)),
@@ -117,14 +118,19 @@ def show(console: Console, job: Job) -> None:
     measured = sides(job)
     if not measured:
         return
-    table = Table()
+    metric = next((side.after.metric.name for side in measured if side.after.metric), "metric")
+    intervals = any(side.after.metric and side.after.metric.ci95 for side in measured)
+    table = Table(caption="in brackets: 95 % intervals" if intervals else None)
     table.add_column("")
     for side in measured:
         table.add_column(printable(side.target), justify="right")
     for label, figure in ROWS:
         cells = [figure(side) for side in measured]
         if any(cells):
-            table.add_row(label, *(Text(printable(cell or text.NONE), _style(label, cell)) for cell in cells))
+            table.add_row(
+                printable(label.format(metric=metric)),
+                *(Text(printable(cell or text.NONE), _style(label, cell)) for cell in cells),
+            )
     console.print(table, soft_wrap=False)
     for note in (note for side in measured for note in side.after.notes or ()):
         console.print(Text(f"note: {printable(note)}"))
