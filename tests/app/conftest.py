@@ -77,7 +77,9 @@ class Api:
         defaults = {"name": "n", "kind": "tensors"} if noun == "datasets" else {"name": "n"}
         filename = "d.npz" if noun == "datasets" else "m.pt2"
         response = await client.post(
-            f"/v1/{noun}", data={**defaults, **fields}, files={"file": (filename, PT2_LIKE + fields.get("name", "n").encode())}
+            f"/v1/{noun}",
+            data={**defaults, **fields},
+            files={"file": (filename, PT2_LIKE + fields.get("name", "n").encode())},
         )
         assert response.status_code == 201, response.text
         body: dict[str, Any] = response.json()

@@ -58,7 +58,12 @@ async def test_upload_a_dataset(api: Any, client: httpx2.AsyncClient) -> None:
     assert response.status_code == 201
     dataset = response.json()
     assert dataset["id"].startswith("dst_")
-    assert (dataset["kind"], dataset["state"], dataset["columns"], dataset["samples"]) == ("tensors", "checking", None, None)
+    assert (dataset["kind"], dataset["state"], dataset["columns"], dataset["samples"]) == (
+        "tensors",
+        "checking",
+        None,
+        None,
+    )
     assert response.headers["location"] == f"http://testserver/v1/datasets/{dataset['id']}"
     (check,) = await _rows(api, select(Job))
     assert (check.kind, check.queue, check.calibration_dataset_id) == ("check_dataset", "checks", dataset["id"])
@@ -142,7 +147,9 @@ async def test_delete(api: Any, client: httpx2.AsyncClient, noun: str) -> None:
     assert await _rows(api, select(Blob.sha256)) == [made["sha256"]]  # the collector's business, once it is old
 
 
-@pytest.mark.parametrize("column", ["model_id", "calibration_dataset_id", "evaluation_dataset_id", "training_dataset_id"])
+@pytest.mark.parametrize(
+    "column", ["model_id", "calibration_dataset_id", "evaluation_dataset_id", "training_dataset_id"]
+)
 @pytest.mark.parametrize(("state", "status"), [("queued", 409), ("running", 409), ("canceling", 409), ("failed", 204)])
 async def test_delete_while_a_job_uses_it(
     api: Any, client: httpx2.AsyncClient, column: str, state: str, status: int
