@@ -6,11 +6,12 @@ from pathlib import Path
 from worker.engine.errors import InvalidModel
 from worker.engine.formats import codes
 from worker.engine.formats.detect import detect
+from worker.engine.formats.onnx_reader import OnnxSource, read_onnx
 from worker.engine.formats.pt2 import read_pt2
 from worker.engine.formats.pt2_writer import write_pt2
 from worker.engine.network import Network
 
-READERS: dict[str, Callable[[Path], Network]] = {"pt2": read_pt2}
+READERS: dict[str, Callable[[Path], Network]] = {"onnx": read_onnx, "pt2": read_pt2}
 WRITERS: dict[str, Callable[[Network, Path], None]] = {"pt2": write_pt2}
 
 
@@ -34,4 +35,4 @@ def read(path: Path, format: str | None = None) -> Network:
     return READERS[found](path)
 
 
-__all__ = ["READERS", "WRITERS", "detect", "read"]
+__all__ = ["READERS", "WRITERS", "OnnxSource", "detect", "read"]

@@ -11,9 +11,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-_CONVOLUTIONS: Final[Sequence[Callable[..., nn.Module]]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED: Final[Sequence[Callable[..., nn.Module]]] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BATCH_NORMS: Final = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+CONVOLUTIONS: Final[Sequence[Callable[..., nn.Module]]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED: Final[Sequence[Callable[..., nn.Module]]] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS: Final[Mapping[int, Callable[..., nn.Module]]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+    5: nn.BatchNorm3d,
+}
 
 #: A path into what the module returns: ``(1, 0)`` is ``result[1][0]``; ``()`` is the result itself.
 Path = tuple[int, ...]
@@ -74,7 +79,7 @@ def _convolution(call: Call) -> nn.Module | None:
     if not 1 <= dims <= 3 or not all(isinstance(v, str) or _ints(v) for v in settings.values()):
         return None
     groups = call["groups"]
-    cls = _CONVOLUTIONS[dims - 1]
+    cls = CONVOLUTIONS[dims - 1]
     spread = {name: v if isinstance(v, str) else _spread(v, dims) for name, v in settings.items()}
     return cls(
         weight.shape[1] * groups,
@@ -93,7 +98,7 @@ def _transposed_convolution(call: Call) -> nn.Module | None:
     if not 1 <= dims <= 3 or not all(map(_ints, settings.values())):
         return None
     groups = call["groups"]
-    cls = _TRANSPOSED[dims - 1]
+    cls = TRANSPOSED[dims - 1]
     return cls(
         weight.shape[0],
         weight.shape[1] * groups,
@@ -116,7 +121,7 @@ def _linear(call: Call) -> nn.Module | None:
 
 
 def _batch_norm(call: Call) -> nn.Module | None:
-    cls = _BATCH_NORMS.get(call.rank or 0)
+    cls = BATCH_NORMS.get(call.rank or 0)
     affine = {"weight", "bias"} <= call.weights.keys()
     if cls is None or "running_mean" not in call.weights or (affine != bool({"weight", "bias"} & call.weights.keys())):
         return None

@@ -97,7 +97,7 @@ class Tree:
         owner, kind = caller
         if state is None:
             return owner if owner and kind.rpartition(".")[2].startswith("Dropout") else fallback
-        names = self._aliases[_identity(state.tensor)]
+        names = self._aliases.get(_identity(state.tensor), set())
         parent, _, attribute = state.name.rpartition(".")
         if owner and any(name.rpartition(".")[0] == owner for name in names):
             parent = owner

@@ -1,0 +1,169 @@
+"""Opening an ONNX file of unknown origin: everything is checked before any of it is used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+from torch import Tensor
+
+from worker.engine.errors import InvalidModel, Unsupported
+from worker.engine.formats import codes
+
+MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models need external data, which is refused
+MAX_NODES: Final = 200_000
+MIN_OPSET: Final = 13
+MAX_RANK: Final = 16
+_STANDARD: Final = ("", "ai.onnx")
+
+#: ONNX element type -> torch.
+DTYPES: Final[dict[int, torch.dtype]] = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+    onnx.TensorProto.INT8: torch.int8,
+    onnx.TensorProto.INT16: torch.int16,
+    onnx.TensorProto.INT32: torch.int32,
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.BOOL: torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """What a network read from ONNX came from.
+
+    Attributes:
+        model: the checked file, as it was uploaded.
+    """
+
+    model: onnx.ModelProto
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Parse and check a file.
+
+    Raises:
+        InvalidModel: too large, damaged, with external data, or against the ONNX specification.
+        Unsupported: an opset or type that is not read.
+    """
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        raise InvalidModel(codes.ARCHIVE_TOO_LARGE, f"An ONNX file of {size} bytes is beyond the 2 GiB of its format.")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise InvalidModel(
+            codes.FILE_DAMAGED, f"The ONNX file is damaged or cut off ({error}). Upload it again."
+        ) from error
+    _check_size(model)
+    for tensor in _all_tensors(model):
+        _check_tensor(tensor)
+    _check_opset(model)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise InvalidModel(
+            codes.GRAPH_INVALID, f"The model breaks the ONNX specification: {str(error)[:500]}"
+        ) from error
+    return model
+
+
+def _graphs(model: onnx.ModelProto) -> list[Any]:
+    """The graph and everything with nodes inside of it."""
+    found: list[Any] = [model.graph, *model.functions]
+    for graph in found:
+        for node in graph.node:
+            for attribute in node.attribute:
+                found += [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+        if len(found) > MAX_NODES:
+            raise InvalidModel(codes.ARCHIVE_TOO_LARGE, "The model has too many inner graphs.")
+    return found
+
+
+def _check_size(model: onnx.ModelProto) -> None:
+    if not model.HasField("graph") or not model.graph.output:
+        raise InvalidModel(codes.FILE_INCOMPLETE, "The ONNX file holds no graph with outputs. Export the model again.")
+    nodes = sum(len(graph.node) for graph in _graphs(model))
+    if nodes > MAX_NODES:
+        raise InvalidModel(codes.ARCHIVE_TOO_LARGE, f"The model has {nodes} nodes; at most {MAX_NODES} are read.")
+
+
+def _all_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    tensors: list[onnx.TensorProto] = []
+    for graph in _graphs(model):
+        tensors += getattr(graph, "initializer", ())
+        if getattr(graph, "sparse_initializer", ()):
+            raise Unsupported(
+                codes.UNSUPPORTED_INPUT, "The model has sparse initializers. Export it with dense weights."
+            )
+        for node in graph.node:
+            for attribute in node.attribute:
+                tensors += [attribute.t] if attribute.type == onnx.AttributeProto.TENSOR else list(attribute.tensors)
+    return tensors
+
+
+def _check_tensor(tensor: onnx.TensorProto) -> None:
+    name = tensor.name[:120]
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        raise InvalidModel(
+            codes.EXTERNAL_DATA,
+            f"Weight {name!r} lies in another file. Save the model in one file: "
+            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
+        )
+    if len(tensor.dims) > MAX_RANK or any(dim < 0 for dim in tensor.dims):
+        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has the shape {list(tensor.dims)[:MAX_RANK]}.")
+    stored = max(len(tensor.raw_data), *(len(getattr(tensor, field)) for field in _FIELDS))
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    if count > 2 * max(stored, 1):  # two 4-bit values fit a byte
+        raise InvalidModel(
+            codes.WEIGHTS_INVALID,
+            f"Weight {name!r} says it has {count} values, but {stored} bytes or values are there.",
+        )
+
+
+_FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+def _check_opset(model: onnx.ModelProto) -> None:
+    opset = opset_of(model)
+    newest = onnx.defs.onnx_opset_version()
+    if not MIN_OPSET <= opset <= newest:
+        raise Unsupported(
+            codes.SCHEMA_VERSION,
+            f"The model uses ONNX opset {opset}; {MIN_OPSET} to {newest} are read. Export it with opset_version=20, "
+            "or convert it with onnx.version_converter.",
+        )
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operators; 0 where the file names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in _STANDARD), default=0)
+
+
+def to_torch(tensor: onnx.TensorProto) -> Tensor:
+    """A tensor of the file, with memory of its own.
+
+    Raises:
+        Unsupported: an element type that networks do not have.
+        InvalidModel: data that does not fill the shape.
+    """
+    if tensor.data_type not in DTYPES:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
+        raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {tensor.name[:120]!r} cannot be read: {error}") from error
+    if tensor.data_type == onnx.TensorProto.BFLOAT16:
+        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array, order="C"))

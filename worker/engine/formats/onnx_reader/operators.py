@@ -1,0 +1,13 @@
+"""The table: ONNX operator -> function. What is not here is refused by name."""
+
+from typing import Final
+
+from worker.engine.formats.onnx_reader import elementwise, layers, pooling, shaping
+from worker.engine.formats.onnx_reader.elementwise import Operator
+
+OPERATORS: Final[dict[str, Operator]] = {
+    **elementwise.OPERATORS,
+    **shaping.OPERATORS,
+    **layers.OPERATORS,
+    **pooling.OPERATORS,
+}

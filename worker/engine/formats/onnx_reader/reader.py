@@ -1,0 +1,171 @@
+"""The import itself: nodes in order, each through the function that the table has for its operator."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+import torch
+from torch import Tensor, fx
+
+from worker.engine.errors import InvalidModel, Unsupported
+from worker.engine.formats import codes
+from worker.engine.formats.lift import unsupported_operators
+from worker.engine.formats.names import identifier
+from worker.engine.formats.onnx_reader.file import DTYPES, OnnxSource, load, opset_of, to_torch
+from worker.engine.formats.onnx_reader.functions import inline_functions
+from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.onnx_reader.operators import OPERATORS
+from worker.engine.formats.onnx_reader.sizes import on_sizes
+from worker.engine.formats.onnx_reader.values import Builder, Value
+from worker.engine.formats.program import dtype_name
+from worker.engine.network import Dim, Network, TensorSpec
+
+#: Sizes tried for the batch and for other symbolic dimensions; the first with which all shapes fit.
+_TRIALS: Final = (((24, 40), (224, 320)), ((24, 40), (32, 64)), ((24, 40), (8, 12)), ((4, 6), (2, 3)))
+_FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, OverflowError)
+
+
+def read_onnx(path: Path) -> Network:
+    """Read an ONNX file.
+
+    Every node that stands for an ONNX value carries its name as ``meta["onnx_value"]``; the nodes of layers also
+    ``onnx_node`` and ``onnx_weight``. `Network.source` is an `OnnxSource` with the checked file.
+
+    Raises:
+        InvalidModel: a file that breaks its format.
+        Unsupported: operators (all of them named), attributes or inputs that a network cannot have.
+    """
+    model = load(path)
+    flat = inline_functions(model)
+    unknown = sorted({_full_name(n) for n in flat.graph.node if _full_name(n) not in OPERATORS})
+    if unknown:
+        raise unsupported_operators(unknown)
+    constants = {tensor.name: to_torch(tensor) for tensor in flat.graph.initializer}
+    failure: Exception = ValueError("no sizes")
+    for batch, others in _TRIALS:
+        try:
+            return _Import(flat, constants, batch, others).network(model)
+        except _FAILURES as error:
+            failure = error
+    raise InvalidModel(
+        codes.GRAPH_INVALID, f"The shapes in the model do not fit together: {failure}"[:500]
+    ) from failure
+
+
+def _full_name(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+class _Import:
+    """One pass over the graph under one choice of sizes."""
+
+    def __init__(
+        self, model: onnx.ModelProto, constants: dict[str, Tensor], batch: tuple[int, int], others: tuple[int, int]
+    ) -> None:
+        self.graph = model.graph
+        self.opset = opset_of(model)
+        self.build = Builder({id(tensor): name for name, tensor in constants.items()})
+        self.values: dict[str, Value] = dict(constants)
+        self.choices = batch, others
+        self.symbols: dict[str, str] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
+
+    def network(self, source: onnx.ModelProto) -> Network:
+        """Import everything."""
+        inputs = [self.input(value) for value in self.graph.input if value.name not in self.values]
+        for index, node in enumerate(self.graph.node):
+            self.node(node, index)
+        results = [self.build.attribute(self.build.tensor(self.lookup(output.name))) for output in self.graph.output]
+        outputs = [self.output(output.name, node) for output, node in zip(self.graph.output, results, strict=True)]
+        self.build.graph.output(tuple(results))
+        for node in self.build.graph.nodes:
+            shadows = node.meta.pop("shadows", None)
+            if shadows is not None and isinstance(shadows[0], Tensor):
+                node.meta["rank"] = shadows[0].dim()
+        module = fx.GraphModule(self.build.root, self.build.graph, class_name="Network")
+        module.graph.eliminate_dead_code()
+        module.delete_all_unused_submodules()
+        module.graph.lint()
+        module.recompile()
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=OnnxSource(source))
+
+    def input(self, value: onnx.ValueInfoProto) -> TensorSpec:
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or kind.elem_type not in DTYPES:
+            raise Unsupported(codes.UNSUPPORTED_INPUT, f"Input {value.name[:80]!r} is not a tensor of a known type.")
+        if not kind.HasField("shape"):
+            raise Unsupported(
+                codes.UNSUPPORTED_INPUT,
+                f"Input {value.name[:80]!r} has no shape. Export the model with its number of dimensions.",
+            )
+        dims = [self.dimension(dim, value.name, axis) for axis, dim in enumerate(kind.shape.dim)]
+        shapes = [[dim if isinstance(dim, int) else self.sizes[dim][which] for dim in dims] for which in (0, 1)]
+        first, second = (torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
+        node = self.build.placeholder(identifier(value.name), (first, second))
+        node.meta["onnx_value"] = value.name
+        self.values[value.name] = node
+        sizes = tuple(2 if dim == "batch" else size for dim, size in zip(dims, shapes[0], strict=True))
+        return TensorSpec(value.name, dtype_name(DTYPES[kind.elem_type]), tuple(dims), sizes)
+
+    def dimension(self, dim: Any, owner: str, axis: int) -> Dim:
+        """A size, or the name of a symbolic one; the one that comes first in an input is the batch."""
+        if dim.HasField("dim_value") and dim.dim_value > 0:
+            return int(dim.dim_value)
+        key = dim.dim_param or f"{owner}.{axis}"
+        if key not in self.symbols:
+            is_batch = axis == 0 and "batch" not in self.sizes
+            name = "batch" if is_batch else f"s{len(self.symbols)}"
+            self.symbols[key] = name
+            self.sizes[name] = self.choices[0] if axis == 0 else self.choices[1]
+        return self.symbols[key]
+
+    def lookup(self, name: str) -> Value:
+        if not name:
+            return None
+        if name not in self.values:
+            raise InvalidModel(codes.GRAPH_INVALID, f"The value {name[:80]!r} is used before it is defined.")
+        return self.values[name]
+
+    def node(self, proto: onnx.NodeProto, index: int) -> None:
+        node = Node(
+            self.build,
+            proto.name or f"{proto.op_type}_{index}",
+            proto.op_type,
+            self.opset,
+            tuple(self.lookup(name) for name in proto.input),
+            tuple(proto.input),
+            tuple(proto.output),
+            {attribute.name: _attribute(attribute) for attribute in proto.attribute},
+        )
+        results: Any = on_sizes(node)
+        if results is None:
+            results = OPERATORS[_full_name(proto)](node)
+        if not isinstance(results, tuple):
+            results = (results,)
+        for name, result in zip(proto.output, results, strict=False):
+            if name:
+                self.values[name] = result
+            if name and isinstance(result, fx.Node):
+                result.meta.setdefault("onnx_value", name)
+
+    def output(self, name: str, node: fx.Node) -> TensorSpec:
+        first, second = node.meta["shadows"]
+        names = {sizes: symbol for symbol, sizes in self.sizes.items()}
+        shape: list[Dim] = []
+        for axis, pair in enumerate(zip(first.shape, second.shape, strict=True)):
+            fixed = pair[0] == pair[1]
+            shape.append(int(pair[0]) if fixed else names.get(pair, f"{identifier(name)}_{axis}"))
+        sizes = tuple(2 if dim == "batch" else int(size) for dim, size in zip(shape, first.shape, strict=True))
+        return TensorSpec(name, dtype_name(first.dtype), tuple(shape), sizes)
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return to_torch(value)
+    if isinstance(value, Iterable) and not isinstance(value, (str, onnx.GraphProto, onnx.SparseTensorProto)):
+        return [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in value]
+    return value
