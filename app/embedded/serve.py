@@ -20,7 +20,6 @@ def main(descriptor: int) -> None:
         factory=True,
         proxy_headers=True,
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        root_path=settings.root_path,
         server_header=False,
         timeout_graceful_shutdown=5,
         log_level="info",

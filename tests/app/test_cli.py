@@ -1,5 +1,6 @@
 """``modelpress-server``: every promise of the embedded mode, on real processes."""
 
+import io
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -137,6 +139,7 @@ def test_children_are_started_again_after_kill_9(service: Service, victims: list
     wait_until(lambda: all(_replaced(service, words, killed) for words in victims), 20, "the restart")
     wait_until(service.ready, 40, "readiness after the restart")
     assert service.post("/v1/workspaces", {"name": name})[0] == 409, "what was stored must still be there"
+    _check_that_work_is_done(service, name)
 
 
 def test_sigterm_ends_everything_and_the_next_start_takes_under_5_s(data: Path, service: Service) -> None:
@@ -166,11 +169,24 @@ def _check_kill_9_leaves_nothing(running: Service) -> None:
         assert again.get("/v1/models")[0] == 200
 
 
+def _check_that_work_is_done(service: Service, name: str) -> None:
+    """API, store, database, queue, worker and a job's process in one: the check of an upload."""
+    columns = io.BytesIO()
+    np.savez(columns, input=np.zeros((8, 4), np.float32))
+    status, dataset = service.upload_dataset(name, columns.getvalue())
+    assert status == 201, dataset
+    path = f"/v1/datasets/{dataset['id']}"
+    wait_until(lambda: service.get(path)[1]["state"] != "checking", 60, "the check")
+    assert service.get(path)[1]["state"] == "ready", service.get(path)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="all other tests run as an ordinary user then")
 def test_it_runs_as_an_ordinary_user_and_ends_with_ctrl_c() -> None:
     user, reach = Account(65534, 65534), []
-    if not user.can_reach(Path(sys.executable)):
-        # Python lies in a closed folder (root's home, say): this lets the otherwise ordinary process read it.
+    python_is_open = user.can_reach(Path(sys.executable))
+    if not python_is_open:
+        # Python lies in a closed folder (root's home, say): this lets the otherwise ordinary process read it. Its
+        # jobs cannot keep it, so they cannot run.
         reach = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *reach]
     home = Path(f"/tmp/mp-user-{os.getpid()}")  # the folders of pytest are closed to others
@@ -181,6 +197,8 @@ def test_it_runs_as_an_ordinary_user_and_ends_with_ctrl_c() -> None:
             members = family(running.process.pid)
             assert {process.uids().real for process in members} == {65534}
             assert running.get("/v1/models")[0] == 200
+            if python_is_open:
+                _check_that_work_is_done(running, "by-an-ordinary-user")
             running.process.send_signal(signal.SIGINT)
             assert running.process.wait(30) == 0
             assert alive(members) == []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -33,14 +34,27 @@ class Service:
         """The first key."""
         return (self.data / "admin.key").read_text().strip()
 
-    def get(self, path: str) -> tuple[int, object]:
+    def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of an authenticated GET."""
         return self._send(Request(self.url + path, headers={"Authorization": f"Bearer {self.key()}"}))
 
-    def post(self, path: str, body: object) -> tuple[int, object]:
+    def post(self, path: str, body: object) -> tuple[int, Any]:
         """Status and JSON of an authenticated POST."""
         headers = {"Authorization": f"Bearer {self.key()}", "Content-Type": "application/json"}
         return self._send(Request(self.url + path, json.dumps(body).encode(), headers))
+
+    def upload_dataset(self, name: str, content: bytes) -> tuple[int, Any]:
+        """Status and JSON of the upload of a ``.npz``."""
+        boundary = "a-boundary-that-is-in-no-file"
+        fields = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+            for field, value in {"name": name, "kind": "tensors"}.items()
+        )
+        file = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}.npz"\r\n\r\n'
+        body = (fields + file).encode() + content + f"\r\n--{boundary}--\r\n".encode()
+        content_type = f"multipart/form-data; boundary={boundary}"
+        headers = {"Authorization": f"Bearer {self.key()}", "Content-Type": content_type}
+        return self._send(Request(f"{self.url}/v1/datasets", body, headers))
 
     def ready(self) -> bool:
         """Whether ``/readyz`` answers 200."""
@@ -57,7 +71,7 @@ class Service:
                 return child
         return None
 
-    def _send(self, request: Request, patience: float = 20) -> tuple[int, object]:
+    def _send(self, request: Request, patience: float = 20) -> tuple[int, Any]:
         try:
             with _OPENER.open(request, timeout=patience) as response:
                 return response.status, json.loads(response.read() or b"null")
