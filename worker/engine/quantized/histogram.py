@@ -4,6 +4,8 @@ Bins are ``width`` wide and start at a multiple of it, so 0 is always an edge. W
 bins are merged, which doubles the width, until all fit.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,28 +59,24 @@ class Histogram:
         self._counts += counts
 
     def _make_room(self) -> None:
-        span = max(self.high, 0.0) - min(self.low, 0.0)
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
         if self._width == 0.0:
             # A power of two, with room to grow; a constant zero needs any width at all.
-            self._width = 2.0 ** np.ceil(np.log2(max(span, 2.0**-60) * 1.25 / BINS))
-            self._first = int(np.floor(min(self.low, 0.0) / self._width))
-        while not self._fits():
-            self._merge()
+            self._width = 2.0 ** math.ceil(math.log2(max(high - low, 2.0**-60) * 1.25 / BINS))
+            self._first = math.floor(low / self._width)
+        width, shift = self._width, 0
+        while math.floor(high / width) - math.floor(low / width) >= BINS:
+            width, shift = width * 2, shift + 1
+        first = math.floor(low / width)
+        if shift or first < self._first or math.floor(high / width) >= self._first + BINS:
+            self._move(shift, first)
 
-    def _fits(self) -> bool:
-        first = np.floor(min(self.low, 0.0) / self._width)
-        last = np.floor(max(self.high, 0.0) / self._width)
-        return bool(self._first <= first and last < self._first + BINS)
-
-    def _merge(self) -> None:
-        """Double the width, and start where the smallest value is."""
+    def _move(self, shift: int, first: int) -> None:
+        """Make the bins ``2^shift`` wider and start at bin `first`."""
         counts: Floats = np.zeros(BINS)
-        old = np.arange(self._first, self._first + BINS) // 2
-        self._width *= 2
-        start = int(np.floor(min(self.low, 0.0) / self._width))
-        inside = (old >= start) & (old < start + BINS)
-        np.add.at(counts, old[inside] - start, self._counts[inside])
-        self._first, self._counts = start, counts
+        kept = np.flatnonzero(self._counts)
+        np.add.at(counts, ((kept + self._first) >> shift) - first, self._counts[kept])
+        self._width, self._first, self._counts = self._width * 2.0**shift, first, counts
 
     def bins(self) -> tuple[Floats, Floats]:
         """Centres and counts of the bins that hold something, in order of value."""

@@ -1,0 +1,75 @@
+"""Judges quantized ONNX files in ONNX Runtime: fidelity, accuracy, size, latency. Needs no torch."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from scipy import stats
+
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a file compares with the float one on held-out data.
+
+    Attributes:
+        sqnr_db: of the logits.
+        drop / low / high: accuracy lost in points and its exact 95 % interval; NaN without labels.
+    """
+
+    size: int
+    sqnr_db: float
+    drop: float
+    low: float
+    high: float
+
+
+def session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def outputs(path: Path, images: Any) -> Any:
+    run = session(path)
+    return np.concatenate([run.run(None, {"input": images[i : i + 64]})[0] for i in range(0, len(images), 64)])
+
+
+def score(path: Path, floats: Any, images: Any, labels: Any | None) -> Score:
+    logits = outputs(path, images)
+    noise = np.square(logits - floats, dtype=np.float64).sum()
+    sqnr = 10 * np.log10(np.square(floats, dtype=np.float64).sum() / noise)
+    drop, low, high = (float("nan"),) * 3
+    if labels is not None:
+        before, after = floats.argmax(1) == labels, logits.argmax(1) == labels
+        lost, won = int((before & ~after).sum()), int((~before & after).sum())
+        drop = 100 * (lost - won) / len(labels)
+        low, high = _interval(lost, won, len(labels))
+    return Score(path.stat().st_size, float(sqnr), drop, low, high)
+
+
+def _interval(lost: int, won: int, count: int) -> tuple[float, float]:
+    """Clopper-Pearson on the share of losses among discordant pairs, scaled to points."""
+    pairs = lost + won
+    if pairs == 0:
+        return 0.0, 0.0
+    interval = stats.binomtest(lost, pairs).proportion_ci(0.95, "exact")
+    return tuple(100 * pairs / count * (2 * share - 1) for share in interval)  # type: ignore[return-value]
+
+
+def latencies(paths: dict[str, Path], image: Any, rounds: int = 40) -> dict[str, float]:
+    """Median milliseconds of one image, all files taking turns so that noise hits all alike."""
+    sessions = {name: session(path) for name, path in paths.items()}
+    times: dict[str, list[float]] = {name: [] for name in paths}
+    for turn in range(rounds + 3):
+        for name, run in sessions.items():
+            started = time.perf_counter()
+            run.run(None, {"input": image})
+            if turn >= 3:
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: float(np.median(values)) for name, values in times.items()}
