@@ -101,7 +101,8 @@ def test_the_main_job_through_the_sdk(client: Client, files: dict[str, Path], tm
     )
     job = client.jobs.create(request)  # while its inputs are still being checked
     events = list(client.jobs.events(job.id))
-    assert [event.data["state"] for event in events if event.type == "state"] == ["queued", "running", "succeeded"]
+    states = [event.data["state"] for event in events if event.type == "state"]
+    assert states == ["queued", "running", "succeeded"], client.jobs.logs(job.id)
     assert [int(event.id) for event in events] == sorted(int(event.id) for event in events)
     later = list(client.jobs.events(job.id, after=events[-3].id))
     assert [event.id for event in later] == [event.id for event in events[-2:]]

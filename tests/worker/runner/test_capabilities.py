@@ -1,0 +1,26 @@
+"""What a worker offers agrees with what its engine can do."""
+
+import pytest
+
+from app.config import Settings
+from worker.engine.targets import TARGETS
+from worker.runner import capabilities
+from worker.runner.slot import open_slot
+
+
+def test_the_offer_is_what_the_engine_says() -> None:
+    assert set(capabilities.RUNTIMES) == set(TARGETS)
+    available = {name for name, target in TARGETS.items() if target.available() is None}
+    assert set(capabilities.targets()) == available
+
+
+def test_facts_about_the_machine() -> None:
+    facts = capabilities.describe()
+    assert facts["cpu"]["processors"] >= 1
+    assert 0 < facts["memory_bytes"] < 2**50
+    assert {"torch", "onnxruntime", "openvino"} <= set(facts["versions"])
+
+
+def test_an_unknown_queue_is_refused() -> None:
+    with pytest.raises(capabilities.CannotServeError, match="checks"):
+        open_slot(Settings(_env_file=None), "fast")

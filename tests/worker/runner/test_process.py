@@ -1,0 +1,133 @@
+"""The process as the supervisor sees it: its reports are checked, its end is told apart."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker.runner.folder import JobFolder
+from worker.runner.messages import MAX_LINE, Report
+from worker.runner.process import Death, JobProcess, ProtocolError
+from worker.runner.sandbox import Confinement
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[JobFolder]:
+    made = JobFolder.create(tmp_path, "job", None)
+    yield made
+    made.remove()
+
+
+def run(folder: JobFolder, code: str, reports: list[Report] | None = None) -> Death:
+    """Runs `code`, listening until its last report, and tells its end."""
+
+    async def watch() -> Death:
+        process = JobProcess(
+            folder,
+            Confinement(walls=("no_new_privs",)),
+            memory_bytes=0,
+            threads=1,
+            measure_lock=folder.path.parent / "measure.lock",
+            command=("-c", f"import fcntl, os, sys, time\n{code}"),
+        )
+        async with process:
+            async for report in process.reports():
+                if reports is not None:
+                    reports.append(report)
+            death = await process.ended()
+        assert "secret" not in process.output_tail()
+        return death
+
+    return asyncio.run(watch())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not json",
+        b"[]",
+        b'{"type": "unheard-of"}',
+        b'{"type": "progress", "phase": "reading", "fraction": 2}',
+        b'{"type": "log", "message": "x", "more": 1}',
+        b'{"type": "progress", "phase": "lunch", "fraction": 0}',
+        b"\xff\xfe",
+        b'{"type": "log", "message": "' + b"x" * 20_001 + b'"}',
+    ],
+)
+def test_junk_is_a_protocol_error(folder: JobFolder, line: bytes) -> None:
+    (folder.inputs / "line").write_bytes(line + b"\n")
+    with pytest.raises(ProtocolError):
+        run(folder, "os.write(3, open(sys.argv[1] + '/inputs/line', 'rb').read())\ntime.sleep(30)")
+
+
+def test_an_endless_line_is_a_protocol_error(folder: JobFolder) -> None:
+    with pytest.raises(ProtocolError, match=str(MAX_LINE)):
+        run(folder, "while True: os.write(3, b'x' * 65536)")
+
+
+def test_reports_arrive_in_order_and_nothing_after_the_last(folder: JobFolder) -> None:
+    reports: list[Report] = []
+    run(
+        folder,
+        """
+os.write(3, b'{"type": "progress", "phase": "reading", "fraction": 0.5}\\n{"type": "log", "message": "a"}\\n')
+os.write(3, b'{"type": "failure", "code": "bad", "detail": "d", "user": true}\\n{"type": "log", "message": "late"}\\n')
+""",
+        reports,
+    )
+    assert [report.type for report in reports] == ["progress", "log", "failure"]
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("os.kill(os.getpid(), 9)", "SIGKILL"),
+        ("os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ("sys.exit(3)", "exit status 3"),
+        ("pass", "exit status 0"),
+    ],
+)
+def test_deaths_are_told_apart(folder: JobFolder, code: str, says: str) -> None:
+    death = run(folder, code)
+    assert death.code == "job_process_died"
+    assert says in death.detail
+
+
+def test_the_environment_is_made_from_nothing(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELPRESS_DATABASE_URL", "secret")
+    reports: list[Report] = []
+    run(
+        folder,
+        "import json; names = sorted(os.environ); "
+        "os.write(3, json.dumps({'type': 'metric', 'name': 'env', 'value': names}).encode() + b'\\n')",
+        reports,
+    )
+    (report,) = reports
+    assert report.type == "metric"
+    assert not [name for name in report.value if name.startswith("MODELPRESS") or name in os.environ.keys() - _COMMON]
+
+
+_COMMON = {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "PYTHONPATH", "PYTHONUNBUFFERED", "LC_CTYPE"} | {
+    name for name in os.environ if name.startswith(("OMP_", "MKL_", "OPENBLAS_", "XDG_", "PYTHON", "TORCHINDUCTOR_"))
+}
+
+
+def test_the_measuring_lock_is_one_for_all(folder: JobFolder) -> None:
+    """A second job waits for the first; the lock goes with the process that held it."""
+    code = """
+fcntl.flock(4, fcntl.LOCK_EX)
+other = os.open(sys.argv[1] + "/../measure.lock", os.O_RDONLY)
+try:
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    answer = "free"
+except BlockingIOError:
+    answer = "held"
+os.write(3, b'{"type": "log", "message": "%s"}\\n' % answer.encode())
+os.kill(os.getpid(), 9)
+"""
+    reports: list[Report] = []
+    run(folder, code, reports)
+    run(folder, code, reports)
+    assert [report.message for report in reports if report.type == "log"] == ["held", "held"]
