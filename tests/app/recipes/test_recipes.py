@@ -1,0 +1,128 @@
+"""Recipes: parsing never fails but with a RecipeError, presets are recipes, facts tell what fits."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.recipes import METHODS, PRESETS, TARGETS, Recipe, RecipeError, check_targets, expand_preset, parse_recipe
+from app.recipes.facts import DatasetFacts, LayerFacts, ModelFacts, TensorFacts
+from app.recipes.fit import data_faults, labelled, layer_faults
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+json_values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+parameters = sorted({name for step in METHODS.values() for name in step.model_fields})
+steps = st.fixed_dictionaries(
+    {"method": st.sampled_from(sorted(METHODS)) | st.text(max_size=10)},
+    optional={name: json_values for name in parameters if name != "method"},
+)
+recipes = json_values | st.fixed_dictionaries({"steps": st.lists(steps | json_values, max_size=4)})
+
+
+@given(recipes)
+def test_parsing_gives_a_recipe_or_names_its_faults(raw: Any) -> None:
+    try:
+        recipe = parse_recipe(expand_preset(raw))
+    except RecipeError as error:
+        assert error.faults
+        assert all(fault.code and fault.detail and fault.pointer.startswith("/recipe") for fault in error.faults)
+    else:
+        again = parse_recipe(recipe.model_dump(mode="json"))
+        assert again == recipe
+
+
+@given(recipes, st.lists(st.sampled_from(sorted(TARGETS)) | st.text(max_size=10), max_size=3))
+def test_targets_are_checked_without_an_exception(raw: Any, targets: list[str]) -> None:
+    try:
+        recipe = parse_recipe(raw)
+    except RecipeError:
+        return
+    known = all(target in TARGETS for target in targets)
+    assert known or check_targets(recipe, targets)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_alone_is_a_recipe(method: str) -> None:
+    recipe = parse_recipe({"steps": [{"method": method}]})
+    assert recipe.steps[0] == METHODS[method](method=method)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_recipe(name: str) -> None:
+    expanded = expand_preset(f"preset:{name}")
+    assert isinstance(parse_recipe(expanded), Recipe)
+    assert PRESETS[name].summary
+
+
+def test_there_is_a_fast_preset() -> None:
+    assert parse_recipe(expand_preset("preset:fast")).steps
+
+
+def test_an_unknown_preset_lists_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"balanced, fast") as caught:
+        expand_preset("preset:best")
+    assert [fault.code for fault in caught.value.faults] == ["unknown_preset"]
+
+
+def test_a_field_name_is_escaped_in_its_pointer() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"steps": [{"method": "quantize.static"}], "a/b~c": 1})
+    assert [fault.pointer for fault in caught.value.faults] == ["/recipe/a~1b~0c"]
+
+
+def test_too_many_steps() -> None:
+    with pytest.raises(RecipeError, match="at most 32 steps"):
+        parse_recipe({"steps": [{"method": "quantize.dynamic"}] * 33})
+
+
+def test_a_fault_repeats_little_of_what_was_sent() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"steps": [{"method": "x" * 10**6}, {"method": "quantize.static", "samples": "y" * 10**6}]})
+    assert max(len(fault.detail) for fault in caught.value.faults) < 500
+
+
+MODEL = ModelFacts(
+    format="onnx",
+    inputs=(
+        TensorFacts(name="a", dtype="float32", shape=("batch", "length")),
+        TensorFacts(name="b", dtype="int64", shape=("batch", "length")),
+    ),
+    outputs=(),
+    parameters=1,
+    layers=(LayerFacts(name="fc", kind="Linear", parameters=1),),
+)
+
+
+def columns(**shapes: tuple[str, tuple[int, ...]]) -> DatasetFacts:
+    specs = tuple(TensorFacts(name=name, dtype=dtype, shape=shape) for name, (dtype, shape) in shapes.items())
+    return DatasetFacts(columns=specs, samples=8)
+
+
+def test_a_symbolic_dimension_has_one_size() -> None:
+    same = columns(a=("float32", (5,)), b=("int64", (5,)), label=("int64", ()))
+    assert data_faults(MODEL, same, "/x") == []
+    differing = columns(a=("float32", (5,)), b=("int64", (6,)))
+    assert [fault.code for fault in data_faults(MODEL, differing, "/x")] == ["dataset_shape_mismatch"]
+
+
+def test_input_serves_one_input_models_alone() -> None:
+    faults = data_faults(MODEL, columns(input=("float32", (5,))), "/x")
+    assert [(fault.code, fault.pointer) for fault in faults] == [("dataset_columns_mismatch", "/x")]
+
+
+def test_layers_are_not_checked_where_they_are_unknown() -> None:
+    recipe = parse_recipe({"steps": [{"method": "quantize.dynamic", "layers": {"include": ["conv"]}}]})
+    assert [fault.code for fault in layer_faults(recipe, MODEL)] == ["unknown_layer"]
+    assert layer_faults(recipe, MODEL.model_copy(update={"layers": ()})) == []
+
+
+def test_labelled() -> None:
+    without = columns(a=("float32", (5,)))
+    having = without.model_copy(update={"label": {"kind": "class"}})
+    assert labelled([]) is False
+    assert labelled([without]) is False
+    assert labelled([without, having]) is True
+    assert labelled([without, None]) is None
