@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Extra arguments for installing torch, to choose its build (README, "CPU or CUDA").
 TORCH_ARGS ?=
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # Test processes; each starts its own PostgreSQL and Valkey.
 JOBS ?= 2
 ARGS ?=
