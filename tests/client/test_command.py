@@ -149,7 +149,7 @@ def test_a_refusal_shows_code_detail_and_pointers(
     service.refuse("/v1/jobs", 422, "unknown_target")
     ran = run(*compress)
     assert ran.code == 4
-    assert "error: because of unknown_target [unknown_target, HTTP 422]\n  /targets/0: no target 'abacus'" in ran.err
+    assert "error [unknown_target, HTTP 422]: because of unknown_target\n  /targets/0: no target 'abacus'" in ran.err
 
 
 def test_no_key_and_wrong_key(run: Callable[..., Any]) -> None:

@@ -23,6 +23,7 @@ def left(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_it_succeeds_twice_stops_when_told_and_leaves_nothing_running(tmp_path: Path) -> None:
     for _ in range(2):
         done = subprocess.run([sys.executable, DEMO, tmp_path / "demo"], capture_output=True, text=True, timeout=280)

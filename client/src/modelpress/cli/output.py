@@ -36,15 +36,13 @@ def show_json(data: Any) -> None:
 
 
 def show_error(error: ModelpressError | OSError) -> None:
-    """What is wrong: code, detail, and each fault with its pointer."""
+    """What is wrong: code, detail, and each fault with its pointer, where the detail does not name it already."""
     stderr = console(stderr=True)
-    stderr.print(Text.assemble(("error: ", "bold red"), printable(_sentence(error))))
-    if isinstance(error, ProblemError):
-        for fault in error.errors:
-            stderr.print(Text(f"  {printable(fault.pointer)}: {printable(fault.detail)}"))
-
-
-def _sentence(error: ModelpressError | OSError) -> str:
-    if isinstance(error, ProblemError):
-        return f"{error.detail} [{error.code}, HTTP {error.status}]"
-    return str(error)
+    if not isinstance(error, ProblemError):
+        stderr.print(Text.assemble(("error: ", "bold red"), printable(error)))
+        return
+    label = f"error [{error.code}, HTTP {error.status}]: "
+    stderr.print(Text.assemble((printable(label), "bold red"), printable(error.detail)))
+    for line in (f"{fault.pointer}: {fault.detail}" for fault in error.errors):
+        if line not in error.detail:
+            stderr.print(Text(f"  {printable(line)}"))
