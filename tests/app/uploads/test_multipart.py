@@ -1,5 +1,7 @@
 """The form parser, however the network cuts the body."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def _parse(body: bytes, cuts: list[int]) -> list[Event]:
     parser = FormParser(BOUNDARY)
     events: list[Event] = []
     places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         for event in parser.feed(body[start:end]):
             if isinstance(event, FileData) and events and isinstance(events[-1], FileData):
                 events[-1] = FileData(events[-1].data + event.data)
