@@ -34,6 +34,18 @@ def binary(target: Any) -> Operator:
     return lambda node: node.call(target, _operand(node, 0), _operand(node, 1))
 
 
+def with_number(name: str) -> Operator:
+    """As `binary`, for operators of torch that take a number in an overload of its own."""
+    packet = getattr(aten, name)
+
+    def apply(node: Node) -> Any:
+        right = _operand(node, 1)
+        target = packet.Tensor if isinstance(right, (Tensor, fx.Node)) else packet.Scalar
+        return node.call(target, _operand(node, 0), right)
+
+    return apply
+
+
 def variadic(target: Any) -> Operator:
     """``target`` over any number of inputs, from the left."""
 
@@ -47,11 +59,11 @@ def variadic(target: Any) -> Operator:
 def _div(node: Node) -> Any:
     if node.build.dtype(node.tensor(0)).is_floating_point:
         return binary(aten.div.Tensor)(node)
-    return node.call(aten.div.Tensor_mode, _operand(node, 0), _operand(node, 1), rounding_mode="trunc")
+    return node.call(aten.div.Tensor_mode, node.tensor(0), node.tensor(1), rounding_mode="trunc")
 
 
 def _mod(node: Node) -> Any:
-    return binary(aten.fmod.Tensor if node.attr("fmod", 0) else aten.remainder.Tensor)(node)
+    return with_number("fmod" if node.attr("fmod", 0) else "remainder")(node)
 
 
 def _pow(node: Node) -> Any:
@@ -117,7 +129,14 @@ def _cast_like(node: Node) -> Any:
 
 
 def _softmax(target: Any) -> Operator:
-    return lambda node: node.call(target, node.tensor(0), node.attr("axis", -1))
+    def apply(node: Node) -> Any:
+        x = node.tensor(0)
+        axis, last = node.attr("axis", -1 if node.opset >= 13 else 1), node.build.rank(x) - 1
+        if node.opset < 13 and axis not in (-1, last):
+            raise unsupported(f"{node.op} of opset {node.opset} over several dimensions at once")
+        return node.call(target, x, axis)
+
+    return apply
 
 
 def _gelu(node: Node) -> Any:
@@ -165,11 +184,11 @@ OPERATORS: Final[dict[str, Operator]] = {
     "Div": _div,
     "Mod": _mod,
     "Pow": _pow,
-    "Equal": binary(aten.eq.Tensor),
-    "Greater": binary(aten.gt.Tensor),
-    "GreaterOrEqual": binary(aten.ge.Tensor),
-    "Less": binary(aten.lt.Tensor),
-    "LessOrEqual": binary(aten.le.Tensor),
+    "Equal": with_number("eq"),
+    "Greater": with_number("gt"),
+    "GreaterOrEqual": with_number("ge"),
+    "Less": with_number("lt"),
+    "LessOrEqual": with_number("le"),
     "And": variadic(aten.logical_and.default),
     "Or": variadic(aten.logical_or.default),
     "Xor": variadic(aten.logical_xor.default),

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from worker.engine.formats import codes
 
 MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models need external data, which is refused
 MAX_NODES: Final = 200_000
-MIN_OPSET: Final = 13
+MIN_OPSET: Final = 11
 MAX_RANK: Final = 16
 _STANDARD: Final = ("", "ai.onnx")
 

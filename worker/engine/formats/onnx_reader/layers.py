@@ -159,13 +159,14 @@ def _matmul(node: Node) -> Any:
 def _batch_norm(node: Node) -> Any:
     x = node.tensor(0)
     names = ("weight", "bias", "running_mean", "running_var")
-    tensors = {name: node.tensor(index) for index, name in enumerate(names, 1)}
+    given = [node.tensor(index) for index in range(1, 5)]
+    tensors = {name: tensor for name, tensor in zip(names, given, strict=True) if isinstance(tensor, Tensor)}
     eps, momentum = node.attr("epsilon", 1e-5), 1 - node.attr("momentum", 0.9)
     if node.attr("training_mode", 0):
         raise unsupported("BatchNormalization in training mode; export the model after model.eval()")
     cls = BATCH_NORMS.get(node.build.rank(x))
-    if cls is None or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        return node.call(aten.batch_norm.default, x, *tensors.values(), False, momentum, eps, False)
+    if cls is None or len(tensors) < len(given):
+        return node.call(aten.batch_norm.default, x, *given, False, momentum, eps, False)
     with torch.device("meta"):
         module = cls(int(tensors["weight"].shape[0]), eps=eps, momentum=momentum)
     return node.build.layer(module, tensors, x, node.origin(1))

@@ -133,10 +133,10 @@ def _arg(target: Any) -> Operator:
 
 def _top_k(node: Node) -> Any:
     k, largest = node.build.sizes(node.value(1), "TopK")[0], bool(node.attr("largest", 1))
-    result = node.call(
-        aten.topk.default, node.tensor(0), k, node.attr("axis", -1), largest, bool(node.attr("sorted", 1))
-    )
-    return node.build.item(result, 0), node.build.item(result, 1)
+    x, axis = node.tensor(0), node.attr("axis", -1)
+    # Of equal values ONNX takes the first; topk of torch takes any.
+    result = node.call(aten.sort.stable, x, stable=True, dim=axis, descending=largest)
+    return tuple(node.call(aten.slice.Tensor, node.build.item(result, i), axis, 0, k) for i in (0, 1))
 
 
 def _cumsum(node: Node) -> Any:
@@ -166,6 +166,7 @@ def _resize(node: Node) -> Any:
         return node.call(_NEAREST[rank - 2], x, sizes, scales)
     if place not in ("half_pixel", "pytorch_half_pixel", "align_corners") or node.attr("exclude_outside", 0):
         raise unsupported(f"Resize with coordinates {place}")
+    _check_corners(node, x, place, scales, sizes)
     if mode == "linear":
         return node.call(_LINEAR[rank - 2], x, sizes, place == "align_corners", scales)
     if mode == "cubic" and rank == 4 and node.attr("cubic_coeff_a", -0.75) == -0.75:
@@ -192,6 +193,17 @@ def _resize_target(node: Node, x: Any, rank: int) -> tuple[list[float] | None, l
     if not fixed or not 3 <= rank <= 5:
         raise unsupported("Resize of other than the spatial dimensions")
     return scales, sizes
+
+
+def _check_corners(node: Node, x: Any, place: str, scales: list[float] | None, sizes: list[Any] | None) -> None:
+    """Where torch and ONNX differ: corners of an output that is no whole number, and outputs of one element."""
+    for axis, scale in enumerate(scales or [], 2):
+        size = node.build.size(x, axis)
+        whole = scale == int(scale) or (isinstance(size, int) and size * scale == int(size * scale))
+        if place == "align_corners" and not whole:
+            raise unsupported("Resize with aligned corners and a broken scale")
+    if place == "pytorch_half_pixel" and 1 in (sizes or []):
+        raise unsupported("Resize to one element with coordinates pytorch_half_pixel")
 
 
 def _check_nearest(node: Node, x: Any, place: str, scales: list[float] | None, sizes: list[Any] | None) -> None:

@@ -155,17 +155,13 @@ def _expand(node: Node) -> Any:
     """Broadcasting goes both ways: a 1 in the target keeps what is there."""
     x, target = node.tensor(0), node.build.sizes(node.value(1), "Expand")
     rank = node.build.rank(x)
-    target = [1] * (rank - len(target)) + target
+    target = [*[1] * (rank - len(target)), *target]
     new = len(target) - rank
     shape: list[Size] = [
-        -1 if axis >= new and (size == 1 or size is _known(node, x, axis - new)) else size
+        -1 if axis >= new and (size == 1 or size is node.build.size(x, axis - new)) else size
         for axis, size in enumerate(target)
     ]
     return node.call(aten.expand.default, x, shape)
-
-
-def _known(node: Node, x: Any, axis: int) -> Size:
-    return node.build.size(x, axis)
 
 
 def _pad(node: Node) -> Any:
@@ -233,7 +229,7 @@ def _depth_to_space(node: Node) -> Any:
     x, block = node.tensor(0), node.attr("blocksize")
     if node.attr("mode", "DCR") == "CRD":
         return node.call(aten.pixel_shuffle.default, x, block)
-    batch, channels, height, width = node.build.shape(x)
+    batch, _, height, width = node.build.shape(x)
     depth = node.build.fixed(x, 1, "DepthToSpace") // (block * block)
     y = node.call(aten.reshape.default, x, [batch, block, block, depth, height, width])
     y = node.call(aten.permute.default, y, [0, 3, 4, 1, 5, 2])
@@ -242,6 +238,8 @@ def _depth_to_space(node: Node) -> Any:
 
 def _space_to_depth(node: Node) -> Any:
     x, block = node.tensor(0), node.attr("blocksize")
+    if node.attr("mode", "DCR") == "CRD":
+        return node.call(aten.pixel_unshuffle.default, x, block)
     y = node.call(aten.unflatten.int, x, 3, [-1, block])
     y = node.call(aten.unflatten.int, y, 2, [-1, block])
     y = node.call(aten.permute.default, y, [0, 3, 5, 1, 2, 4])

@@ -67,7 +67,7 @@ def _equal(node: Node, operands: Operands) -> Value:
 
 
 def _where(node: Node, operands: Operands) -> Value:
-    condition, left, right = operands
+    condition = operands[0]
     if not all(isinstance(value, int) for value in condition.values):
         return None
     length = max(len(operand.values) for operand in operands)
@@ -84,9 +84,8 @@ def _gather(node: Node, operands: Operands) -> Value:
 
 def _slice(node: Node, operands: Operands) -> Value:
     bounds = [operand.values[0] for operand in (*operands[1:3], *operands[4:5])]
-    if not all(isinstance(bound, int) for bound in bounds):
-        return None
-    return node.build.pack(operands[0].values[slice(*bounds)])
+    plain = [bound for bound in bounds if isinstance(bound, int)]
+    return node.build.pack(operands[0].values[slice(*plain)]) if len(plain) == len(bounds) else None
 
 
 def _concat(node: Node, operands: Operands) -> Value:

@@ -110,15 +110,18 @@ class Builder:
         if not _has_node((args, kwargs)):
             with torch.no_grad():
                 return target(*args, **kwargs)
-        shadows = tuple(
-            target(
-                *_map(args, lambda v, w=which: self.shadow(v, w)), **_map(kwargs, lambda v, w=which: self.shadow(v, w))
-            )
-            for which in (0, 1)
-        )
+        shadows = tuple(self._shadow_call(target, args, kwargs, which) for which in (0, 1))
         node = self.graph.call_function(target, _map(args, self.attribute), _map(kwargs, self.attribute))
         node.meta[_SHADOWS] = shadows
         return node
+
+    def _shadow_call(self, target: Callable[..., Any], args: Any, kwargs: Any, which: int) -> Any:
+        def shadow(value: Any) -> Any:
+            return self.shadow(value, which)
+
+        # What is made on the CPU is made on the meta device here.
+        meta = {k: torch.device("meta") if k == "device" else _map(v, shadow) for k, v in kwargs.items()}
+        return target(*_map(args, shadow), **meta)
 
     def item(self, node: Any, index: int) -> Any:
         """One result of a call that returns several."""
@@ -176,13 +179,10 @@ class Builder:
     def tensor(self, value: Value) -> Tensor | fx.Node:
         """`value` as a tensor; sizes are put into one."""
         if isinstance(value, Sizes):
-            parts = [
-                torch.tensor(v)
-                if isinstance(v, int)
-                else self.call(torch.ops.aten.scalar_tensor.default, v, dtype=torch.int64)
-                for v in value.values
-            ]
-            return parts[0] if value.scalar else self.call(torch.ops.aten.stack.default, parts)  # type: ignore[no-any-return]
+            make, cpu = torch.ops.aten.scalar_tensor.default, torch.device("cpu")
+            parts = [self.call(make, size, dtype=torch.int64, device=cpu) for size in value.values]
+            joined: Tensor | fx.Node = parts[0] if value.scalar else self.call(torch.ops.aten.stack.default, parts)
+            return joined
         if value is None:
             raise unsupported("an absent value where one is needed")
         return value
