@@ -23,7 +23,7 @@ from modelpress import (
     ServiceError,
     WaitTimeout,
 )
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from tests.support.contract import KEY, Service, Serving
 
@@ -170,6 +170,13 @@ def test_a_service_that_is_just_starting_is_waited_for(free_port: int) -> None:
 def test_a_page_of_something_else_is_told(client: Client, service: Service) -> None:
     service.faults["/v1/jobs/job_1"].append(lambda: HTMLResponse("<h1>Welcome</h1>"))
     with pytest.raises(ProtocolError, match="a Modelpress service"):
+        client.jobs.get("job_1")
+
+
+def test_redirects_without_end_are_told(client: Client, service: Service) -> None:
+    for _ in range(30):
+        service.faults["/v1/jobs/job_1"].append(lambda: RedirectResponse("/v1/jobs/job_1"))
+    with pytest.raises(ConnectionFailed, match="redirects"):
         client.jobs.get("job_1")
 
 

@@ -1,5 +1,6 @@
 """Jobs: created, followed live through broken connections, waited for, ended."""
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -11,6 +12,8 @@ from modelpress.polling import poll
 from modelpress.requests import Call, JobRequest
 from modelpress.sse import EventParser
 from modelpress.views import TERMINAL, Estimate, Event, Job
+
+STEADY_S = 5.0
 
 
 class AsyncJobs(Owned[Job]):
@@ -57,11 +60,11 @@ class AsyncJobs(Owned[Job]):
         A broken stream is resumed with `Last-Event-ID`, so that no event is lost and none comes twice.
 
         Raises:
-            ConnectionFailed: the stream broke without any event more often than the retries allow.
+            ConnectionFailed: the stream broke at once, without any event, more often than the retries allow.
         """
         last, failures, state = after, 0, ""
         while True:
-            parser, seen, broken = EventParser(last), False, None
+            parser, seen, broken, began = EventParser(last), False, None, time.monotonic()
             try:
                 async with aclosing(self._stream(id, parser)) as events:
                     async for event in events:
@@ -72,7 +75,8 @@ class AsyncJobs(Owned[Job]):
                 broken = error
             if state in TERMINAL or (not seen and not broken and (await self.get(id)).finished):
                 return
-            failures += 1
+            # A stream that held for a while is no failure, however quiet: the job may wait in the queue for hours.
+            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
             pause = self._session.retries.pause(failures, parser.retry_s)
             if pause is None and broken:
                 raise ConnectionFailed(f"the events of {id} broke off: {broken!r}") from broken

@@ -11,8 +11,8 @@ import httpx
 from modelpress.errors import ProblemError
 
 TRANSIENT_STATUS = frozenset({429, 502, 503, 504})
-# Our own mistakes, which trying again does not mend.
-HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+# Wrong requests and wrong settings, which trying again does not mend.
+HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects, httpx.DecodingError)
 
 
 @dataclass(frozen=True, slots=True)

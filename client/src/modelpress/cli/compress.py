@@ -161,8 +161,6 @@ def _conclude(job: Job, files: Sequence[Path]) -> None:
         say(f"wrote {file}")
     if job.error is not None:
         say(f"job {job.state}: {job.error.detail} [{job.error.code}]", "red")
-    elif job.state != "succeeded":
-        say(f"job {job.state}", "yellow")
     if exits.of(job) is exits.ExitCode.LIMITS_NOT_MET:
         for artifact in job.artifacts or ():
             say(f"not downloaded; to look at it all the same: modelpress artifacts download {artifact.id}")
