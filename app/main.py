@@ -21,9 +21,7 @@ from app.web.health import router as health
 from app.web.requests import RequestIds
 from app.web.services import Services
 
-#: Uploads bring their own limit (``max_upload_bytes``).
-UPLOADS = (models, datasets)
-ROUTERS = (accounts, jobs, artifacts, catalog, health)
+ROUTERS = (accounts, models, datasets, jobs, artifacts, catalog, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -36,13 +34,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=openapi.VERSION,
         description=openapi.DESCRIPTION,
         lifespan=_lifespan,
-        root_path=settings.root_path,
         separate_input_output_schemas=False,
     )
     app.state.services = Services(settings, Database(settings), open_store(settings), Queue(settings))
     for router in ROUTERS:
-        app.include_router(router, max_body_size=settings.max_body_bytes)
-    for router in UPLOADS:
         app.include_router(router)
     problems.install(app)
     openapi.install(app)

@@ -1,15 +1,19 @@
 """The route class of everything under ``/v1``: one transaction per request, and Idempotency-Key on every POST."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from app.accounts.caller import authenticate
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
 from app.web.problems import as_api_error, render
 from app.web.services import get_services
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 #: Outcomes that say nothing of the operation itself, so that a repetition tries again.
 _NOT_REMEMBERED = frozenset({401, 403, 408, 429})
@@ -22,25 +26,32 @@ class WorkspaceRoute(APIRoute):
     rolled back on any error. A response that streams must not use it: it is closed by then.
     """
 
+    #: Whether forms are read as a stream, by an endpoint that holds the limit and tells what is asked for itself.
+    streams_forms: ClassVar[bool] = False
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint inside its transaction."""
         endpoint = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            streams = self.streams_forms and _is_form(request)
+            if not streams:
+                request = _limited(request, get_services(request).settings.max_body_bytes)
             key = request.headers.get(HEADER) if request.method == "POST" else None
             if key is None:
                 return await _in_transaction(request, endpoint, None)
             caller = await authenticate(request)
             once = Once(get_services(request), caller.workspace_id, key)
             async with once.lease():
-                return await _answer_once(request, endpoint, once)
+                return await _answer_once(request, endpoint, once, streams=streams)
 
         return handle
 
 
-def is_upload(request: Request) -> bool:
-    """Whether the body streams: then the endpoint itself tells what is asked for (`settle_upload`)."""
-    return request.headers.get("content-type", "").lower().startswith("multipart/")
+class UploadRoute(WorkspaceRoute):
+    """A route that takes a file of any size as a form."""
+
+    streams_forms = True
 
 
 def get_once(request: Request) -> Once | None:
@@ -49,10 +60,10 @@ def get_once(request: Request) -> Once | None:
     return once
 
 
-async def _answer_once(request: Request, endpoint: Callable[[Request], Awaitable[Response]], once: Once) -> Response:
+async def _answer_once(request: Request, endpoint: Endpoint, once: Once, *, streams: bool) -> Response:
     request.state.once = once
     try:
-        if not is_upload(request):
+        if not streams:
             once.settle(await fingerprint(request))
         return await _in_transaction(request, endpoint, once)
     except Replay as replay:
@@ -69,12 +80,30 @@ async def _answer_once(request: Request, endpoint: Callable[[Request], Awaitable
         return response
 
 
-async def _in_transaction(
-    request: Request, endpoint: Callable[[Request], Awaitable[Response]], once: Once | None
-) -> Response:
+async def _in_transaction(request: Request, endpoint: Endpoint, once: Once | None) -> Response:
     async with get_services(request).database.transaction() as session:
         request.state.session = session
         response = await endpoint(request)
         if once is not None:
             await once.remember(session, response)
         return response
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/")
+
+
+def _limited(request: Request, limit: int) -> Request:
+    """The same request, whose body ends with a 413 once it has more than `limit` bytes."""
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            # FastAPI turns any other exception of a body into a 400.
+            raise HTTPException(413, f"The body may have at most {limit} bytes here (MODELPRESS_MAX_BODY_BYTES).")
+        return message
+
+    return Request(request.scope, receive)

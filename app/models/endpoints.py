@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.accounts.caller import Member, Reader
-from app.accounts.routes import WorkspaceRoute
+from app.accounts.routes import UploadRoute
 from app.models import service
 from app.models.schemas import ModelFields, ModelView
 from app.uploads.schemas import State, request_body
@@ -16,7 +16,7 @@ from app.web.pagination import Page, PageDep
 from app.web.problems import responses
 from app.web.services import ServicesDep, SessionDep
 
-router = APIRouter(prefix="/v1/models", tags=["models"], route_class=WorkspaceRoute)
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=UploadRoute)
 _BODY = request_body(ModelFields, {"name": "resnet18", "format": "pt2", "upload_id": "upl_..."})
 
 

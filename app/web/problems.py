@@ -53,7 +53,6 @@ class Fault(BaseModel):
     pointer: str = Field(description="RFC 6901 pointer into the body; /query/..., /path/... or /header/... elsewhere.")
     detail: str
     code: str | None = Field(None, description="Where the fault has a code of its own.")
-    code: str | None = Field(None, description="Stable, where this fault has a code of its own.")
 
 
 class Problem(BaseModel):
