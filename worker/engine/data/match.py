@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from app.recipes.fit import ANY_INPUT, LABEL, MIN_SAMPLES
 from worker.engine.data import codes
 from worker.engine.data.samples import Samples
 from worker.engine.data.table import Table
@@ -11,10 +12,7 @@ from worker.engine.errors import InvalidDataset, InvalidModel
 if TYPE_CHECKING:
     from worker.engine.network import TensorSpec
 
-#: Column of the labels, and the column that serves the input of a one-input model whatever its name.
-LABEL, ANY_INPUT = "label", "input"
-#: Fewest samples of any dataset that a job uses.
-MIN_SAMPLES = 8
+__all__ = ["LABEL", "match", "require_batch"]
 
 
 def match(table: Table, inputs: Sequence["TensorSpec"], role: str) -> Samples:
