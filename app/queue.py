@@ -45,6 +45,8 @@ class Queue:
 
     def __init__(self, settings: Settings) -> None:
         self._celery = celery_app(settings)
+        # A request must not wait for a broker that is away: one try, not Celery's seconds of them.
+        self._celery.conf.broker_transport_options |= {"max_retries": 1, "interval_start": 0, "interval_max": 0}
 
     async def look(self, queue: str) -> None:
         """Asks one worker of `queue` to look for a claimable job. Never fails: maintenance repeats lost looks."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.idempotency import forget_expired
@@ -52,6 +53,8 @@ class Maintenance:
         while True:
             try:
                 await self.round()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("maintenance could not do its round: %s", error)
             except Exception:
                 log.exception("maintenance could not do its round")
             await asyncio.sleep(self._settings.maintenance_s)

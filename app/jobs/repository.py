@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.tables import Artifact, Job, Metric
@@ -49,15 +49,13 @@ async def artifacts_of(session: AsyncSession, job_ids: Sequence[str]) -> Mapping
 
 async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping[str, int]:
     """Job id -> 1 for the queued job that is next by priority and age, 2 for the one after it, ..."""
-    positions: dict[str, int] = {}
-    for job in jobs:
-        if job.state != "queued":
-            continue
-        mine = (-job.priority, job.created_at, job.id)
-        ahead = tuple_(-Job.priority, Job.created_at, Job.id) < tuple_(*mine)
-        statement = select(func.count()).where(Job.kind == "compress", Job.state == "queued", ahead)
-        positions[job.id] = 1 + (await session.scalar(statement) or 0)
-    return positions
+    wanted = [job.id for job in jobs if job.state == "queued"]
+    if not wanted:
+        return {}
+    order = func.row_number().over(order_by=(Job.priority.desc(), Job.created_at, Job.id))
+    queued = select(Job.id, order.label("position")).where(Job.kind == "compress", Job.state == "queued").subquery()
+    rows = await session.execute(select(queued.c.id, queued.c.position).where(queued.c.id.in_(wanted)))
+    return {row.id: row.position for row in rows}
 
 
 def listing(workspace_id: str, states: Sequence[str], name: str | None, tags: Sequence[str]) -> Select[Job]:

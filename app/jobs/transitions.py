@@ -86,9 +86,9 @@ async def fail_waiting(session: AsyncSession, input_id: str) -> None:
 
 
 def rejection(job: Job, input_id: str) -> Json:
-    """The error of a job whose input was rejected."""
+    """The error of a job whose input was rejected or is gone."""
     code = "model_rejected" if input_id == job.model_id else "dataset_rejected"
-    return {"code": code, "detail": f"{input_id} was rejected by its check; its error says what would work"}
+    return {"code": code, "detail": f"{input_id} was deleted, or rejected by its check; its error says what would work"}
 
 
 def _queue_again(job: Job, now: datetime, pause_s: float) -> None:
