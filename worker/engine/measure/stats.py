@@ -1,10 +1,11 @@
-"""Intervals: exact binomial, exact paired on discordant pairs, and the bootstrap."""
+"""Intervals: exact binomial, paired on discordant pairs, and the bootstrap."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.optimize import brentq
+from scipy.special import betaincinv, ndtri
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -13,6 +14,7 @@ Interval = tuple[float, float]
 RESAMPLES, SEED, _DRAWN = 2000, 20_240_229, 2**22
 #: More samples than this are resampled in groups.
 _GROUPS = 5000
+_SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float) -> Interval:
@@ -32,12 +34,13 @@ def clopper_pearson(hits: int, trials: int, confidence: float) -> Interval:
 
 
 def paired_difference(lost: int, won: int, samples: int, confidence: float) -> Interval:
-    """The interval of ``(lost - won) / samples``, exact given the number of discordant pairs.
+    """The interval of ``(lost - won) / samples``: the exact one of the discordant pairs, widened to the score interval.
 
     Among the pairs on which two classifiers differ, the share that was lost is binomial; its Clopper-Pearson
-    interval, moved to [-1, 1] and scaled by the rate of discordant pairs, is that of the difference (the interval
-    that belongs to the exact form of McNemar 1947, https://doi.org/10.1007/BF02295996). It is conditional: with few
-    discordant pairs their own rate is uncertain too, and without any the interval is a point.
+    interval, moved to [-1, 1] and scaled by the rate of discordant pairs, is exact given their number (McNemar 1947,
+    https://doi.org/10.1007/BF02295996). But it takes that number as known: without discordant pairs it would be a
+    point, however few samples were seen. So it is widened to the score interval, which also knows `samples`
+    (docs/decisions/0004-paired-interval.md).
 
     Args:
         lost: pairs that the first got right and the second wrong.
@@ -45,12 +48,37 @@ def paired_difference(lost: int, won: int, samples: int, confidence: float) -> I
         samples: all pairs, at least 1.
         confidence: such as 0.95.
     """
+    low, high = score_difference(lost, won, samples, confidence)
     discordant = lost + won
     if discordant == 0:
-        return 0.0, 0.0
-    low, high = clopper_pearson(lost, discordant, confidence)
+        return low, high
+    exact_low, exact_high = clopper_pearson(lost, discordant, confidence)
     rate = discordant / samples
-    return rate * (2 * low - 1), rate * (2 * high - 1)
+    return min(low, rate * (2 * exact_low - 1)), max(high, rate * (2 * exact_high - 1))
+
+
+def score_difference(lost: int, won: int, samples: int, confidence: float) -> Interval:
+    """The score interval of ``(lost - won) / samples``; ``z^2 / (samples + z^2)`` to both sides of 0 without any.
+
+    Tango 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B, equation 3.
+
+    Args:
+        lost, won, samples, confidence: as for `paired_difference`.
+    """
+    z = float(ndtri((1 + confidence) / 2))
+
+    def distance(difference: float) -> float:
+        """The score statistic at a hypothetical difference, falling in it."""
+        spread = difference * (1 - difference)
+        b = (2 * samples - lost + won) * difference - lost - won
+        q = (np.sqrt(b * b + 8 * samples * won * spread) - b) / (4 * samples)
+        variance = samples * (2 * q + spread)
+        return float((lost - won - samples * difference) / np.sqrt(max(variance, _SMALLEST)))
+
+    estimate = (lost - won) / samples
+    low = brentq(lambda d: distance(d) - z, -1.0, estimate) if estimate > -1 else -1.0
+    high = brentq(lambda d: distance(d) + z, estimate, 1.0) if estimate < 1 else 1.0
+    return float(low), float(high)
 
 
 def bootstrap(columns: Floats, statistic: Callable[[Floats], Floats], confidence: float) -> Interval:
