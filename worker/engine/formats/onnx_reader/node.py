@@ -69,8 +69,8 @@ class Node:
 
     def origin(self, index: int) -> Origin:
         """Where a layer with its weight at input `index` is in the file, and what to call it."""
-        weight = self.input_names[index]
-        stem, _, last = weight.rpartition(".")
+        stem, _, last = self.input_names[index].rpartition(".")
+        weight = self.build.initializers.get(id(self.value(index)), self.input_names[index])  # it may be an alias
         own = stem if last == "weight" and stem else _module_name(self.name, self.op)
         return Origin(self.name, weight, own or self.op)
 
