@@ -1,13 +1,23 @@
 """What is sent with an upload, in both its forms."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Json, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.web.fields import Metadata, Name, Text
 
 State = Literal["checking", "ready", "rejected"]
+
+
+def _from_text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("must be a JSON object, as text") from error
 
 
 class UploadFields(BaseModel):
@@ -16,7 +26,7 @@ class UploadFields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
-    metadata: Json[Metadata] | Metadata = Field(default_factory=dict)
+    metadata: Annotated[Metadata, BeforeValidator(_from_text)] = Field(default_factory=dict)
 
 
 class Source(BaseModel):

@@ -139,7 +139,7 @@ def _from_http(status: int, detail: str, headers: Mapping[str, str] | None) -> A
 def _from_validation(error: RequestValidationError) -> ApiError:
     faults = error.errors()
     for fault in faults:
-        if fault["type"] == "json_invalid":
+        if fault["type"] == "json_invalid" and "ctx" in fault:
             return BadRequest(f"The body is not valid JSON: {fault['ctx']['error']}.", code="invalid_json")
     errors = [FieldError(pointer=_pointer(fault["loc"]), detail=_sentence(fault)) for fault in faults]
     detail = "; ".join(f"{e['pointer'] or 'body'}: {e['detail']}" for e in errors[:3])

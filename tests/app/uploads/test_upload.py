@@ -74,6 +74,7 @@ async def test_fields_may_stand_on_either_side_of_the_file(client: httpx2.AsyncC
         (_part("name", b"") + FILE + END, 422, "invalid_request"),
         (NAME + _part("colour", b"red") + FILE + END, 422, "invalid_request"),
         (NAME + _part("format", b"gguf") + FILE + END, 422, "invalid_request"),
+        (NAME + _part("metadata", b"nonsense") + FILE + END, 422, "invalid_request"),
         (NAME + _part("metadata", b"[1]") + FILE + END, 422, "invalid_request"),
         (NAME + _part("metadata", b'{"a": NaN}') + FILE + END, 422, "invalid_request"),
         (NAME + _part("metadata", b'{"a": "\\u0000"}') + FILE + END, 422, "invalid_request"),
@@ -94,9 +95,9 @@ async def test_bad_form(api: Any, client: httpx2.AsyncClient, body: bytes, statu
 
 
 async def test_fault_in_a_field_has_a_pointer(client: httpx2.AsyncClient) -> None:
-    body = NAME + _part("colour", b"red") + _part("task", b"dreaming") + FILE + END
+    body = NAME + _part("colour", b"red") + _part("task", b"dreaming") + _part("metadata", b"{") + FILE + END
     response = await client.post("/v1/models", content=body, headers=HEADERS)
-    assert {error["pointer"] for error in response.json()["errors"]} == {"/colour", "/task"}
+    assert {error["pointer"] for error in response.json()["errors"]} == {"/colour", "/task", "/metadata"}
 
 
 @pytest.mark.parametrize(
