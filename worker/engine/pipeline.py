@@ -10,10 +10,11 @@ import torch
 
 from app.recipes import TARGETS as GRIDS
 from app.recipes import Limits, Recipe, Step
+from app.recipes.recipe import check_targets
 from worker.engine import checkpoint, formats
 from worker.engine.data.prepare import Prepared, prepare
 from worker.engine.data.samples import Samples
-from worker.engine.errors import RuntimeFailure
+from worker.engine.errors import InvalidModel, RuntimeFailure, UserError
 from worker.engine.manifest import Made, describe, file_name, identity
 from worker.engine.measure.compare import Setup, Side, compare, probe_of
 from worker.engine.measure.gate import Measured, gate, require_data
@@ -106,7 +107,7 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "steps": steps,
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
-    timings = {"steps_s": [step["seconds"] for step in steps], "total_s": round(time.monotonic() - started, 3)}
+    timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}
     inputs = {role: identity(path) for role, path in {"model": job.model, **job.data}.items()}
     made = tuple(_made(job, item, inputs, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
     reporter.progress("measuring", 1.0)
@@ -114,6 +115,8 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
 
 
 def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Prepared]:
+    for fault in check_targets(job.recipe, job.targets):
+        raise UserError(fault.code, fault.detail)
     for target in job.targets:
         why = TARGETS[target].available()
         if why is not None:
@@ -133,11 +136,7 @@ def _compress(
 ) -> tuple[Compressed, list[dict[str, Any]]]:
     """Run the steps that are not in the checkpoint, and leave a checkpoint after each."""
     part = Part(reporter, "compressing", *PHASES["compressing"])
-    compressed, rows = Compressed(network), []
-    if job.resume is not None:
-        saved = checkpoint.load(job.resume, network)
-        compressed, rows = saved.compressed, saved.steps
-        reporter.log(f"Continuing after step {len(rows)} of {len(job.recipe.steps)}, from a checkpoint.")
+    compressed, rows = _resumed(job, network, reporter)
     for index in range(len(rows), len(job.recipe.steps)):
         step = job.recipe.steps[index]
         within = part.slice(index, len(job.recipe.steps))
@@ -149,6 +148,19 @@ def _compress(
         reporter.checkpoint(f"after step {index + 1}, {step.method}", file)
     part(1.0)
     return compressed, rows
+
+
+def _resumed(job: JobInput, network: Network, reporter: Reporter) -> tuple[Compressed, list[dict[str, Any]]]:
+    """The state to start from: the checkpoint's, or the network as read where there is none that can be used."""
+    if job.resume is None:
+        return Compressed(network), []
+    try:
+        saved = checkpoint.load(job.resume, network)
+    except InvalidModel as error:
+        reporter.log(f"Starting over: {error.detail}", "warning")
+        return Compressed(network), []
+    reporter.log(f"Continuing after step {len(saved.steps)} of {len(job.recipe.steps)}, from a checkpoint.")
+    return saved.compressed, saved.steps
 
 
 def _step(
@@ -234,7 +246,7 @@ def _measure(
         probe=probe_of(samples) if samples is not None else _random(network),
         task=prepared.measured,
         evaluation=_evaluation(job, prepared),
-        batched=network.batched,
+        batched=network.batched and all(spec.batched for spec in network.outputs),
         threads=job.threads,
         folder=scratch / "measure",
         cpu_flags=cpu_flags(),

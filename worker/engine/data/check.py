@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from app.recipes.facts import DatasetFacts, TensorFacts
+from app.recipes.fit import LABEL
 from worker.engine.data import codes, read, text
-from worker.engine.data.match import LABEL
 from worker.engine.data.samples import Array
 from worker.engine.errors import InvalidDataset
 

@@ -12,8 +12,6 @@ from worker.engine.errors import InvalidDataset, InvalidModel
 if TYPE_CHECKING:
     from worker.engine.network import TensorSpec
 
-__all__ = ["LABEL", "match", "require_batch"]
-
 
 def match(table: Table, inputs: Sequence["TensorSpec"], role: str) -> Samples:
     """The samples of `table` under the names of the model's inputs.
