@@ -1,5 +1,6 @@
 """SQL of a job's history: rows numbered without gaps under the job's row lock, announced when they commit."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from app.tables.base import Json
 CHANNEL = "job_events"
 #: A job's process is not trusted: past so many events its logs and metrics are dropped, its states never.
 MAX_EVENTS = 20_000
+#: Nor is an event larger than this kept.
+MAX_EVENT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ async def append_guarded(session: AsyncSession, job_id: str, token: str, events:
     )
     if room is None:
         return False
-    kept = list(events[: max(room, 0)])
+    kept = [_bounded(event) for event in events[: max(room, 0)]]
     if kept and len(kept) == room:
         kept[-1] = NewEvent("log", {"level": "warning", "message": "too many events: later ones are not kept"})
     return await append(session, job_id, kept, lease_token=token)
@@ -71,6 +74,13 @@ async def after(
     if types:
         statement = statement.where(JobEvent.type.in_(types))
     return (await session.scalars(statement.order_by(JobEvent.number).limit(limit))).all()
+
+
+def _bounded(event: NewEvent) -> NewEvent:
+    size = len(json.dumps(event.data))
+    if size <= MAX_EVENT_BYTES:
+        return event
+    return NewEvent("log", {"level": "warning", "message": f"a {event.type} event of {size} bytes is not kept"})
 
 
 def state_event(state: str, attempt: int, error: Json | None) -> NewEvent:

@@ -191,6 +191,15 @@ async def test_a_chatty_job_is_cut_off_but_still_ends(stage: Stage) -> None:
     assert last == [("log", "0"), ("log", "too many events: later ones are not kept"), ("state", None)]
 
 
+async def test_an_event_that_is_too_large_is_told_of_but_not_kept(stage: Stage) -> None:
+    job_id, lease = await stage.in_state("running")
+    large = [NewEvent("metric", {"name": "x", "value": "y" * 10**6}), NewEvent("metric", {"name": "x", "value": 1})]
+    assert await stage.run(stage.leases.append_events, lease, large)
+    events = await stage.events(job_id)
+    assert [event.type for event in events] == ["state", "log", "metric"]
+    assert "is not kept" in events[1].data["message"]
+
+
 async def test_a_finished_job_leaves_artifacts_and_metrics(stage: Stage) -> None:
     job_id, lease = await stage.in_state("running")
     metrics = {

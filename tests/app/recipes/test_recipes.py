@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.recipes import METHODS, PRESETS, TARGETS, Recipe, RecipeError, check_targets, expand_preset, parse_recipe
@@ -22,6 +22,7 @@ steps = st.fixed_dictionaries(
 recipes = json_values | st.fixed_dictionaries({"steps": st.lists(steps | json_values, max_size=4)})
 
 
+@settings(deadline=None)
 @given(recipes)
 def test_parsing_gives_a_recipe_or_names_its_faults(raw: Any) -> None:
     try:
@@ -34,6 +35,7 @@ def test_parsing_gives_a_recipe_or_names_its_faults(raw: Any) -> None:
         assert again == recipe
 
 
+@settings(deadline=None)
 @given(recipes, st.lists(st.sampled_from(sorted(TARGETS)) | st.text(max_size=10), max_size=3))
 def test_targets_are_checked_without_an_exception(raw: Any, targets: list[str]) -> None:
     try:
