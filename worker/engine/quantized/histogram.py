@@ -13,7 +13,7 @@ from torch import Tensor
 
 BINS = 4096
 #: Values taken from one tensor of a batch for the bins; the minimum and maximum are of all values.
-SAMPLED = 1 << 17
+SAMPLED = 1 << 15
 
 Floats = NDArray[np.float64]
 
@@ -40,12 +40,15 @@ class Histogram:
         """Add a tensor of any shape; non-finite values raise ValueError."""
         if values.numel() == 0:
             return
-        minimum, maximum = (float(v) for v in torch.aminmax(values.detach()))
-        if not np.isfinite(minimum) or not np.isfinite(maximum):
+        values = values.detach()
+        if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+            values = values.permute(0, 2, 3, 1)  # reading and flattening are fastest in this order
+        minimum, maximum = (float(end) for end in torch.aminmax(values))
+        if not math.isfinite(minimum) or not math.isfinite(maximum):
             raise ValueError("the network computed a value that is not finite")
         self.low, self.high = min(self.low, minimum), max(self.high, maximum)
         self._make_room()
-        flat = values.detach().reshape(-1)
+        flat = values.reshape(-1)
         step = max(flat.numel() // SAMPLED, 1) | 1  # odd: does not keep hitting the same channel or column
         self._count(flat[::step].float())
 
