@@ -47,7 +47,7 @@ def zip_bomb() -> bytes:
 #: What is uploaded -> file name, content, code.
 MODELS: dict[str, tuple[str, Callable[[Digits], bytes], str]] = {
     "empty file": ("a.pt2", lambda _: b"", "empty_file"),
-    "truncated archive": ("a.pt2", lambda digits: digits.model[: len(digits.model) // 2], "TRUNC"),
+    "truncated archive": ("a.pt2", lambda digits: digits.model[: len(digits.model) // 2], "file_damaged"),
     "pickled module": ("a.pt", lambda _: pickled(DigitsNet()), "unsafe_format"),
     "pickled module with another name": ("a.pt2", lambda _: pickled(DigitsNet()), "unsafe_format"),
     "zip bomb": ("a.pt2", lambda _: zip_bomb(), "archive_too_large"),

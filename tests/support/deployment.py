@@ -1,11 +1,13 @@
 """A deployment without its API: database, broker, store, and worker processes that a test starts and kills."""
 
+import asyncio
 import hashlib
 import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +21,18 @@ from sqlalchemy import create_engine, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.config import Settings
-from app.queue import LOOK, celery_app
+from app.db import Database
+from app.jobs.leases import Leases
+from app.jobs.maintenance import Maintenance
+from app.queue import LOOK, Queue, celery_app
+from app.storage import open_store
 from app.tables import Blob, Dataset, Job, JobEvent, Worker, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T | None], what: str, timeout_s: float = 30.0) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, timeout_s: float = 90.0) -> T:
     """Polls until `condition` answers something; fails with `what` was awaited."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -67,7 +73,7 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill_tree()
                 raise
@@ -207,15 +213,33 @@ class Deployment:
         with Session(self.engine) as session, session.begin():
             session.execute(delete(Worker))
 
-    def await_state(self, job_id: str, *states: str, timeout_s: float = 30.0, looking: bool = False) -> Job:
-        """Waits until the job is in one of `states`; `looking`: sends a look now and then, as maintenance does."""
-        looked = time.monotonic()
+    @contextmanager
+    def maintained(self) -> Iterator[None]:
+        """The maintenance loop of an API process, in a thread."""
+        loop = asyncio.new_event_loop()
+
+        async def run() -> None:
+            database = Database(self.settings, pooled=False)
+            leases = Leases(self.settings, Queue(self.settings))
+            try:
+                await Maintenance(self.settings, database, open_store(self.settings), leases).run()
+            finally:
+                await database.close()
+
+        task = loop.create_task(run())
+        thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
+        thread.start()
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join()
+            loop.close()
+
+    def await_state(self, job_id: str, *states: str, timeout_s: float = 90.0) -> Job:
+        """Waits until the job is in one of `states`."""
 
         def reached() -> Job | None:
-            nonlocal looked
-            if looking and time.monotonic() - looked > 0.3:
-                self.look()
-                looked = time.monotonic()
             job = self.job(job_id)
             return job if job.state in states else None
 

@@ -1,5 +1,6 @@
 """Nothing is lost and nothing runs twice: real processes are killed, frozen and told to end."""
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,8 @@ def test_killed_job_process_gets_another_attempt(service: Deployment) -> None:
     job_id = service.add_check()
     service.look()
     service.freeze(job_id).kill()
-    job = service.await_state(job_id, "succeeded", "failed", looking=True)
+    with service.maintained():
+        job = service.await_state(job_id, "succeeded", "failed")
     assert job.state == "succeeded"
     assert [state for state, _ in service.states(job_id)] == ["running", "queued", "running", "succeeded"]
     assert job.attempt == 2
@@ -24,12 +26,10 @@ def test_killed_job_process_fails_when_attempts_are_used_up(service: Deployment)
     worker = service.start_worker()
     job_id = service.add_check(max_attempts=2)
     service.look()
-    for attempt in (1, 2):
-        service.freeze(job_id, attempt=attempt).kill()
-        wait_for(lambda n=attempt: service.states(job_id)[-1][0] != "running" or None, f"end of attempt {attempt}")
-        time.sleep(0.3)  # the pause before another attempt
-        service.look()
-    job = service.await_state(job_id, "failed")
+    with service.maintained():
+        for attempt in (1, 2):
+            service.freeze(job_id, attempt=attempt).kill()
+        job = service.await_state(job_id, "failed")
     assert job.error is not None
     assert job.error["code"] == "job_process_died"
     assert "SIGKILL" in job.error["detail"]
@@ -50,7 +50,8 @@ def test_lost_machine_is_another_workers_job(service: Deployment) -> None:
     first.kill_tree()
     assert _gone(frozen)
     service.start_worker()
-    job = service.await_state(job_id, "succeeded", "failed", looking=True)
+    with service.maintained():
+        job = service.await_state(job_id, "succeeded", "failed")
     assert job.state == "succeeded"
     assert service.states(job_id) == [("running", 1), ("running", 2), ("succeeded", 2)]
     assert not list((service.settings.work_dir / "attempts").iterdir())
@@ -119,14 +120,26 @@ def test_memory_limit_is_a_clear_error(service: Deployment) -> None:
     assert job.error["code"] in ("out_of_memory", "job_process_died")
 
 
-def test_flushed_broker_loses_no_job(service: Deployment, redis_url: str) -> None:
-    service.start_worker()
+def test_a_flushed_broker_loses_no_job(service: Deployment, redis_url: str) -> None:
+    """The look is gone before anybody saw it; maintenance sends another."""
     job_id = service.add_check()
+    service.look()
     with redis.Redis.from_url(redis_url) as broker:
+        assert broker.llen("checks") == 1
         broker.flushall()
-    assert service.job(job_id).state == "queued"
-    service.look()  # what maintenance does for a job that is queued for too long
-    service.await_state(job_id, "succeeded")
+    service.start_worker()
+    with service.maintained():
+        service.await_state(job_id, "succeeded")
+
+
+def test_an_input_that_the_store_lost_is_a_clear_error(service: Deployment) -> None:
+    job_id = service.add_check(max_attempts=1)
+    shutil.rmtree(service.folder / "store")
+    service.start_worker()
+    service.look()
+    job = service.await_state(job_id, "failed")
+    assert job.error is not None
+    assert job.error["code"] == "input_missing"
 
 
 def test_sigterm_gives_the_job_back(service: Deployment) -> None:
@@ -134,7 +147,7 @@ def test_sigterm_gives_the_job_back(service: Deployment) -> None:
     job_id = service.add_check()
     service.look()
     process = service.freeze(job_id)
-    assert worker.stop() < 15
+    assert worker.stop() < 30
     job = service.job(job_id)
     assert (job.state, job.attempt) == ("queued", 0)
     assert _gone(process)

@@ -18,6 +18,8 @@ from worker.runner.messages import MAX_LINE, REPORT, Failure, Report, Result
 from worker.runner.sandbox import Confinement
 
 CHILD_MODULE = "worker.runner.child"
+#: Where CUDA is, and which GPU is ours.
+_PASSED = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 _OUTPUT_TAIL = 4096
 _KILL_GRACE_S = 3.0
 _EXIT_GRACE_S = 20.0
@@ -41,6 +43,7 @@ def environment(folder: JobFolder, threads: int) -> dict[str, str]:
     count = str(threads)
     root = Path(__file__).resolve().parents[2]
     return {
+        **{name: os.environ[name] for name in _PASSED if name in os.environ},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "PYTHONPATH": str(root),
         "PYTHONUNBUFFERED": "1",

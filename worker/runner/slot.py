@@ -75,6 +75,8 @@ def open_slot(settings: Settings, queue: str) -> Slot:
     if queue == "gpu":
         capabilities.require_gpu()
     settings.work_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if settings.work_dir.stat().st_uid != os.geteuid():
+        raise capabilities.CannotServeError(f"{settings.work_dir} belongs to another user; set MODELPRESS_WORK_DIR")
     for name in sweep(settings.work_dir):
         log.warning("removed what a dead worker left: %s", name)
     standing = _probe(settings)
