@@ -18,7 +18,7 @@ async def locked(session: AsyncSession, workspace_id: str, job_id: str) -> Job:
     """
     job = await transitions.lock(session, job_id, workspace_id=workspace_id) if is_storable(job_id) else None
     if job is None or job.kind != "compress":
-        raise NotFound(f"no job {job_id!r} in this workspace")
+        raise NotFound(f"There is no job {job_id[:100]!r} in this workspace.", code="job_not_found")
     return job
 
 

@@ -26,7 +26,7 @@ async def get(session: AsyncSession, request: Request, workspace_id: str, job_id
     """One job with everything that was measured. Raises `NotFound`."""
     job = await repository.find(session, workspace_id, job_id)
     if job is None:
-        raise NotFound(f"no job {job_id[:100]!r} in this workspace")
+        raise NotFound(f"There is no job {job_id[:100]!r} in this workspace.", code="job_not_found")
     return await view(session, request, job)
 
 

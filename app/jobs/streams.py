@@ -40,7 +40,7 @@ async def _job(caller: Reader, services: ServicesDep, job_id: str) -> Job:
     async with services.database.transaction() as session:
         job = await repository.find(session, caller.workspace_id, job_id)
     if job is None:
-        raise NotFound(f"no job {job_id[:100]!r} in this workspace")
+        raise NotFound(f"There is no job {job_id[:100]!r} in this workspace.", code="job_not_found")
     return job
 
 

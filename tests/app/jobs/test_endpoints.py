@@ -92,7 +92,7 @@ async def test_cancel_retry_delete(stage: Stage, api: httpx.AsyncClient) -> None
     assert (retried.status_code, retried.json()["state"], retried.json()["max_attempts"]) == (202, "queued", 4)
     assert (await api.delete(url)).status_code == 204
     for answer in (await api.get(url), await api.post(f"{url}:cancel"), await api.delete(url)):
-        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
 async def test_a_job_whose_input_is_gone_is_not_retried(stage: Stage, api: httpx.AsyncClient) -> None:
