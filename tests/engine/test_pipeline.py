@@ -22,6 +22,8 @@ DYNAMIC = parse_recipe({"steps": [{"method": "quantize.dynamic"}]})
 TARGETS = ("onnxruntime", "openvino", "torch")
 HELD_OUT = 700
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one process trains the network and runs the job that many tests ask
+
 
 class Collector:
     """A reporter that remembers everything."""
