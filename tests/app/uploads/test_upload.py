@@ -202,7 +202,7 @@ async def test_too_large_while_it_streams(make_api: Any) -> None:
         yield NAME + _part("file", b"", "m.pt2")[:-2]
         for _ in range(1000):
             sent += 1
-            yield bytes(100)
+            yield bytes(100_000)
 
     await _refused(api, await client.post("/v1/models", content=body(), headers=HEADERS), 413, "payload_too_large")
     assert sent < 20
