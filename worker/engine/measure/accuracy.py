@@ -25,7 +25,7 @@ class Drop:
         value: a fraction where `unit` says so, else relative to the baseline's value.
         unit: ``fraction`` or ``relative``.
         interval: confidence -> two-sided paired interval.
-        counts: what an exact interval rests on: pairs lost and won; empty otherwise.
+        counts: what a paired interval rests on: pairs lost and won; empty otherwise.
     """
 
     value: float
@@ -77,7 +77,7 @@ class Hits:
         return clopper_pearson(int(self.hits.sum()), len(self.hits), confidence)
 
     def drop_from(self, baseline: "Hits") -> Drop:
-        """As a fraction: 0.01 is one point; the interval is exact on discordant pairs."""
+        """As a fraction: 0.01 is one point; the interval rests on the discordant pairs."""
         lost, won = int((baseline.hits & ~self.hits).sum()), int((~baseline.hits & self.hits).sum())
         samples = len(self.hits)
         return Drop(
