@@ -1,14 +1,26 @@
 """Every artifact computes what fake quantization predicts, and little else than the float network."""
 
+import subprocess
+import sys
+import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import helper, numpy_helper
+from torch import nn
 
+from app.recipes import TARGETS as GRIDS
 from app.recipes import Step
 from app.recipes.methods import QuantizeDynamic, QuantizeStatic
 from tests.support.quantizable import NETWORKS, build, compress, samples, sqnr_db
+from worker.engine import formats
+from worker.engine.errors import InvalidModel
+from worker.engine.formats.lift import network_of
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.observe import tensors
 from worker.engine.targets import TARGETS
@@ -49,3 +61,133 @@ def check_step(label: str, step: Step, target: str, network, exported, inputs, f
     for expected, fake, got in zip(floats, predicted, outputs, strict=True):
         assert sqnr_db(fake, got) > AGREEMENT, label
         assert sqnr_db(expected, got) > FIDELITY[label], label
+
+
+@pytest.mark.parametrize("name", ["residual", "branches", "encoder", "two_inputs"])
+def test_quantized_onnx_comes_from_the_users_own_file(name: str, tmp_path: Path) -> None:
+    original = build(name)
+    file = TARGETS["onnxruntime"].export_float(original, tmp_path / "upload").path
+    network = formats.read(file, "onnx")
+    exported = TARGETS["onnxruntime"].export_float(network, tmp_path)
+    uploaded, written = onnx.load(str(file)), onnx.load(str(exported.path))
+    assert [node.op_type for node in written.graph.node] == [node.op_type for node in uploaded.graph.node]
+    inputs = dict(samples(network, 16, seed=2).inputs)
+    with torch.no_grad():
+        floats = [value.numpy() for value in network.module(*tensors(inputs, network, "cpu"))]
+    for label, step in STEPS.items():
+        check_step(label, step, "onnxruntime", network, exported, inputs, floats, tmp_path)
+
+
+def test_batch_norms_of_an_uploaded_onnx_are_folded_there(tmp_path: Path) -> None:
+    network = formats.read(_with_batch_norm(tmp_path / "upload.onnx"), "onnx")
+    exported = TARGETS["onnxruntime"].export_float(network, tmp_path)
+    written = onnx.load(str(exported.path))
+    assert [node.op_type for node in written.graph.node] == ["Conv", "Relu", "Conv"]
+    inputs = dict(samples(network, 16, seed=2).inputs)
+    before = TARGETS["onnxruntime"].session(tmp_path / "upload.onnx", 1, True).run(inputs)
+    after = TARGETS["onnxruntime"].session(exported.path, 1, True).run(inputs)
+    np.testing.assert_allclose(after[0], before[0], rtol=1e-4, atol=1e-5)
+    check_step("static", STEPS["static"], "onnxruntime", network, exported, inputs, before, tmp_path)
+
+
+def _with_batch_norm(path: Path) -> Path:
+    random = np.random.default_rng(0)
+    arrays = {
+        "w": random.normal(size=(6, 3, 3, 3)),
+        "v": random.normal(size=(4, 6, 1, 1)),
+        "gamma": random.uniform(0.5, 2, 6),
+        "beta": random.normal(size=6),
+        "mean": random.normal(size=6),
+        "var": random.uniform(0.5, 2, 6),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", "gamma", "beta", "mean", "var"], ["n"]),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", 1, ["b", 3, 8, 8]),
+        helper.make_tensor_value_info("y", 1, ["b", 4, 8, 8]),
+    ]
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def test_int8_artifacts_are_a_quarter_of_the_size_and_fused(tmp_path: Path) -> None:
+    network = network_of(nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256)), (torch.randn(2, 256),))
+    folders = {target: tmp_path / target for target in TARGETS}
+    for target, folder in folders.items():
+        folder.mkdir()
+        exported = TARGETS[target].export_float(network, folder)
+        for label, step in STEPS.items():
+            form = compress(network, step, folder, (target,)).quantized[target]
+            path = folder / f"{label}{TARGETS[target].suffix}"
+            TARGETS[target].export_quantized(network, form, exported, path)
+            assert path.stat().st_size < 0.30 * exported.path.stat().st_size, (target, label)
+    assert _operators(folders["onnxruntime"] / "static.onnx", tmp_path) == {"QuantizeLinear": 1, "QGemm": 2}
+    assert _operators(folders["onnxruntime"] / "dynamic.onnx", tmp_path) == {"DynamicQuantizeMatMul": 2, "Relu": 1}
+
+
+def test_a_residual_network_runs_on_integer_kernels(tmp_path: Path) -> None:
+    network = build("residual")
+    exported = TARGETS["onnxruntime"].export_float(network, tmp_path)
+    form = compress(network, QuantizeStatic(), tmp_path).quantized["onnxruntime"]
+    operators = _operators(
+        TARGETS["onnxruntime"].export_quantized(network, form, exported, tmp_path / "q.onnx"), tmp_path
+    )
+    assert operators["QLinearConv"] == 4
+    assert operators["QLinearAdd"] == 1
+    assert operators["QGemm"] == 1
+    assert operators["QuantizeLinear"] == 2  # the input, and the pooled values in front of the last layer
+    assert "Conv" not in operators
+
+
+def _operators(path: Path, folder: Path) -> Counter[str]:
+    """What ONNX Runtime makes of a file."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(str(folder / "optimized.onnx")).graph.node)
+
+
+def test_the_torch_artifact_needs_torch_alone(tmp_path: Path) -> None:
+    network = build("residual")
+    form = compress(network, QuantizeStatic(), tmp_path, ("torch",)).quantized["torch"]
+    exported = TARGETS["torch"].export_float(network, tmp_path)
+    path = TARGETS["torch"].export_quantized(network, form, exported, tmp_path / "q.pt2")
+    code = (
+        "import sys, torch; p = torch.export.load(sys.argv[1]); y = p.module()(torch.zeros(5, 3, 16, 16));"
+        "kinds = {k: str(v.dtype) for k, v in p.state_dict.items() if k.endswith('weight')};"
+        "bad = [m for m in sys.modules if m.startswith(('worker', 'torchao'))];"
+        "print(len(kinds), set(kinds.values()), tuple((y[0] if isinstance(y, tuple) else y).shape), bad)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == "4 {'torch.int8'} (5, 10) []"
+
+
+def test_sessions_of_other_runtimes_load_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from worker.engine.runtimes import SESSIONS; print(len(SESSIONS), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3 False"
+
+
+@pytest.mark.parametrize("entries", [["model.xml"], ["model.xml", "model.bin", "../evil"], ["a", "b"]])
+def test_an_openvino_archive_with_other_files_is_refused(entries: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in entries:
+            archive.writestr(name, "x")
+    with pytest.raises(InvalidModel):
+        TARGETS["openvino"].session(path, 1, False)
+
+
+def test_every_target_has_a_grid() -> None:
+    assert set(TARGETS) == set(GRIDS)
+    assert all(target.available() is None for target in TARGETS.values())

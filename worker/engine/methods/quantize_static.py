@@ -93,13 +93,15 @@ def _quantize(
         low, high = CALIBRATORS[step.calibration](histogram, calibration)
         signed = grid.activation_dtype == "int8"
         grids[name] = affine(low, high, bits=step.activation_bits, signed=signed, symmetric=symmetric)
+    # A symmetric signed grid reaches below zero, so it cannot stand in for a ReLU: that one stays in the graph.
+    absorbed = {node: tail for node, tail in placement.absorbed.items() if grids[placement.values[tail]].range[0] >= 0}
     return Quantization(
         network=network,
         scheme="static",
         weights=_weights(network, placement, statistics.means, grids, step),
         activations={name: grids[source] for name, source in placement.values.items()},
         integer=placement.integer,
-        absorbed=placement.absorbed,
+        absorbed=absorbed,
     )
 
 

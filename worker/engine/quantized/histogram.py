@@ -15,6 +15,9 @@ BINS = 4096
 #: Values taken from one tensor of a batch for the bins; the minimum and maximum are of all values.
 SAMPLED = 1 << 15
 
+#: Magnitudes beyond this leave no room for a float32 scale and its multiples.
+LARGEST = 2.0**120
+
 Floats = NDArray[np.float64]
 
 
@@ -44,8 +47,8 @@ class Histogram:
         if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
             values = values.permute(0, 2, 3, 1)  # reading and flattening are fastest in this order
         minimum, maximum = (float(end) for end in torch.aminmax(values))
-        if not math.isfinite(minimum) or not math.isfinite(maximum):
-            raise ValueError("the network computed a value that is not finite")
+        if not (-LARGEST < minimum <= maximum < LARGEST):  # false for NaN too
+            raise ValueError("the network computed a value that is not finite, or too large to quantize")
         self.low, self.high = min(self.low, minimum), max(self.high, maximum)
         self._make_room()
         flat = values.reshape(-1)
