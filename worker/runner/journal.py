@@ -28,13 +28,13 @@ class Journal:
         self._lease = lease
         self._lost = lost
         self._events: list[NewEvent] = []
-        self._progress: Progress | None = None
+        self._progress: dict[str, Progress] = {}  # the latest of each phase: even a short one is told
         self._writing = asyncio.Lock()
 
     async def add(self, report: Progress | Log | MetricPoint) -> None:
         """Takes a report; waits for the database when too many are waiting already."""
         if isinstance(report, Progress):
-            self._progress = report
+            self._progress[report.phase] = report
             return
         self._events.append(NewEvent(report.type, report.model_dump(mode="json", exclude={"type"})))
         if len(self._events) >= _FULL:
@@ -50,25 +50,25 @@ class Journal:
         """Writes everything now. Where the database is away it stays in the buffer, up to a limit."""
         async with self._writing:
             events, progress = self._events, self._progress
-            self._events, self._progress = [], None
-            if not events and progress is None:
+            self._events, self._progress = [], {}
+            if not events and not progress:
                 return
             try:
                 owned = await self._write(events, progress)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("job %s: %d events wait for the database: %s", self._lease.job_id, len(events), error)
                 self._events = [*events, *self._events][-_KEPT:]
-                self._progress = self._progress or progress
+                self._progress = {**progress, **self._progress}
                 return
         if not owned:
             self._lost()
 
-    async def _write(self, events: list[NewEvent], progress: Progress | None) -> bool:
+    async def _write(self, events: list[NewEvent], progress: dict[str, Progress]) -> bool:
         owned = True
         async with self._database.transaction() as session:
-            if progress is not None:
-                owned = await self._leases.progress(
-                    session, self._lease, progress.phase, progress.fraction, progress.eta_s
+            for report in progress.values():
+                owned = owned and await self._leases.progress(
+                    session, self._lease, report.phase, report.fraction, report.eta_s
                 )
             if events and owned:
                 owned = await self._leases.append_events(session, self._lease, events)
