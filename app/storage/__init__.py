@@ -4,6 +4,7 @@ from urllib.parse import unquote, urlsplit
 
 from app.config import Settings
 from app.storage.base import CHUNK, ObjectMissing, ObjectStore, Staged, Stored, StoreFull
+from app.storage.files import send_file
 from app.storage.local import LocalStore
 from app.storage.s3 import S3Store
 
@@ -17,6 +18,7 @@ __all__ = [
     "StoreFull",
     "Stored",
     "open_store",
+    "send_file",
 ]
 
 

@@ -65,6 +65,3 @@ class ObjectStore(Protocol):
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Writes the bytes to `path`. Raises `ObjectMissing`, or OSError where they do not have the digest."""
-
-    async def put_file(self, workspace_id: str, path: Path) -> Stored:
-        """Stores and publishes a local file."""

@@ -25,10 +25,8 @@ async def copy_verified(chunks: AsyncIterator[bytes], sha256: str, path: Path) -
 
 
 async def send_file(path: Path, staged: Staged) -> Stored:
-    """Stores and publishes the file at `path`."""
+    """Writes the file at `path` to `staged` and finishes it; publishing is left to the caller."""
     with await asyncio.to_thread(path.open, "rb") as file:
         while data := await asyncio.to_thread(file.read, CHUNK):
             await staged.write(data)
-    stored = await staged.finish()
-    await staged.publish()
-    return stored
+    return await staged.finish()

@@ -15,7 +15,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from app.storage.base import CHUNK, ObjectMissing, Stored, StoreFull
-from app.storage.files import copy_verified, send_file
+from app.storage.files import copy_verified
 
 
 class LocalStore:
@@ -78,11 +78,6 @@ class LocalStore:
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Copies an object out."""
         await copy_verified(self.read(workspace_id, sha256), sha256, path)
-
-    async def put_file(self, workspace_id: str, path: Path) -> Stored:
-        """Copies a file in."""
-        async with self.stage(workspace_id) as staged:
-            return await send_file(path, staged)
 
     def _path(self, workspace_id: str, sha256: str) -> Path:
         return self._root / workspace_id / sha256[:2] / sha256

@@ -20,7 +20,7 @@ from obstore.store import S3Store as Bucket
 
 from app.config import Settings
 from app.storage.base import CHUNK, ObjectMissing, Stored
-from app.storage.files import copy_verified, send_file
+from app.storage.files import copy_verified
 
 if TYPE_CHECKING:
     from obstore import AsyncWritableFile, GetOptions
@@ -99,11 +99,6 @@ class S3Store:
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Copies an object out."""
         await copy_verified(self.read(workspace_id, sha256), sha256, path)
-
-    async def put_file(self, workspace_id: str, path: Path) -> Stored:
-        """Copies a file in."""
-        async with self.stage(workspace_id) as staged:
-            return await send_file(path, staged)
 
 
 class S3Staged:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum, auto
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,7 +31,8 @@ from app.jobs.outcomes import (
     TimedOut,
     UserError,
 )
-from app.storage import ObjectMissing, ObjectStore, StoreFull
+from app.storage import ObjectMissing, ObjectStore, Stored, StoreFull
+from app.uploads.keep import keep_file
 from worker.runner.assignment import prepare
 from worker.runner.folder import JobFolder, UntrustedFileError
 from worker.runner.journal import Journal
@@ -201,7 +202,7 @@ class Supervisor:
         """Stores a checkpoint; without room for it the job goes on, and a new attempt would start earlier."""
         copy = await asyncio.to_thread(folder.take, report.file)
         try:
-            stored = await self._store.put_file(self._lease.workspace_id, copy)
+            stored = await self._keep(copy)
             checkpoint = NewCheckpoint(report.label[:_MAX_NAME], stored.size_bytes, stored.sha256)
             async with self._database.transaction() as session:
                 owned = await self._leases.save_checkpoint(session, self._lease, checkpoint)
@@ -222,7 +223,7 @@ class Supervisor:
         if artifact.target not in self._lease.targets:
             raise ProtocolError(f"an artifact for {artifact.target!r}, which was not asked for")
         copy = await asyncio.to_thread(folder.take, artifact.file)
-        stored = await self._store.put_file(self._lease.workspace_id, copy)
+        stored = await self._keep(copy)
         copy.unlink()
         return NewArtifact(
             target=artifact.target,
@@ -232,6 +233,9 @@ class Supervisor:
             sha256=stored.sha256,
             manifest=artifact.manifest,
         )
+
+    async def _keep(self, file: Path) -> Stored:
+        return await keep_file(self._database, self._store, self._lease.workspace_id, file)
 
     async def _record(self, outcome: Outcome | Stop) -> None:
         """Ends the attempt in the database, trying for as long as the lease can be ours."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from app.errors import RangeNotSatisfiable
-from app.tables import Artifact, Blob, Job
+from app.tables import Artifact, Job
+from app.uploads.keep import keep_file
 from app.web.content import _part
 
 pytestmark = pytest.mark.anyio
@@ -27,9 +28,8 @@ async def artifact(api: Any, tmp_path: Path) -> Artifact:
     """An artifact as a finished job leaves it."""
     workspace_id = await api.workspace("ours")
     (tmp_path / "made").write_bytes(DATA)
-    stored = await api.services.store.put_file(workspace_id, tmp_path / "made")
+    stored = await keep_file(api.services.database, api.services.store, workspace_id, tmp_path / "made")
     async with api.services.database.transaction() as session:
-        session.add(Blob(workspace_id=workspace_id, sha256=stored.sha256, size_bytes=stored.size_bytes))
         job = Job(workspace_id=workspace_id, model_id="mdl_x", state="succeeded")
         session.add(job)
         await session.flush()

@@ -14,6 +14,7 @@ from app.jobs import maintenance, workers
 from app.jobs.maintenance import Maintenance, collect_blobs
 from app.storage import ObjectMissing, ObjectStore, open_store
 from app.tables import Blob, Dataset, IdempotencyKey, Model, Worker
+from app.uploads.keep import keep_file
 from tests.support.stage import CPU, DIGEST, Stage
 
 pytestmark = pytest.mark.anyio
@@ -94,10 +95,8 @@ async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore
     digests = {}
     for name in ("kept", "fresh", "old"):
         (tmp_path / name).write_text(name)
-        stored = await store.put_file(workspace, tmp_path / name)
+        stored = await keep_file(stage.database, store, workspace, tmp_path / name)
         digests[name] = stored.sha256
-        async with stage.database.transaction() as session:
-            session.add(Blob(workspace_id=workspace, sha256=stored.sha256, size_bytes=stored.size_bytes))
     await stage.model(sha256=digests["kept"])
     async with stage.database.transaction() as session:
         old = Blob.sha256.in_([digests["kept"], digests["old"]])

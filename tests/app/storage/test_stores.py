@@ -16,7 +16,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 from app.config import Settings
-from app.storage import CHUNK, LocalStore, ObjectMissing, ObjectStore, StoreFull, open_store
+from app.storage import CHUNK, LocalStore, ObjectMissing, ObjectStore, StoreFull, open_store, send_file
 from app.storage.local import LocalStaged
 
 pytestmark = pytest.mark.anyio
@@ -127,7 +127,9 @@ async def test_same_bytes_at_once(store: ObjectStore) -> None:
 
 async def test_files_of_workers(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(DATA)
-    stored = await store.put_file("wsp_a", tmp_path / "in")
+    async with store.stage("wsp_a") as staged:
+        stored = await send_file(tmp_path / "in", staged)
+        await staged.publish()
     assert (stored.sha256, stored.size_bytes) == (DIGEST, len(DATA))
     await store.get_file("wsp_a", DIGEST, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == DATA
