@@ -19,6 +19,7 @@ from worker.engine.data.samples import Samples
 from worker.engine.methods import METHODS
 from worker.engine.state import Compressed, Context
 from worker.engine.targets import TARGETS
+from worker.engine.targets.floats import Floats
 
 
 class Silent:
@@ -66,8 +67,8 @@ def main() -> None:
     compressed = METHODS[QuantizeStatic](Compressed(network), step, context)
     lap("quantize")
     target = TARGETS["onnxruntime"]
-    exported = target.export_float(network, result.parent)
-    target.export_quantized(network, compressed.quantized["onnxruntime"], exported, result)
+    exported = target.export_float(Floats(network, result.parent))
+    target.export_quantized(compressed.quantized["onnxruntime"], exported, result)
     lap("write")
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "cpu": time.process_time() - spent, "cpu_stages": stages}))

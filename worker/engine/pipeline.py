@@ -25,7 +25,7 @@ from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.state import Compressed, Context, Reporter
 from worker.engine.targets import TARGETS
-from worker.engine.targets.base import FloatExport
+from worker.engine.targets.floats import Floats
 
 #: Phase -> where it starts and ends on the job's way from 0 to 1.
 PHASES = {"reading": (0.0, 0.06), "compressing": (0.06, 0.45), "exporting": (0.45, 0.65), "measuring": (0.65, 1.0)}
@@ -196,28 +196,24 @@ def _export(
     """The float model and the artifact in each target's file; exporters are slow, so each runs once where it can."""
     part = Part(reporter, "exporting", *PHASES["exporting"])
     exported = []
+    floats = Floats(network, scratch / "export" / "baseline")
+    changed = floats
+    if compressed.network is not network:
+        changed = Floats(compressed.network, scratch / "export" / "changed")
     for index, target in enumerate(job.targets):
         within, started = part.slice(index, len(job.targets)), time.monotonic()
         within(0.0)
-        folder = scratch / "export" / target
-        baseline = _float_export(target, network, folder / "baseline")
+        baseline = TARGETS[target].export_float(floats)
         within(0.6)
-        base = baseline
-        if compressed.network is not network:
-            base = _float_export(target, compressed.network, folder / "changed")
+        base = baseline if changed is floats else TARGETS[target].export_float(changed)
         artifact = job.output / file_name(job.filename, target, quantized=target in compressed.quantized)
         if target in compressed.quantized:
-            TARGETS[target].export_quantized(compressed.network, compressed.quantized[target], base, artifact)
+            TARGETS[target].export_quantized(compressed.quantized[target], base, artifact)
         else:
             artifact.write_bytes(base.path.read_bytes())
         exported.append(_Exported(target, baseline.path, artifact, time.monotonic() - started))
         within(1.0)
     return exported
-
-
-def _float_export(target: str, network: Network, folder: Path) -> FloatExport:
-    folder.mkdir(parents=True, exist_ok=True)
-    return TARGETS[target].export_float(network, folder)
 
 
 def _facts(network: Network) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from worker.engine.formats.lift import network_of
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.observe import tensors
 from worker.engine.targets import TARGETS
+from worker.engine.targets.floats import Floats
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -39,7 +40,7 @@ def test_artifacts_agree(name: str, target: str, tmp_path: Path) -> None:
     network = build(name)
     held_out = samples(network, 16, seed=2)
     inputs = dict(held_out.inputs)
-    exported = TARGETS[target].export_float(network, tmp_path)
+    exported = TARGETS[target].export_float(Floats(network, tmp_path))
     with torch.no_grad():
         floats = [value.numpy() for value in network.module(*tensors(inputs, network, "cpu"))]
     baseline = TARGETS[target].session(exported.path, 1, True).run(inputs)
@@ -51,9 +52,7 @@ def test_artifacts_agree(name: str, target: str, tmp_path: Path) -> None:
 
 def check_step(label: str, step: Step, target: str, network, exported, inputs, floats, folder: Path) -> None:
     quantization = compress(network, step, folder, (target,)).quantized[target]
-    path = TARGETS[target].export_quantized(
-        network, quantization, exported, folder / f"{label}{TARGETS[target].suffix}"
-    )
+    path = TARGETS[target].export_quantized(quantization, exported, folder / f"{label}{TARGETS[target].suffix}")
     outputs = TARGETS[target].session(path, 1, True).run(inputs)
     with torch.no_grad():
         predicted = [value.numpy() for value in fake_quantized(quantization)(*tensors(inputs, network, "cpu"))]
@@ -66,9 +65,9 @@ def check_step(label: str, step: Step, target: str, network, exported, inputs, f
 @pytest.mark.parametrize("name", ["residual", "branches", "encoder", "two_inputs"])
 def test_quantized_onnx_comes_from_the_users_own_file(name: str, tmp_path: Path) -> None:
     original = build(name)
-    file = TARGETS["onnxruntime"].export_float(original, tmp_path / "upload").path
+    file = TARGETS["onnxruntime"].export_float(Floats(original, tmp_path / "upload")).path
     network = formats.read(file, "onnx")
-    exported = TARGETS["onnxruntime"].export_float(network, tmp_path)
+    exported = TARGETS["onnxruntime"].export_float(Floats(network, tmp_path))
     uploaded, written = onnx.load(str(file)), onnx.load(str(exported.path))
     assert [node.op_type for node in written.graph.node] == [node.op_type for node in uploaded.graph.node]
     inputs = dict(samples(network, 16, seed=2).inputs)
@@ -80,7 +79,7 @@ def test_quantized_onnx_comes_from_the_users_own_file(name: str, tmp_path: Path)
 
 def test_batch_norms_of_an_uploaded_onnx_are_folded_there(tmp_path: Path) -> None:
     network = formats.read(_with_batch_norm(tmp_path / "upload.onnx"), "onnx")
-    exported = TARGETS["onnxruntime"].export_float(network, tmp_path)
+    exported = TARGETS["onnxruntime"].export_float(Floats(network, tmp_path))
     written = onnx.load(str(exported.path))
     assert [node.op_type for node in written.graph.node] == ["Conv", "Relu", "Conv"]
     inputs = dict(samples(network, 16, seed=2).inputs)
@@ -121,11 +120,11 @@ def test_int8_artifacts_are_a_quarter_of_the_size_and_fused(tmp_path: Path) -> N
     folders = {target: tmp_path / target for target in TARGETS}
     for target, folder in folders.items():
         folder.mkdir()
-        exported = TARGETS[target].export_float(network, folder)
+        exported = TARGETS[target].export_float(Floats(network, folder))
         for label, step in STEPS.items():
             form = compress(network, step, folder, (target,)).quantized[target]
             path = folder / f"{label}{TARGETS[target].suffix}"
-            TARGETS[target].export_quantized(network, form, exported, path)
+            TARGETS[target].export_quantized(form, exported, path)
             assert path.stat().st_size < 0.30 * exported.path.stat().st_size, (target, label)
     assert _operators(folders["onnxruntime"] / "static.onnx", tmp_path) == {"QuantizeLinear": 1, "QGemm": 2}
     assert _operators(folders["onnxruntime"] / "dynamic.onnx", tmp_path) == {"DynamicQuantizeMatMul": 2, "Relu": 1}
@@ -133,11 +132,9 @@ def test_int8_artifacts_are_a_quarter_of_the_size_and_fused(tmp_path: Path) -> N
 
 def test_a_residual_network_runs_on_integer_kernels(tmp_path: Path) -> None:
     network = build("residual")
-    exported = TARGETS["onnxruntime"].export_float(network, tmp_path)
+    exported = TARGETS["onnxruntime"].export_float(Floats(network, tmp_path))
     form = compress(network, QuantizeStatic(), tmp_path).quantized["onnxruntime"]
-    operators = _operators(
-        TARGETS["onnxruntime"].export_quantized(network, form, exported, tmp_path / "q.onnx"), tmp_path
-    )
+    operators = _operators(TARGETS["onnxruntime"].export_quantized(form, exported, tmp_path / "q.onnx"), tmp_path)
     assert operators["QLinearConv"] == 4
     assert operators["QLinearAdd"] == 1
     assert operators["QGemm"] == 1
@@ -158,8 +155,8 @@ def _operators(path: Path, folder: Path) -> Counter[str]:
 def test_the_torch_artifact_needs_torch_alone(tmp_path: Path) -> None:
     network = build("residual")
     form = compress(network, QuantizeStatic(), tmp_path, ("torch",)).quantized["torch"]
-    exported = TARGETS["torch"].export_float(network, tmp_path)
-    path = TARGETS["torch"].export_quantized(network, form, exported, tmp_path / "q.pt2")
+    exported = TARGETS["torch"].export_float(Floats(network, tmp_path))
+    path = TARGETS["torch"].export_quantized(form, exported, tmp_path / "q.pt2")
     code = (
         "import sys, torch; p = torch.export.load(sys.argv[1]); y = p.module()(torch.zeros(5, 3, 16, 16));"
         "kinds = {k: str(v.dtype) for k, v in p.state_dict.items() if k.endswith('weight')};"

@@ -107,23 +107,19 @@ class Tree:
         return f"{parent}.{own}" if parent else own
 
     def _free(self, path: str) -> str:
-        """`path`, or with a number where something else is there."""
+        """`path`, with a number after each part of it that something else already has."""
         segments = _segments(path)
-        candidate, number = ".".join(segments), 0
-        while not self._is_free(candidate):
-            number += 1
-            candidate = ".".join([*segments[:-1], f"{segments[-1]}_{number}"])
-        return candidate
-
-    def _is_free(self, path: str) -> bool:
-        module: object = self.root
-        for segment in path.split("."):
-            if not isinstance(module, nn.Module):
-                return False
-            if not hasattr(module, segment):
-                return True
-            module = getattr(module, segment)
-        return False
+        module = self.root
+        for position, segment in enumerate(segments):
+            last, number, candidate = position == len(segments) - 1, 0, segment
+            while hasattr(module, candidate) and (last or not isinstance(getattr(module, candidate), nn.Module)):
+                number += 1
+                candidate = f"{segment}_{number}"
+            segments[position] = candidate
+            if not hasattr(module, candidate):
+                break  # nothing below it is taken
+            module = getattr(module, candidate)
+        return ".".join(segments)
 
     def _at(self, path: str) -> object:
         value: object = self.root

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from worker.engine.targets.base import FloatExport, Target
+from worker.engine.targets.base import Target
+from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.onnxruntime import ONNXRUNTIME
 from worker.engine.targets.openvino import OPENVINO
 from worker.engine.targets.torch import TORCH

@@ -23,7 +23,7 @@ from worker.engine.errors import RuntimeFailure
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.network import Network
 from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
-from worker.engine.targets.base import FloatExport
+from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.onnx_graph import producers, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, put_float
 

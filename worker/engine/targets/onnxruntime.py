@@ -1,19 +1,20 @@
 """ONNX Runtime: the float graph with QuantizeLinear / DequantizeLinear pairs that it fuses to integer kernels."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import onnx
 
-from worker.engine.network import Network
 from worker.engine.quantized.form import Quantization
 from worker.engine.runtimes.base import missing
 from worker.engine.runtimes.onnxruntime import open_session
-from worker.engine.targets.base import FloatExport, Target
-from worker.engine.targets.onnx_export import export_onnx, save
+from worker.engine.targets.base import Target
+from worker.engine.targets.float_export import FloatExport
+from worker.engine.targets.onnx_export import save
 from worker.engine.targets.onnx_qdq import quantized_onnx
 
 
-def export_quantized(network: Network, quantization: Quantization, exported: FloatExport, path: Path) -> Path:
+def export_quantized(quantization: Quantization, exported: FloatExport, path: Path) -> Path:
     """Write the quantized form of `exported`."""
     save(quantized_onnx(onnx.load(str(exported.onnx)), exported.values, quantization), path)
     return path
@@ -23,7 +24,7 @@ ONNXRUNTIME = Target(
     name="onnxruntime",
     suffix=".onnx",
     available=lambda: missing("onnxruntime", "worker"),
-    export_float=export_onnx,
+    export_float=attrgetter("onnx"),
     export_quantized=export_quantized,
     session=open_session,
 )

@@ -2,28 +2,28 @@
 
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from worker.engine.errors import RuntimeFailure
-from worker.engine.network import Network
 from worker.engine.quantized.form import Quantization
 from worker.engine.runtimes.base import missing
 from worker.engine.runtimes.openvino import BIN, XML, open_session
 from worker.engine.targets import onnxruntime
-from worker.engine.targets.base import FloatExport, Target
-from worker.engine.targets.onnx_export import export_onnx
+from worker.engine.targets.base import Target
+from worker.engine.targets.float_export import FloatExport
+from worker.engine.targets.floats import Floats
 
 
-def export_float(network: Network, folder: Path) -> FloatExport:
-    """Write ``folder/float.zip`` and the ONNX it comes from."""
-    exported = export_onnx(network, folder)
-    return FloatExport(_convert(exported.path, folder / "float.zip"), exported.network, exported.path, exported.values)
+def export_float(floats: Floats) -> FloatExport:
+    """Write ``float.zip``, by way of ONNX."""
+    return replace(floats.onnx, path=_convert(floats.onnx.path, floats.folder / "float.zip"))
 
 
-def export_quantized(network: Network, quantization: Quantization, exported: FloatExport, path: Path) -> Path:
+def export_quantized(quantization: Quantization, exported: FloatExport, path: Path) -> Path:
     """Write the quantized form of `exported`, by way of a quantized ONNX file."""
     with tempfile.TemporaryDirectory(prefix="openvino-", dir=path.parent) as folder:
-        source = onnxruntime.export_quantized(network, quantization, exported, Path(folder) / "quantized.onnx")
+        source = onnxruntime.export_quantized(quantization, exported, Path(folder) / "quantized.onnx")
         return _convert(source, path)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from worker.engine.errors import Unsupported
+from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.names import Tree
 from worker.engine.formats.program import State
@@ -34,6 +34,8 @@ class Sizes:
 Value = Tensor | fx.Node | Sizes | None
 
 _SHADOWS: Final = "shadows"
+#: Most elements of a constant that is computed while reading: a line of a file could ask for terabytes.
+MAX_CONSTANT: Final = 1 << 27
 
 
 def unsupported(what: str) -> Unsupported:
@@ -108,12 +110,27 @@ class Builder:
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `target`: at once where all arguments are constant, else as a node."""
         if not _has_node((args, kwargs)):
+            self._refuse_large(target, args, kwargs)
             with torch.no_grad():
                 return target(*args, **kwargs)
         shadows = tuple(self._shadow_call(target, args, kwargs, which) for which in (0, 1))
         node = self.graph.call_function(target, _map(args, self.attribute), _map(kwargs, self.attribute))
         node.meta[_SHADOWS] = shadows
         return node
+
+    def _refuse_large(self, target: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """Refuse a constant that a few bytes of the file say how to make, but that fills the memory."""
+        try:
+            shadow = self._shadow_call(target, args, kwargs, 0)
+        except (NotImplementedError, RuntimeError):
+            return  # without a meta form, or wrong: the call itself tells
+        values = shadow if isinstance(shadow, (list, tuple)) else [shadow]
+        elements = sum(value.numel() for value in values if isinstance(value, Tensor))
+        if elements > MAX_CONSTANT:
+            raise InvalidModel(
+                codes.ARCHIVE_TOO_LARGE,
+                f"A constant that the model computes has {elements} elements; at most {MAX_CONSTANT} are made.",
+            )
 
     def _shadow_call(self, target: Callable[..., Any], args: Any, kwargs: Any, which: int) -> Any:
         def shadow(value: Any) -> Any:
