@@ -351,3 +351,64 @@ def test_exporting_again_keeps_the_batch_dynamic(tmp_path):
     again = quiet_export(network.module, network.examples(), ({0: Dim.DYNAMIC},)).module()
     x = ZOO["mobilenet"].inputs(5)
     torch.testing.assert_close(again(*x)[0], network.module(*x)[0])
+
+
+def test_functions_that_grow_inside_branches(tmp_path):
+    """Calls in the branches of an If are written out as well: 6 ** 40 of them."""
+    functions = []
+    for level in range(40):
+        called, domain = (f"F{level + 1}", "local") if level < 39 else ("Relu", "")
+        body = [helper.make_node(called, ["v0" if i == 0 else f"t{i}"], [f"t{i + 1}"], domain=domain) for i in range(3)]
+        result = [helper.make_tensor_value_info("t3", TensorProto.FLOAT, None)]
+        branches = {f"{name}_branch": helper.make_graph(body, name, [], result) for name in ("then", "else")}
+        condition = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True)))
+        body = [condition, helper.make_node("If", ["c"], ["t3"], **branches)]
+        imports = [helper.make_opsetid("local", 1), helper.make_opsetid("", 20)]
+        functions.append(helper.make_function("local", f"F{level}", ["v0"], ["t3"], body, imports))
+    nodes = [helper.make_node("F0", ["x"], ["y"], domain="local")]
+    start = time.perf_counter()
+    refused(model(nodes, functions=functions, domains=["local"]), tmp_path / "m", codes.ARCHIVE_TOO_LARGE)
+    assert time.perf_counter() - start < 10
+
+
+def numbers(name, *values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "initializers"),
+    [
+        ([helper.make_node("ConstantOfShape", ["s"], ["big"])], [numbers("s", 1 << 12, 1 << 12, 1 << 6)]),
+        (
+            [helper.make_node("Tile", ["s", "r"], ["a"]), helper.make_node("Tile", ["a", "r"], ["big"])],
+            [numbers("s", 1), numbers("r", 1 << 15)],
+        ),
+        (
+            [
+                helper.make_node("Expand", ["s", "r"], ["a"]),
+                helper.make_node("Slice", ["a", "first", "last", "axis", "step"], ["big"]),
+            ],
+            [
+                *(numbers("s", 1), numbers("r", 1 << 33), numbers("axis", 0)),
+                *(numbers("first", -1), numbers("last", -(1 << 62)), numbers("step", -2)),
+            ],
+        ),
+    ],
+)
+def test_constants_that_fill_the_memory(tmp_path, nodes, initializers):
+    more = [
+        helper.make_node("ReduceSum", ["big"], ["total"]),
+        helper.make_node("Cast", ["total"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "float"], ["y"]),
+    ]
+    start = time.perf_counter()
+    refused(model([*nodes, *more], initializers), tmp_path / "m", codes.ARCHIVE_TOO_LARGE)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("name", ["training.fc", "forward.fc", "half", "children.0", "T_destination.x.y"])
+def test_layers_called_like_a_part_of_every_module(tmp_path, name):
+    weight = numpy_helper.from_array(2 * np.eye(3, dtype=np.float32), f"{name}.weight")
+    content = model([helper.make_node("MatMul", ["x", f"{name}.weight"], ["y"], name="n")], [weight])
+    (tmp_path / "m").write_bytes(content.SerializeToString())
+    torch.testing.assert_close(formats.read(tmp_path / "m").module(torch.ones(2, 3))[0], torch.full((2, 3), 2.0))
