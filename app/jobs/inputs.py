@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.jobs.outcomes import InputFile
 from app.recipes import DatasetFacts, ModelFacts
 from app.tables import Dataset, Job, Model
+from app.tables.base import Json
 from app.web.fields import is_storable
 
 Row = TypeVar("Row")
@@ -101,15 +102,20 @@ async def known_inputs(session: AsyncSession, workspace_id: str, ids: Mapping[st
     return Known(model, datasets)
 
 
-async def first_lost(session: AsyncSession, job: Job) -> str | None:
-    """Id of the first input of `job` that was rejected or is gone."""
-    model = await session.scalar(select(Model.state).where(Model.id == job.model_id))
-    if model in (None, "rejected"):
-        return job.model_id
+async def first_lost(session: AsyncSession, job: Job) -> tuple[str, Json | None] | None:
+    """The first input of `job` that was rejected or is gone: its id, and why it was rejected."""
+    if job.model_id is None:
+        return None
+    lost = await session.execute(select(Model.state, Model.error).where(Model.id == job.model_id))
+    found = [(job.model_id, lost.one_or_none())]
     for _, dataset_id in _dataset_ids(job):
-        state = await session.scalar(select(Dataset.state).where(Dataset.id == dataset_id))
-        if state in (None, "rejected"):
-            return dataset_id
+        lost = await session.execute(select(Dataset.state, Dataset.error).where(Dataset.id == dataset_id))
+        found.append((dataset_id, lost.one_or_none()))
+    for input_id, row in found:
+        if row is None:
+            return input_id, None
+        if row.state == "rejected":
+            return input_id, row.error
     return None
 
 

@@ -107,7 +107,7 @@ async def rejected_inputs(session: AsyncSession) -> None:
     for job in await _locked(session, Job.state == State.QUEUED, inputs.inputs_lost()):
         lost = await inputs.first_lost(session, job)
         if lost is not None:
-            await move(session, job, Event.USER_ERROR, error=rejection(job, lost))
+            await move(session, job, Event.USER_ERROR, error=rejection(job, *lost))
 
 
 async def repeat_looks(session: AsyncSession, leases: Leases, stale_s: float) -> None:

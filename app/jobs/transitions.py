@@ -67,7 +67,7 @@ async def reject_upload(session: AsyncSession, job: Job, error: Json) -> None:
             .where(Model.id == job.model_id, Model.state == "checking")
             .values(state="rejected", error=error)
         )
-        await fail_waiting(session, str(job.model_id))
+        await fail_waiting(session, str(job.model_id), error)
         return
     dataset_id = dataset_of_check(job)
     await session.execute(
@@ -75,20 +75,22 @@ async def reject_upload(session: AsyncSession, job: Job, error: Json) -> None:
         .where(Dataset.id == dataset_id, Dataset.state == "checking")
         .values(state="rejected", error=error)
     )
-    await fail_waiting(session, dataset_id)
+    await fail_waiting(session, dataset_id, error)
 
 
-async def fail_waiting(session: AsyncSession, input_id: str) -> None:
+async def fail_waiting(session: AsyncSession, input_id: str, cause: Json) -> None:
     """Fails the queued jobs that use a rejected input; rows locked by others are left to maintenance."""
     statement = waiting_on(input_id).with_for_update(skip_locked=True)
     for job in (await session.scalars(statement)).all():
-        await move(session, job, Event.USER_ERROR, error=rejection(job, input_id))
+        await move(session, job, Event.USER_ERROR, error=rejection(job, input_id, cause))
 
 
-def rejection(job: Job, input_id: str) -> Json:
-    """The error of a job whose input was rejected or is gone."""
+def rejection(job: Job, input_id: str, cause: Json | None) -> Json:
+    """The error of a job whose input was rejected for `cause`, or is gone."""
     code = "model_rejected" if input_id == job.model_id else "dataset_rejected"
-    return {"code": code, "detail": f"{input_id} was deleted, or rejected by its check; its error says what would work"}
+    if cause is None:
+        return {"code": code, "detail": f"{input_id} was deleted before the job could start; upload it again"}
+    return {"code": code, "detail": f"{input_id} was rejected by its check: {cause['detail']} [{cause['code']}]"}
 
 
 def _queue_again(job: Job, now: datetime, pause_s: float) -> None:

@@ -70,11 +70,12 @@ async def test_jobs_whose_inputs_are_lost_fail(stage: Stage, noun: str, fate: st
         if fate == "gone":
             await session.delete(row)
         else:
-            row.state = "rejected"
+            row.state, row.error = "rejected", {"code": "file_damaged", "detail": "it was cut off"}
     for _ in range(2):
         await stage.run(maintenance.rejected_inputs)
         job = await stage.get(job_id)
         assert (job.state, job.error["code"]) == ("failed", f"{noun}_rejected")
+        assert {"rejected": "cut off", "gone": "deleted"}[fate] in job.error["detail"]
     assert len(await stage.events(job_id)) == 1
 
 
@@ -87,7 +88,10 @@ async def test_a_check_that_nobody_takes_rejects_its_file(stage: Stage) -> None:
     await stage.run(maintenance.time_outs)
     async with stage.database.transaction() as session:
         assert (await session.get(Model, model_id)).error["code"] == "pending_timeout"
-    assert (await stage.get(waiting)).error["code"] == "model_rejected"
+    error = (await stage.get(waiting)).error
+    assert error["code"] == "model_rejected"
+    assert model_id in error["detail"]
+    assert "pending_timeout" in error["detail"]  # why it was rejected, without a second question
 
 
 async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore, tmp_path: Path) -> None:
