@@ -8,7 +8,7 @@ The supervisor writes one `Assignment` as JSON to a file in the job's private fo
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 #: File descriptor of the pipe on which the child reports.
 REPORT_FD = 3
@@ -20,6 +20,32 @@ ASSIGNMENT = "assignment.json"
 MAX_LINE = 8 * 1024**2
 
 Phase = Literal["reading", "compressing", "exporting", "measuring"]
+#: Name of a metric or a target: a key in the database, so nothing that had to be cleaned for it.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,100}$")]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Metrics(_Shape):
+    """What is kept per target must be told per target."""
+
+    baseline: dict[Name, dict[str, Any]] = {}
+    artifacts: dict[Name, dict[str, Any]] = {}
+
+
+class _Gate(_Shape):
+    passed: bool
+    checks: tuple[dict[str, Any], ...]
+
+
+def _shaped(kind: type[_Shape]) -> AfterValidator:
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        kind.model_validate(value)
+        return value
+
+    return AfterValidator(check)
 
 
 class _Message(BaseModel):
@@ -116,8 +142,8 @@ class Result(_Message):
     type: Literal["result"] = "result"
     facts: dict[str, Any] | None = None
     artifacts: tuple[ArtifactFile, ...] = ()
-    metrics: dict[str, Any] = {}
-    gate: dict[str, Any] | None = None
+    metrics: Annotated[dict[Name, Any], _shaped(_Metrics)] = {}
+    gate: Annotated[dict[str, Any], _shaped(_Gate)] | None = None
 
 
 class Failure(_Message):

@@ -54,6 +54,11 @@ def run(folder: JobFolder, code: str, reports: list[Report] | None = None) -> De
         b'{"type": "progress", "phase": "lunch", "fraction": 0}',
         b"\xff\xfe",
         b'{"type": "log", "message": "' + b"x" * 20_001 + b'"}',
+        b'{"type": "result", "metrics": {"baseline": 5}}',
+        b'{"type": "result", "metrics": {"artifacts": {"torch": []}}}',
+        b'{"type": "result", "metrics": {"layers\\u0000": []}}',
+        b'{"type": "result", "gate": {"checks": []}}',
+        b'{"type": "result", "gate": {"passed": true, "checks": ["all"]}}',
     ],
 )
 def test_junk_is_a_protocol_error(folder: JobFolder, line: bytes) -> None:
