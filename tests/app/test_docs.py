@@ -17,12 +17,15 @@ PATTERNS = (
     r'RecipeFault\(\s*"([a-z_]+)"',
     r'_error\("([a-z_]+)"',
     r'Refused\("([a-z_]+)"',
+    r'(?:Fault|Death|UserError|Failure)\((?:code=)?"([a-z_]+)"',
 )
+#: Where they stand; the engine's codes for files are in pages of their own.
+SOURCES = ("app", "worker/runner")
 
 
 def _codes() -> set[str]:
     found = {error.code for error in _classes(ApiError)}
-    for path in (ROOT / "app").rglob("*.py"):
+    for path in (path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
         text = path.read_text()
         for pattern in PATTERNS:
             found.update(re.findall(pattern, text))

@@ -19,7 +19,18 @@ import pytest
 import torch
 from torch import nn
 
-from worker.runner.messages import ASSIGNMENT, MEASURE_LOCK_FD, REPORT, REPORT_FD, Failure, Progress, Report, Result
+from worker.runner import child as entry
+from worker.runner.messages import (
+    ASSIGNMENT,
+    MEASURE_LOCK_FD,
+    REPORT,
+    REPORT_FD,
+    Assignment,
+    Failure,
+    Progress,
+    Report,
+    Result,
+)
 from worker.runner.reporting import PipeReporter, regular_file
 
 Limit = Callable[[], None]
@@ -154,6 +165,18 @@ def test_out_of_memory(tmp_path: Path) -> None:
     failure = reports[-1]
     assert isinstance(failure, Failure)
     assert (failure.code, failure.user, code) == ("out_of_memory", False, 0)
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work_on_a_full_disk.py").write_text(
+        "from pathlib import Path\ndef do(assignment, reporter):\n    Path('/dev/full').write_text('x')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(entry.WORK, "compress", "work_on_a_full_disk")
+    assignment = Assignment(kind="compress", output=tmp_path)
+    made = entry.outcome(tmp_path, assignment, PipeReporter(-1, None, tmp_path))
+    assert isinstance(made, Failure)
+    assert (made.code, made.user) == ("storage_full", False)
 
 
 def test_sigterm_ends_it_promptly(tmp_path: Path, model: Path, dataset: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from worker.engine.errors import EngineError, UserError
 from worker.runner import linux
+from worker.runner.folder import DISK_FULL
 from worker.runner.messages import ASSIGNMENT, MEASURE_LOCK_FD, REPORT_FD, Assignment, Failure, Result
 from worker.runner.reporting import PipeReporter, regular_file
 
@@ -57,6 +58,9 @@ def _failure(error: Exception, folder: Path) -> Failure:
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
         detail = "The job needed more memory than it may use. Give it fewer or smaller samples, or a larger worker."
         return Failure(code="out_of_memory", detail=detail, user=False)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        detail = "The disk of the work folder is full; free some space and retry, or ask the operator to."
+        return Failure(code="storage_full", detail=detail, user=False)
     detail = f"The job met a fault of the service ({type(error).__name__}); the worker's log has the details."
     return Failure(code="internal_error", detail=detail, user=False)
 

@@ -9,6 +9,7 @@
     WORK_DIR/attempts/NAME.taken/    files taken out of output/; the job cannot reach it
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -18,6 +19,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+#: What the system says where a disk or a quota is used up.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ATTEMPTS = "attempts"
 _TAKEN = ".taken"
 _CHUNK = 1024**2

@@ -34,7 +34,7 @@ from app.jobs.outcomes import (
 from app.storage import ObjectMissing, ObjectStore, Stored, StoreFull
 from app.uploads.keep import keep_file
 from worker.runner.assignment import prepare
-from worker.runner.folder import JobFolder, UntrustedFileError
+from worker.runner.folder import DISK_FULL, JobFolder, UntrustedFileError
 from worker.runner.journal import Journal
 from worker.runner.messages import ArtifactFile, CheckpointSaved, Failure, Log, Result
 from worker.runner.process import JobProcess, ProtocolError
@@ -146,6 +146,8 @@ class Supervisor:
         except StoreFull:
             return Fault("storage_full", "the store has no room for what the job made; free some space and retry")
         except Exception as error:  # the worker must outlive whatever one job runs into
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                return Fault("storage_full", "the disk of the work folder is full; free some space and retry")
             log.exception("job %s: attempt %d failed in the worker", self._lease.job_id, self._lease.attempt)
             return Fault("worker_fault", f"the worker failed while running the job ({type(error).__name__})")
 
