@@ -153,4 +153,6 @@ def _log_line(row: JobEvent) -> str:
         message = f"{row.data['state']} (attempt {row.data['attempt']})"
         with suppress(KeyError):
             message += f": {row.data['error']['code']}: {row.data['error']['detail']}"
+    # Indented, so that no message can pass for lines of the log.
+    message = "\n    ".join(message.splitlines())
     return f"{row.created_at.isoformat(timespec='milliseconds')} {level.upper():7} {message}\n"

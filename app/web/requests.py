@@ -51,6 +51,6 @@ class RequestIds:
         except Exception:
             if started:
                 raise  # the server closes the connection: the client sees that the answer is cut
-            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
             error = ApiError("The server failed to answer; its log tells why under this request's id.")
             await render(request, error)(scope, receive, send_named)

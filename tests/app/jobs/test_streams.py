@@ -118,6 +118,16 @@ async def test_a_long_history_comes_whole(stage: Stage, api: httpx.AsyncClient) 
     assert logs[-1].endswith("succeeded (attempt 1)")
 
 
+async def test_a_message_cannot_forge_lines_of_the_log(stage: Stage, api: httpx.AsyncClient) -> None:
+    job_id, lease = await stage.in_state("running")
+    lines = [NewEvent("log", {"message": "one\ntwo\u2028three"}), NewEvent("log", {"message": ""})]
+    await stage.run(stage.leases.append_events, lease, lines)
+    logs = (await api.get(f"/v1/jobs/{job_id}/logs")).text.splitlines()
+    assert logs[1].endswith(" INFO    one")
+    assert logs[2:4] == ["    two", "    three"]
+    assert logs[4].endswith(" INFO    ")
+
+
 async def test_a_stream_goes_through_a_retry(stage: Stage, api: httpx.AsyncClient) -> None:
     job_id, lease = await stage.in_state("running")
     await stage.run(stage.leases.finish, lease, UserError("dataset_mismatch", "no"))

@@ -70,19 +70,20 @@ async def test_json_body_has_a_limit(make_api: Any) -> None:
 async def test_fault_of_the_server_is_a_500_without_its_inside(api: Any, caplog: pytest.LogCaptureFixture) -> None:
     router = APIRouter(route_class=WorkspaceRoute)
 
-    @router.get("/v1/broken")
-    async def broken(session: SessionDep) -> None:
+    @router.get("/v1/broken/{name}")
+    async def broken(name: str, session: SessionDep) -> None:
         raise RuntimeError("secret inside")
 
     api.app.include_router(router)
     client = api.client_with({"X-Request-Id": "asked-for.1"})
     with caplog.at_level(logging.ERROR):
-        response = await client.get("/v1/broken")
+        response = await client.get("/v1/broken/a%0AERROR forged")
     body = _is_problem(response, 500, "internal_error")
     assert "secret" not in response.text
     assert body["instance"] == "urn:modelpress:request:asked-for.1"
     assert "asked-for.1" in caplog.text
     assert "secret inside" in caplog.text
+    assert "\nERROR forged" not in caplog.text
 
 
 async def test_database_that_is_away_is_a_503(make_api: Any) -> None:
