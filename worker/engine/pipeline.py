@@ -12,6 +12,7 @@ from app.recipes import TARGETS as GRIDS
 from app.recipes import Limits, Recipe, Step
 from app.recipes.recipe import check_targets
 from worker.engine import checkpoint, formats
+from worker.engine.data.indices import require_indices
 from worker.engine.data.prepare import Prepared, prepare
 from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidModel, RuntimeFailure, UserError
@@ -126,6 +127,7 @@ def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Pr
     network = formats.read(job.model, job.model_format)
     part(0.5)
     prepared = prepare(job.data, (network.inputs, network.outputs), job.task, job.seed, scratch / "data")
+    require_indices(network, prepared.split)
     require_data(job.limits, samples=prepared.split.evaluation is not None, labels=prepared.measured is not None)
     part(1.0)
     return network, prepared
