@@ -17,17 +17,15 @@ class _Torch:
         torch.set_num_threads(threads)
         self._torch = torch
         # Only ever a file that this service wrote itself.
-        program = torch.export.load(str(path))
-        signature = program.module_call_graph[0].signature
-        names = signature.forward_arg_names if signature else None
-        self._names = list(names or program.graph_signature.user_inputs)
-        self._module = program.module()
+        self._module = torch.export.load(str(path)).module()
 
     def run(self, inputs: Mapping[str, Array]) -> list[NDArray[Any]]:
+        """Inputs go by position: their names need not be names in Python, as those of an ONNX file are not."""
         torch = self._torch
         with torch.inference_mode():
-            given = [torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._names]
-            outputs = self._module(*given)
+            outputs = self._module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()))
+        if isinstance(outputs, Mapping):
+            outputs = tuple(outputs.values())
         return [output.numpy() for output in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
 
 
