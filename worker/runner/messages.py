@@ -124,9 +124,9 @@ class ArtifactFile(_Message):
     """One artifact, as a file name under the output folder."""
 
     target: str
-    format: str
+    format: Name
     file: str
-    filename: str
+    filename: str = Field(pattern=r"^[^\x00-\x1f\x7f/\\]+$")
     manifest: dict[str, Any] = {}
 
 

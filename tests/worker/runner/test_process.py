@@ -58,6 +58,8 @@ def run(folder: JobFolder, code: str, reports: list[Report] | None = None) -> De
         b'{"type": "result", "metrics": {"artifacts": {"torch": []}}}',
         b'{"type": "result", "metrics": {"layers\\u0000": []}}',
         b'{"type": "result", "gate": {"checks": []}}',
+        b'{"type": "result", "artifacts": [{"target": "t", "format": "a\\u0000", "file": "a", "filename": "a"}]}',
+        b'{"type": "result", "artifacts": [{"target": "t", "format": "a", "file": "a", "filename": "a\\r\\nb"}]}',
         b'{"type": "result", "gate": {"passed": true, "checks": ["all"]}}',
     ],
 )
