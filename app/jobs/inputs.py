@@ -38,6 +38,11 @@ class Known:
             return None
         return ModelFacts.model_validate(self.model.facts)
 
+    @property
+    def task(self) -> str | None:
+        """What the model is for, where its uploader said."""
+        return None if self.model is None else self.model.task
+
     def data_facts(self, role: str) -> DatasetFacts | None:
         """What the dataset of that role is; None while that is being checked, or where there is none."""
         dataset = self.datasets.get(role)

@@ -86,7 +86,7 @@ def fact_faults(recipe: Recipe, limits: Limits, known: Known) -> Iterator[Recipe
         for role, dataset in known.datasets.items():
             facts = known.data_facts(role)
             if facts is not None and dataset.kind == "tensors":
-                yield from data_faults(model, facts, f"/{role}_dataset_id")
+                yield from data_faults(model, facts, f"/{role}_dataset_id", task=known.task)
     if limits.max_metric_drop is not None and _has_labels(known) is False:
         detail = (
             "max_metric_drop needs labels: give evaluation data with a column label (or labelled training or "

@@ -1,6 +1,6 @@
 """Whether data and recipe fit a model, told from the facts of their checks; the engine checks the files again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from app.recipes.errors import RecipeFault
@@ -34,8 +34,12 @@ def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe")
     ]
 
 
-def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str) -> list[RecipeFault]:
-    """What of a tensor dataset does not fit the model's inputs: columns, types, shapes, too few samples."""
+def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str, *, task: str | None = None) -> list[RecipeFault]:
+    """What of a tensor dataset does not fit the model: columns, types, shapes, too few samples, classes unknown to it.
+
+    Args:
+        task: of the model, as the uploader said.
+    """
     columns = {column.name: column for column in data.columns}
     wanted = [spec.name for spec in model.inputs]
     if len(wanted) == 1 and wanted[0] not in columns and ANY_INPUT in columns:
@@ -60,7 +64,25 @@ def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str) -> list[Rec
     if data.samples < MIN_SAMPLES:
         detail = f"the dataset has {data.samples} samples; at least {MIN_SAMPLES} are needed"
         faults.append(RecipeFault("dataset_too_few_samples", pointer, detail))
-    return faults
+    return [*faults, *_label_faults(model, data, columns, pointer, task)]
+
+
+def _label_faults(
+    model: ModelFacts, data: DatasetFacts, columns: Mapping[str, TensorFacts], pointer: str, task: str | None
+) -> Iterator[RecipeFault]:
+    """Classes that the model has no score for; only where labels and first output can mean nothing but classes."""
+    scores = model.outputs[0].shape if model.outputs else ()
+    classes = scores[1] if len(scores) == 2 else None
+    label = data.label or {}
+    classified = task in (None, "classification") and label.get("kind") == "class" and not columns[LABEL].shape
+    if not classified or not isinstance(classes, int) or classes < 2:
+        return
+    low, high = label["min"], label["max"]
+    if low < 0 or high >= classes:
+        detail = (
+            f"labels go from {low} to {high}; the model scores {classes} classes: labels must be 0 to {classes - 1}"
+        )
+        yield RecipeFault("labels_out_of_range", pointer, detail)
 
 
 def labelled(datasets: Sequence[DatasetFacts | None]) -> bool | None:

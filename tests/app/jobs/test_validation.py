@@ -21,14 +21,16 @@ MODEL_FACTS = {
 }
 
 
-def data_facts(*columns: tuple[str, str, list[int]], samples: int = 100, label: bool = False) -> dict[str, Any]:
+def data_facts(
+    *columns: tuple[str, str, list[int]], samples: int = 100, label: bool = False, top: int = 9
+) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "columns": [{"name": name, "dtype": dtype, "shape": shape} for name, dtype, shape in columns],
         "samples": samples,
     }
     if label:
         facts["columns"].append({"name": "label", "dtype": "int64", "shape": []})
-        facts["label"] = {"kind": "class", "min": 0, "max": 9}
+        facts["label"] = {"kind": "class", "min": 0, "max": top}
     return facts
 
 
@@ -192,6 +194,7 @@ async def test_targets_must_be_on_one_live_worker(
         (data_facts(("image", "float32", [8, 3, 6])), "dataset_shape_mismatch"),
         (data_facts(("image", "float32", [8, 6])), "dataset_shape_mismatch"),
         (data_facts(IMAGE, samples=7), "dataset_too_few_samples"),
+        (data_facts(IMAGE, label=True, top=10), "labels_out_of_range"),
     ],
 )
 async def test_data_that_does_not_fit_the_model(

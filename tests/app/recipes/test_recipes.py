@@ -115,6 +115,30 @@ def test_input_serves_one_input_models_alone() -> None:
     assert [(fault.code, fault.pointer) for fault in faults] == [("dataset_columns_mismatch", "/x")]
 
 
+@pytest.mark.parametrize(
+    ("outputs", "task", "kind", "low", "high", "code"),
+    [
+        ((("batch", 10),), None, "class", 0, 9, None),
+        ((("batch", 10),), None, "class", 0, 10, "labels_out_of_range"),
+        ((("batch", 10),), "classification", "class", -1, 3, "labels_out_of_range"),
+        ((("batch", 10),), "regression", "class", 0, 10, None),
+        ((("batch", 10),), None, "float", 0.0, 10.0, None),
+        ((("batch", 1),), None, "class", 0, 10, None),
+        ((("batch", "classes"),), None, "class", 0, 10, None),
+        ((("batch", 10, 8),), None, "class", 0, 10, None),
+        ((), None, "class", 0, 10, None),
+    ],
+)
+def test_labels_must_be_classes_of_the_model(
+    outputs: tuple[Any, ...], task: str | None, kind: str, low: float, high: float, code: str | None
+) -> None:
+    specs = tuple(TensorFacts(name="scores", dtype="float32", shape=shape) for shape in outputs)
+    data = columns(a=("float32", (5,)), b=("int64", (5,)), label=("int64", ()))
+    data = data.model_copy(update={"label": {"kind": kind, "min": low, "max": high}})
+    faults = data_faults(MODEL.model_copy(update={"outputs": specs}), data, "/x", task=task)
+    assert [fault.code for fault in faults] == ([code] if code else [])
+
+
 def test_layers_are_not_checked_where_they_are_unknown() -> None:
     recipe = parse_recipe({"steps": [{"method": "quantize.dynamic", "layers": {"include": ["conv"]}}]})
     assert [fault.code for fault in layer_faults(recipe, MODEL)] == ["unknown_layer"]
