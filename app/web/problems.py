@@ -44,6 +44,9 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 #: What any authenticated route can answer.
 _ALWAYS = (400, 401, 403, 422, 500, 503)
 
+#: What pydantic calls a body that is something else, or text because its Content-Type does not say JSON.
+_NO_OBJECT = ("dict_type", "model_attributes_type", "model_type")
+
 log = logging.getLogger(__name__)
 
 
@@ -152,5 +155,7 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
+    if fault["type"] in _NO_OBJECT and fault["loc"] == ("body",):
+        return "must be a JSON object, sent with Content-Type: application/json"
     message = str(fault["msg"]).removeprefix("Value error, ")
     return message if fault["type"] != "extra_forbidden" else "unknown field"

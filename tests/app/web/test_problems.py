@@ -50,6 +50,16 @@ async def test_bad_json(api: Any) -> None:
     _is_problem(response, 400, "invalid_json")
 
 
+@pytest.mark.parametrize("path", ["/v1/workspaces", "/v1/jobs"])
+@pytest.mark.parametrize(
+    ("content", "kind"), [("{}", "application/x-www-form-urlencoded"), ("{}", "text/plain"), ("[]", "application/json")]
+)
+async def test_body_that_is_no_json_object(api: Any, path: str, content: str, kind: str) -> None:
+    operator = await api.client("operator")
+    response = await operator.post(path, content=content, headers={"Content-Type": kind})
+    assert "Content-Type: application/json" in _is_problem(response, 422, "invalid_request")["detail"]
+
+
 async def test_body_faults_have_pointers(api: Any) -> None:
     operator = await api.client("operator")
     body = _is_problem(await operator.post("/v1/workspaces", json={"a/b~c": 1}), 422, "invalid_request")
