@@ -10,6 +10,7 @@ drawn from SHAKE-256 over the deployment's pepper and the row's random `owner`.
 import asyncio
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, delete, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
@@ -32,6 +34,8 @@ LEASE = timedelta(seconds=30)
 _LONGEST_KEY = 255
 #: Headers that belong to the response itself, not to its transport.
 _KEPT_HEADERS = ("content-type", "location", "retry-after")
+
+log = logging.getLogger(__name__)
 
 
 class Replay(Exception):
@@ -132,10 +136,14 @@ class Once:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(LEASE.total_seconds() / 3)
-            async with self._database.transaction() as session:
-                await session.execute(
-                    update(IdempotencyKey).where(self._mine()).values(expires_at=func.clock_timestamp() + LEASE)
-                )
+            try:
+                async with self._database.transaction() as session:
+                    await session.execute(
+                        update(IdempotencyKey).where(self._mine()).values(expires_at=func.clock_timestamp() + LEASE)
+                    )
+            except (SQLAlchemyError, OSError) as error:
+                # There are two more tries within the lease; `remember` finds out whether it was kept.
+                log.warning("the lease of an Idempotency-Key was not renewed: %s", error)
 
     async def _release(self) -> None:
         async with self._database.transaction() as session:

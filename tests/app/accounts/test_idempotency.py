@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import httpx2
 import pytest
@@ -159,6 +160,19 @@ async def test_long_request_renews_its_lease(api: Any, monkeypatch: pytest.Monke
     workspace_id = await api.workspace("ours")
     async with Once(api.services, workspace_id, "k").lease():
         await asyncio.sleep(0.8)
+        with pytest.raises(Conflict):
+            async with Once(api.services, workspace_id, "k").lease():
+                pass
+
+
+async def test_failed_renewal_is_tried_again(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "LEASE", timedelta(seconds=1.2))
+    workspace_id = await api.workspace("ours")
+    database, real = api.services.database, api.services.database.transaction
+    async with Once(api.services, workspace_id, "k").lease():
+        monkeypatch.setattr(database, "transaction", Mock(side_effect=[OSError("away"), *(real() for _ in range(9))]))
+        await asyncio.sleep(1.5)
+        monkeypatch.setattr(database, "transaction", real)
         with pytest.raises(Conflict):
             async with Once(api.services, workspace_id, "k").lease():
                 pass
