@@ -97,7 +97,7 @@ def _queue_again(job: Job, now: datetime, pause_s: float) -> None:
     _drop_lease(job)
     job.queued_at, job.looked_at, job.finished_at = now, None, None
     job.not_before = now + timedelta(seconds=pause_s) if pause_s else None
-    job.phase, job.error = None, None
+    job.phase, job.progress, job.error = None, 0.0, None
 
 
 def _end(job: Job, now: datetime, state: State, error: Json | None) -> None:

@@ -146,8 +146,10 @@ async def test_faults_end_with_the_last_attempt(stage: Any, code: str, attempts:
         await stage.set(job_id, not_before=None)
         lease = await stage.claim()
         assert lease.attempt == number
+        await stage.run(stage.leases.progress, lease, "compressing", 0.5)
         await stage.run(stage.leases.finish, lease, Fault(code, "died"))
-    job = await stage.get(job_id)
+        job = await stage.get(job_id)
+        assert job.progress == (0.5 if number == attempts else 0)
     assert (job.state, job.error["code"]) == ("failed", code)
     states = [event.data["state"] for event in await stage.events(job_id, "state")]
     assert states == ["running", "queued"] * (attempts - 1) + ["running", "failed"]
