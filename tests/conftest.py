@@ -16,6 +16,22 @@ from app.migrate import upgrade
 from tests.support.servers import running_postgres, running_valkey, temporary_folder
 
 TEMPLATE = "migrated"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep tests of one ``xdist_group`` in one process.
+
+    pytest-xdist 3.8 appends the group to an attribute of the test that pytest 9.2 no longer reads, so its scheduler
+    never learns of it. Without ``--dist loadgroup`` this does nothing.
+    """
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
+
+
 _numbers = itertools.count()
 
 

@@ -13,7 +13,9 @@ from worker.engine.formats.lift import lift, network_of, quiet_export
 from worker.engine.formats.program import from_exported
 
 
-@pytest.fixture(scope="module", params=sorted(ZOO))
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"lift-{name}")) for name in sorted(ZOO)]
+)
 def lifted(request):
     module = make(request.param)
     return request.param, module, network_of(module, ZOO[request.param].inputs(2))

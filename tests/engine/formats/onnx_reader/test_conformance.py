@@ -13,6 +13,9 @@ from worker.engine import formats
 from worker.engine.errors import Unsupported
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 
+#: Thousands of cases are made on import: once, in one process.
+pytestmark = pytest.mark.xdist_group("conformance")
+
 #: Tensors without elements: torch has no meta shape or no identity for them.
 EMPTY = ("empty_set", "allowzero_reordered", "split_zero_size")
 
