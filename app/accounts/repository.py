@@ -7,9 +7,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.tables import Key, Workspace
 from app.web.pagination import PageRequest
 
-#: Any fixed number serves.
-_FIRST_KEY_LOCK = 5_120_336_178
-
 
 async def workspace_by_name(session: AsyncSession, name: str) -> Workspace | None:
     """The workspace of that name."""
@@ -64,11 +61,6 @@ async def live_key(session: AsyncSession, prefix: str) -> Key | None:
 async def touch_key(session: AsyncSession, key_id: str) -> None:
     """Notes that a key was used."""
     await session.execute(update(Key).where(Key.id == key_id).values(last_used_at=func.clock_timestamp()))
-
-
-async def lock_first_key(session: AsyncSession) -> None:
-    """Makes two processes that start together take turns, until the transaction ends."""
-    await session.execute(select(func.pg_advisory_xact_lock(_FIRST_KEY_LOCK)))
 
 
 async def has_keys(session: AsyncSession) -> bool:

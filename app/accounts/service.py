@@ -6,11 +6,9 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import repository
-from app.accounts.caller import DEFAULT_WORKSPACE, Caller
+from app.accounts.caller import Caller
 from app.accounts.keys import make_key
 from app.accounts.schemas import NewKeyRequest
-from app.config import Settings
-from app.db import Database
 from app.errors import Conflict, Forbidden, Invalid, NotFound
 from app.tables import Key, Workspace
 from app.web.fields import is_storable
@@ -80,30 +78,3 @@ async def revoke_key(session: AsyncSession, caller: Caller, key_id: str) -> None
     if not caller.may(key.role):
         raise Forbidden(f"A key with the role {caller.role} cannot revoke one with {key.role}.", code="role_too_weak")
     await repository.revoke(session, key_id)
-
-
-async def workspace_named(session: AsyncSession, name: str) -> Workspace:
-    """The workspace of that name. Raises `NotFound`."""
-    workspace = await repository.workspace_by_name(session, name)
-    if workspace is None:
-        raise NotFound(f"There is no workspace named {name!r}.", code="workspace_not_found")
-    return workspace
-
-
-async def ensure_first_key(settings: Settings) -> str | None:
-    """An operator's key in the workspace ``default``, where no key was ever made; None where one was.
-
-    The caller writes it to a file (mode 0600) or shows it once.
-    """
-    database = Database(settings, pooled=False)
-    try:
-        async with database.transaction() as session:
-            await repository.lock_first_key(session)
-            if await repository.has_keys(session):
-                return None
-            workspace = await repository.workspace_by_name(session, DEFAULT_WORKSPACE)
-            workspace = workspace or await create_workspace(session, DEFAULT_WORKSPACE)
-            request = NewKeyRequest(name="first", role="operator")
-            return (await create_key(session, settings.key_pepper, workspace.id, request))[1]
-    finally:
-        await database.close()

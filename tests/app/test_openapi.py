@@ -1,6 +1,5 @@
 """The API keeps the promises of its OpenAPI document, whatever is sent (schemathesis, over a socket, with a key)."""
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from app.accounts.service import ensure_first_key
+from app.admin import make_first_key
 from app.config import Settings
 from app.main import create_app
 from app.tables import Worker
@@ -54,7 +53,8 @@ def live(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Live]:
         min_free_disk_bytes=0,
         worker_ttl_s=3600,
     )
-    key = asyncio.run(ensure_first_key(settings))
+    make_first_key(settings, tmp_path / "key")
+    key = (tmp_path / "key").read_text().strip()
     _add_workers(settings)
     server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)

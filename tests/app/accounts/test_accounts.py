@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 
 from app.accounts.keys import hash_key, make_key, prefix_of
-from app.accounts.service import ensure_first_key
 from app.tables import Artifact, Blob, Job, Key
 
 pytestmark = pytest.mark.anyio
@@ -257,17 +256,6 @@ async def test_authentication_needs_a_pepper(make_api: Any) -> None:
 
     with pytest.raises(ValueError, match="MODELPRESS_KEY_PEPPER"):
         await make_api(key_pepper=SecretStr(""))
-
-
-async def test_first_key(api: Any) -> None:
-    made = await asyncio.gather(*(ensure_first_key(api.services.settings) for _ in range(3)))
-    keys = [key for key in made if key is not None]
-    assert len(keys) == 1
-    client = api.client_with({"Authorization": f"Bearer {keys[0]}"})
-    assert (await client.post("/v1/workspaces", json={"name": "a"})).status_code == 201
-    async with api.services.database.transaction() as session:
-        await session.execute(update(Key).values(revoked_at=func.now()))
-    assert await ensure_first_key(api.services.settings) is None
 
 
 def test_keys_differ() -> None:
