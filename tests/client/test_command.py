@@ -60,9 +60,10 @@ def test_upload_follow_download_and_table(
         "accuracy, float │ 98.00 % [96.00, 99.00]", "evaluation samples │ 719",
         "drop │ 0.50 points [-0.10, 1.10]", "SQNR to float │ 31.2 dB",
         "latency p50, float │ 2 ms", "latency p50, compressed │ 1 ms", "speed-up │ 2.00x", "gate │ passed",
-        "note: onnxruntime: a sentence.",
+        "note: The data says this. note: onnxruntime: a sentence.",
     ):  # fmt: skip
         assert figure in table, ran.out
+    assert table.count("a sentence") == 1
     lines = ran.err.splitlines()
     assert lines[:4] == ["upload model.pt2: 5 kB", "upload calibration.npz: 11 kB", "upload evaluation.npz: 10 kB",
                          "job job_1"]  # fmt: skip

@@ -126,10 +126,14 @@ class Measurement(View):
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics(View):
-    """Per target: the float model exported to it (`baseline`) and the artifact; the rest is in `raw`."""
+    """Per target: the float model exported to it (`baseline`) and the artifact; the rest is in `raw`.
+
+    `notes`: all that is worth knowing of the model, the data and every target, those of the artifacts among them.
+    """
 
     baseline: Mapping[str, Measurement] | None = None
     artifacts: Mapping[str, Measurement] | None = None
+    notes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,8 @@ def show(console: Console, job: Job) -> None:
                 *(Text(printable(cell or text.NONE), _style(label, cell)) for cell in cells),
             )
     console.print(table, soft_wrap=False)
-    for note in (note for side in measured for note in side.after.notes or ()):
+    of_targets = [note for side in measured for note in side.after.notes or ()]
+    for note in dict.fromkeys([*(job.metrics.notes or () if job.metrics else ()), *of_targets]):
         console.print(Text(f"note: {printable(note)}"))
 
 
