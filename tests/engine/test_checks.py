@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.pt2_files import save
 from worker.engine.checks import check_dataset, check_model
-from worker.engine.errors import UserError
+from worker.engine.errors import InvalidModel, UserError
 
 
 class Net(nn.Module):
@@ -109,3 +110,13 @@ def test_refused_datasets(tmp_path: Path, content: bytes, kind: str, code: str) 
     with pytest.raises(UserError) as caught:
         check_dataset(tmp_path / "x", kind)
     assert caught.value.code == code
+
+
+def test_a_model_with_nan_among_its_weights(tmp_path: Path) -> None:
+    module = nn.Linear(4, 2)
+    with torch.no_grad():
+        module.weight[1, 2] = float("nan")
+    path = save(module, (torch.zeros(2, 4),), tmp_path / "m.pt2")
+    with pytest.raises(InvalidModel, match="weight' holds NaN") as error:
+        check_model(path)
+    assert error.value.code == "weights_invalid"

@@ -32,6 +32,7 @@ def check_model(path: Path, format: str | None = None, filename: str = "") -> Mo
         MemoryError: the model needs more memory than there is.
     """
     network = formats.read(path, format)
+    _refuse_nan(network)
     macs = _run(network, filename or path.name)
     modules = dict(network.module.named_modules())
     called = dict.fromkeys(str(node.target) for node in network.module.graph.nodes if node.op == "call_module")
@@ -53,6 +54,15 @@ def check_model(path: Path, format: str | None = None, filename: str = "") -> Mo
         operators=_operators(network, modules),
         notes=tuple(network.notes),
     )
+
+
+def _refuse_nan(network: Network) -> None:
+    """Rounding would turn NaN into some number, and the artifact would seem better than the model."""
+    for name, parameter in network.module.named_parameters():
+        if parameter.is_floating_point() and bool(parameter.isnan().any()):
+            raise InvalidModel(
+                "weights_invalid", f"Weight {name!r} holds NaN: its training diverged. Export an earlier state of it."
+            )
 
 
 def _run(network: Network, name: str) -> dict[str, int]:
