@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import zipfile
@@ -19,20 +18,11 @@ import torch
 from modelpress import AsyncClient, Client, Conflict, InvalidRequest, JobRequest, NotFound, PermissionDenied
 from torch import nn
 
-from tests.support.service import Service, serving
+from tests.support.service import Service
 
-pytestmark = pytest.mark.xdist_group("client_service")
+pytestmark = pytest.mark.xdist_group("service")  # of test_story.py: one service serves both
 SAMPLES = 200
 STATIC = {"steps": [{"method": "quantize.static", "samples": 64}]}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with serving(tmp_path_factory.mktemp("service") / "data", port) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +47,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def client(service: Service) -> Iterator[Client]:
-    with Client(service.url, service.key()) as made:
+def client(running_service: Service) -> Iterator[Client]:
+    with Client(running_service.url, running_service.key()) as made:
         yield made
 
 
 @pytest.fixture
-def start(service: Service, tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
-    env = {**os.environ, "MODELPRESS_URL": service.url, "MODELPRESS_KEY": service.key(), "COLUMNS": "160"}
+def start(running_service: Service, tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
+    env = {
+        **os.environ,
+        "MODELPRESS_URL": running_service.url,
+        "MODELPRESS_KEY": running_service.key(),
+        "COLUMNS": "160",
+    }
 
     def starts(*args: object) -> "subprocess.Popen[str]":
         line = [sys.executable, "-c", "from modelpress.cli.main import main; main()", *map(str, args)]
@@ -185,16 +180,16 @@ def test_ctrl_c_cancels(start: Callable[..., "subprocess.Popen[str]"], files: di
     assert client.jobs.get(job_id).state == "canceled"
 
 
-def test_administration_through_the_async_client(service: Service) -> None:
+def test_administration_through_the_async_client(running_service: Service) -> None:
     async def session() -> None:
-        async with AsyncClient(service.url, service.key()) as operator:
+        async with AsyncClient(running_service.url, running_service.key()) as operator:
             assert "quantize.static" in [method.name async for method in operator.methods.list()]
             assert {"onnxruntime", "openvino", "torch"} <= {target.name async for target in operator.targets.list()}
             assert [preset.name async for preset in operator.presets.list()]
             workspace = await operator.workspaces.create("team-b")
             assert workspace.id in [one.id async for one in operator.workspaces.list()]
             key = await operator.keys.create("ci", "reader", workspace_id=workspace.id)
-            async with AsyncClient(service.url, key.key) as reader:
+            async with AsyncClient(running_service.url, key.key) as reader:
                 assert [job async for job in reader.jobs.list()] == []
                 with pytest.raises(PermissionDenied):
                     await reader.keys.create("more", "admin")
