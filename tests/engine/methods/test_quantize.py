@@ -219,3 +219,12 @@ def test_observing_does_not_grow_with_the_samples(tmp_path: Path) -> None:
         held = sum(len(histogram.bins()[0]) for histogram in statistics.histograms.values())
         sizes.append(held + sum(mean.numel() for mean in statistics.means.values()))
     assert sizes[1] <= 4096 * len(names) + sum(mean.numel() for mean in statistics.means.values())
+
+
+@pytest.mark.parametrize("step", [QuantizeStatic, QuantizeDynamic])
+def test_half_precision_is_refused_by_name(step: type, tmp_path: Path) -> None:
+    half = network_of(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).half(), (torch.randn(2, 4).half(),))
+    with pytest.raises(Unsupported) as caught:
+        compress(half, step(), tmp_path)
+    assert caught.value.code == "dtype_unsupported"
+    assert "float16" in caught.value.detail

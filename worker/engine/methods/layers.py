@@ -5,6 +5,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
+
 from app.recipes.methods import LayerFilter
 from worker.engine.errors import Unsupported
 from worker.engine.network import Network
@@ -18,7 +20,7 @@ def check_filter(network: Network, layers: LayerFilter) -> None:
 
     Raises:
         Unsupported: ``unknown_layer`` for a glob without a match, with names that are close to it;
-            ``no_layers`` where nothing is left to quantize.
+            ``no_layers`` where nothing is left to quantize; ``dtype_unsupported`` for weights that are not float32.
     """
     calls = [(str(node.target), layer) for node, layer in layer_calls(network.module)]
     names = list(dict.fromkeys(name for name, _ in calls))
@@ -29,6 +31,14 @@ def check_filter(network: Network, layers: LayerFilter) -> None:
     if not any(isinstance(layer, LAYERS) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers", "there is no convolution or linear layer to quantize in this model, or all are left out"
+        )
+    # One half-precision value among the float32 ones of the integer kernels' edges, and runtimes refuse the file.
+    others = {str(p.dtype).removeprefix("torch.") for p in network.module.parameters() if p.dtype != torch.float32}
+    if others:
+        raise Unsupported(
+            "dtype_unsupported",
+            f"quantization starts from float32 weights, and this model has {', '.join(sorted(others))}; "
+            "export model.float() with float32 inputs and quantize that",
         )
 
 
