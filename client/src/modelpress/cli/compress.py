@@ -15,6 +15,7 @@ from modelpress.cli.output import console, say, show_json
 from modelpress.cli.screen import transfer
 
 INPUTS, LIMITS = "Inputs", "Limits"
+STRICT = "The interval's worse end must keep --max-drop."
 File = typer.Option(exists=True, dir_okay=False, readable=True, rich_help_panel=INPUTS)
 
 
@@ -31,6 +32,8 @@ def compress(
     max_size_ratio: Annotated[float | None, typer.Option(rich_help_panel=LIMITS, help="Of the float size.")] = None,
     max_latency_ratio: Annotated[float | None, typer.Option(rich_help_panel=LIMITS, help="Of the float p50.")] = None,
     min_sqnr_db: Annotated[float | None, typer.Option(rich_help_panel=LIMITS, help="Against the float.")] = None,
+    strict: Annotated[bool | None, typer.Option("--strict", rich_help_panel=LIMITS, help=STRICT)] = None,
+    confidence: Annotated[float | None, typer.Option(rich_help_panel=LIMITS, help="Of that interval; 0.95.")] = None,
     task: Annotated[str | None, typer.Option(help="classification, regression, ...; told from the labels.")] = None,
     name: Annotated[str | None, typer.Option(help="The job's name; the model file's where absent.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random in the job.")] = None,
@@ -46,6 +49,8 @@ def compress(
         "max_size_ratio": max_size_ratio,
         "max_latency_ratio": max_latency_ratio,
         "min_sqnr_db": min_sqnr_db,
+        "strict": strict,
+        "confidence": confidence,
     }
     order = Order(
         model=model,
