@@ -34,6 +34,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=openapi.VERSION,
         description=openapi.DESCRIPTION,
         lifespan=_lifespan,
+        # FastAPI's pages load scripts from a public CDN onto this origin, where keys are typed; /openapi.json stays.
+        docs_url=None,
+        redoc_url=None,
         separate_input_output_schemas=False,
     )
     app.state.services = Services(settings, Database(settings), open_store(settings), Queue(settings))

@@ -26,7 +26,8 @@ def refuse_code(filename: str, head: bytes) -> None:
     if kind is not None:
         raise UnsupportedMedia(
             f"{filename!r} is {kind}; reading it could run code, so it is never opened. "
-            f"Where you have the model, these three lines write one that can be sent:\n{HOW_TO_EXPORT}",
+            f"Where you have the model, these three lines write one that can be sent:\n{HOW_TO_EXPORT}\n"
+            "Data go into an .npz: numpy.savez('data.npz', input=images, label=labels)",
             code="unsafe_format",
         )
 

@@ -65,8 +65,10 @@ def test_on_a_socket(settings: Settings) -> None:
         made = client.post("/v1/models", **FORM)
         assert made.headers["location"] == f"{url}/v1/models/{made.json()['id']}"
         assert client.get(made.headers["location"] + "/content").content == b"bytes"
-        for path in ("/docs", "/openapi.json", "/v1/jobs", "/v1/methods"):
+        for path in ("/openapi.json", "/v1/jobs", "/v1/methods"):
             assert client.get(path).status_code == 200
+        for path in ("/docs", "/redoc"):
+            assert client.get(path).status_code == 404
 
 
 def test_behind_a_proxy_that_strips_a_prefix(settings: Settings) -> None:
