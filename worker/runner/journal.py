@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from app.db import Database
 from app.jobs.events import NewEvent
@@ -47,7 +47,10 @@ class Journal:
             await self.flush()
 
     async def flush(self) -> None:
-        """Writes everything now. Where the database is away it stays in the buffer, up to a limit."""
+        """Writes everything now.
+
+        Where the database is away it stays in the buffer, up to a limit; what the database refuses is dropped.
+        """
         async with self._writing:
             events, progress = self._events, self._progress
             self._events, self._progress = [], {}
@@ -55,6 +58,9 @@ class Journal:
                 return
             try:
                 owned = await self._write(events, progress)
+            except (DataError, IntegrityError) as error:
+                log.warning("job %s: %d events do not fit the tables: %s", self._lease.job_id, len(events), error)
+                return
             except (SQLAlchemyError, OSError) as error:
                 log.warning("job %s: %d events wait for the database: %s", self._lease.job_id, len(events), error)
                 self._events = [*events, *self._events][-_KEPT:]

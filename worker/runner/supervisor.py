@@ -15,7 +15,7 @@ from enum import Enum, auto
 from pathlib import Path, PurePath
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from app.db import Database
 from app.jobs.leases import Leases
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _GIVE_UP = 0.75
 _RETRY_S = 0.5
 _MAX_NAME = 200
+_UNSTORABLE = UserError("job_protocol_error", "the job's process reported what the database does not take")
 
 
 class Stop(Enum):
@@ -196,8 +197,12 @@ class Supervisor:
     async def _log_output(self, process: JobProcess) -> None:
         """What a broken process printed goes to the log of the worker, and its end to the job's."""
         if output := process.output_tail():
-            log.warning("job %s: its process printed:\n%s", self._lease.job_id, output)
-            last = output.splitlines()[-1][:500]
+            lines = output.splitlines()
+            # Quoted: what a process prints must not pass for lines of the worker's own.
+            log.warning(
+                "job %s: its process printed:\n%s", self._lease.job_id, "\n".join(f"  | {line!r}" for line in lines)
+            )
+            last = lines[-1][:500]
             await self._journal.add(Log(level="error", message=f"the job's process ended after printing: {last}"))
 
     async def _save_checkpoint(self, report: CheckpointSaved, folder: JobFolder) -> None:
@@ -248,6 +253,11 @@ class Supervisor:
         while True:
             try:
                 state = await self._end(outcome)
+            except (DataError, IntegrityError) as error:
+                log.warning("job %s: its report does not fit the tables: %s", self._lease.job_id, error)
+                if outcome == _UNSTORABLE:
+                    return
+                outcome = _UNSTORABLE
             except (SQLAlchemyError, OSError) as error:
                 log.warning("job %s: the end was not recorded yet: %s", self._lease.job_id, error)
                 if time.monotonic() - self._renewed >= self._slot.settings.lease_s:
