@@ -68,7 +68,8 @@ def load(path: Path) -> onnx.ModelProto:
         _check_tensor(tensor)
     _check_opset(model)
     try:
-        onnx.checker.check_model(model)
+        # By path: it would serialize a model anew, weights and all. Data outside of the file were refused above.
+        onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise InvalidModel(
             codes.GRAPH_INVALID, f"The model breaks the ONNX specification: {str(error)[:500]}"
