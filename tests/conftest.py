@@ -1,6 +1,7 @@
 """Real servers for every test that asks for one: a PostgreSQL and a Valkey for each xdist worker."""
 
 import itertools
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ from app.migrate import upgrade
 from tests.support.servers import running_postgres, running_valkey, temporary_folder
 
 TEMPLATE = "migrated"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs that tests start, also where a shell started the tests in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
