@@ -62,14 +62,21 @@ def _interval(lost: int, won: int, count: int) -> tuple[float, float]:
     return tuple(100 * pairs / count * (2 * share - 1) for share in interval)  # type: ignore[return-value]
 
 
-def latencies(paths: dict[str, Path], image: Any, rounds: int = 40) -> dict[str, float]:
-    """Median milliseconds of one image, all files taking turns so that noise hits all alike."""
+def latencies(paths: dict[str, Path], image: Any, rounds: int = 8, runs: int = 10) -> dict[str, float]:
+    """Median milliseconds of one image, all files taking turns so that noise hits all alike.
+
+    A turn is several runs after a rest: the threads of the session before still spin for a moment, and the first run
+    finds the caches full of another model's weights.
+    """
     sessions = {name: session(path) for name, path in paths.items()}
     times: dict[str, list[float]] = {name: [] for name in paths}
-    for turn in range(rounds + 3):
+    for _ in range(rounds):
         for name, run in sessions.items():
-            started = time.perf_counter()
-            run.run(None, {"input": image})
-            if turn >= 3:
-                times[name].append(1000 * (time.perf_counter() - started))
+            time.sleep(0.01)
+            taken = []
+            for _ in range(runs + 2):
+                started = time.perf_counter()
+                run.run(None, {"input": image})
+                taken.append(1000 * (time.perf_counter() - started))
+            times[name] += taken[2:]
     return {name: float(np.median(values)) for name, values in times.items()}

@@ -30,7 +30,7 @@ def read(path: Path, folder: Path) -> dict[str, Array]:
     try:
         with pq.ParquetFile(path, thrift_string_size_limit=2**24, thrift_container_size_limit=2**20) as file:
             return _decode(path, file, folder)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InvalidDataset(
             codes.FILE_DAMAGED,
             f"The .parquet file cannot be decoded: {str(error)[:300]}. Write it again.",

@@ -23,12 +23,14 @@ _LAYER_META: Final = ("onnx_node", "onnx_weight")
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """A copy of `network` in which batch norms that directly follow a layer are part of its weights.
+    """`network` with the batch norms that directly follow a layer as part of its weights; itself where it has none.
 
     A pair is folded where the layer has no other consumer and neither module is used twice. The layer's node takes
     over the ``meta`` of the batch norm, except for where its own weight is in the file (``onnx_node``,
     ``onnx_weight``); ``meta["onnx_folded"]`` names the node that went away.
     """
+    if not any(isinstance(part, _NORMS) for part in network.module.modules()):
+        return network
     module = copy.deepcopy(network.module)
     calls = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
     owners = Counter(id(p) for m in module.modules() for p in m._parameters.values() if p is not None)

@@ -3,7 +3,8 @@
 For a channel with weights w the error of clipping at a is ``n a^2 / (12 L^2) + sum_{|w_i| > a} (|w_i| - a)^2``
 (rounding noise inside, clipping outside, L = 127). It is convex, and between two neighbouring magnitudes its minimum
 is ``a = sum_{|w_i| > a} |w_i| / (n / (12 L^2) + j)``, j the number of clipped weights: so the largest few magnitudes
-are enough to find it exactly. Channels with few weights have no uniform noise; there the scales are tried out.
+are enough to find it exactly. Channels with few weights and coarse grids have no uniform noise; there the scales are
+tried out.
 """
 
 from typing import Final, Literal
@@ -19,6 +20,8 @@ Granularity = Literal["channel", "tensor"]
 #: Channels smaller than this try scales out.
 _SMALL: Final = 192
 _TRIED: Final = 96
+#: Grids with fewer integers to a side round too coarsely for uniform noise.
+_FINE: Final = 127
 #: How many of the largest magnitudes may be clipped.
 _CLIPPED: Final = 64
 
@@ -55,7 +58,8 @@ def best_scale(rows: Tensor, top: int) -> Tensor:
     """Scale of least squared error for each row, (rows,); `rows` is (rows, n), integers are -top..top."""
     magnitudes = rows.abs()
     largest = magnitudes.amax(1)
-    clip = _tried(rows, largest, top) if rows.shape[1] < _SMALL else _solved(magnitudes, top)
+    uniform = rows.shape[1] >= _SMALL and top >= _FINE
+    clip = _solved(magnitudes, top) if uniform else _tried(rows, largest, top)
     scale = torch.where(largest > 0, clip / top, torch.ones_like(largest))
     return torch.clamp(scale, min=SMALLEST_SCALE)
 
@@ -77,7 +81,7 @@ def _solved(magnitudes: Tensor, top: int) -> Tensor:
 def _tried(rows: Tensor, largest: Tensor, top: int) -> Tensor:
     """The best of a grid of clipping values, by the error itself; (rows,)."""
     best, least = largest, torch.full_like(largest, torch.inf)
-    for share in torch.linspace(0.7, 1.02, _TRIED).tolist():
+    for share in torch.linspace(0.7 if top >= _FINE else 0.1, 1.02, _TRIED).tolist():
         scale = (largest * share / top).clamp(min=SMALLEST_SCALE)[:, None]
         error = (torch.clamp(torch.round(rows / scale), -top, top) * scale - rows).square().sum(1)
         best = torch.where(error < least, largest * share, best)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnx import ModelProto
+
 from worker.engine.network import Network
 
 
@@ -14,11 +16,11 @@ class FloatExport:
     Attributes:
         path: the file, as a user would get it.
         network: what was exported: the given network with batch norms folded.
-        onnx: the ONNX form that quantized files are derived from, None where the target needs none.
+        onnx: the graph that quantized files are derived from, left as it is; None where the target needs none.
         values: FX node name -> name of its value in `onnx`.
     """
 
     path: Path
     network: Network
-    onnx: Path | None = None
+    onnx: ModelProto | None = None
     values: Mapping[str, str] = field(default_factory=dict)

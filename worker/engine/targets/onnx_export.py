@@ -43,7 +43,7 @@ def export_onnx(network: Network, folder: Path) -> FloatExport:
     model, values = source if source is not None else _from_torch(folded)
     path = folder / "float.onnx"
     save(model, path)
-    return FloatExport(path, folded, path, values)
+    return FloatExport(path, folded, model, values)
 
 
 def save(model: ModelProto, path: Path) -> None:
@@ -53,7 +53,9 @@ def save(model: ModelProto, path: Path) -> None:
     if data < _LARGEST_FILE - (1 << 24):
         path.write_bytes(model.SerializeToString())
     else:
-        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
+        copied = ModelProto()
+        copied.CopyFrom(model)  # saving in parts empties what it saves
+        onnx.save_model(copied, str(path), save_as_external_data=True, location=f"{path.name}.data")
 
 
 def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:

@@ -3,8 +3,6 @@
 from operator import attrgetter
 from pathlib import Path
 
-import onnx
-
 from worker.engine.quantized.form import Quantization
 from worker.engine.runtimes.base import missing
 from worker.engine.runtimes.onnxruntime import open_session
@@ -16,7 +14,9 @@ from worker.engine.targets.onnx_qdq import quantized_onnx
 
 def export_quantized(quantization: Quantization, exported: FloatExport, path: Path) -> Path:
     """Write the quantized form of `exported`."""
-    save(quantized_onnx(onnx.load(str(exported.onnx)), exported.values, quantization), path)
+    if exported.onnx is None:
+        raise TypeError("the float export has no ONNX graph")
+    save(quantized_onnx(exported.onnx, exported.values, quantization), path)
     return path
 
 
