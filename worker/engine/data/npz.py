@@ -5,6 +5,7 @@ unpacked to a scratch file first, never past the size that its entry declares.
 """
 
 import ast
+import errno
 import math
 import re
 import struct
@@ -41,7 +42,7 @@ def read(path: Path, folder: Path) -> dict[str, Array]:
         InvalidDataset: damaged, incomplete, not an ``.npz``, or a bomb.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             entries = _checked(path, archive)
             return {name: _array(path, archive, entry, folder) for name, entry in entries.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
@@ -58,6 +59,16 @@ def read(path: Path, folder: Path) -> dict[str, Array]:
         ) from error
 
 
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, ValueError) as error:
+        # A directory that points in front of the file makes zipfile seek there.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise zipfile.BadZipFile(f"its directory is broken: {error}") from error
+
+
 def _tail(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 66_000))
@@ -67,6 +78,8 @@ def _tail(path: Path) -> bytes:
 def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The entries by column name, once none of them is dangerous by its directory record."""
     entries = archive.infolist()
+    if any(entry.header_offset < 0 for entry in entries):
+        raise zipfile.BadZipFile("its directory points in front of the file")
     if any(entry.filename.endswith(_PICKLES) for entry in entries):
         raise UnsafeFile(f"The archive holds pickled Python objects, which can run code when loaded. {_UNPICKLED}")
     if any(not entry.filename.endswith(".npy") for entry in entries) or len(entries) > MAX_COLUMNS:

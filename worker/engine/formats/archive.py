@@ -4,6 +4,7 @@ Entries are read from a private copy-on-write memory map; what is stored uncompr
 not copied.
 """
 
+import errno
 import mmap
 import stat
 import struct
@@ -71,7 +72,10 @@ class Archive:
             try:
                 with zipfile.ZipFile(file) as archive:
                     infos = archive.infolist()
-            except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+            except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError) as error:
+                # A directory that points in front of the file makes zipfile seek there.
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                    raise
                 raise _damaged(str(error)) from error
         entries = [self._entry(info) for info in infos if not info.is_dir()]
         _check_sizes(entries, len(self._bytes))
