@@ -54,8 +54,8 @@ def quantize(name: str, subject: Subject, result: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.support.ours", OURS[name], *arguments, str(judge.THREADS)]
     else:
         command = [str(peers_python()), str(SUPPORT / "peer.py"), name, *arguments]
-    # Threads that wait for each other should sleep: spinning costs many times the work on a machine with other work.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    # As the job's process has it: threads that wait for each other spin only for a moment.
+    environment = {**os.environ, "GOMP_SPINCOUNT": "10000"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from scipy import stats
+
+from worker.engine.measure.stats import paired_difference
 
 THREADS = 2
 
@@ -18,7 +19,7 @@ class Score:
 
     Attributes:
         sqnr_db: of the logits.
-        drop / low / high: accuracy lost in points and its exact 95 % interval; NaN without labels.
+        drop / low / high: accuracy lost in points and its paired 95 % interval; NaN without labels.
     """
 
     size: int
@@ -49,17 +50,8 @@ def score(path: Path, floats: Any, images: Any, labels: Any | None) -> Score:
         before, after = floats.argmax(1) == labels, logits.argmax(1) == labels
         lost, won = int((before & ~after).sum()), int((~before & after).sum())
         drop = 100 * (lost - won) / len(labels)
-        low, high = _interval(lost, won, len(labels))
+        low, high = (100 * end for end in paired_difference(lost, won, len(labels), 0.95))
     return Score(path.stat().st_size, float(sqnr), drop, low, high)
-
-
-def _interval(lost: int, won: int, count: int) -> tuple[float, float]:
-    """Clopper-Pearson on the share of losses among discordant pairs, scaled to points."""
-    pairs = lost + won
-    if pairs == 0:
-        return 0.0, 0.0
-    interval = stats.binomtest(lost, pairs).proportion_ci(0.95, "exact")
-    return tuple(100 * pairs / count * (2 * share - 1) for share in interval)  # type: ignore[return-value]
 
 
 def latencies(paths: dict[str, Path], image: Any, rounds: int = 8, runs: int = 10) -> dict[str, float]:
