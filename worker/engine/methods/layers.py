@@ -1,4 +1,4 @@
-"""What the quantization methods share: checking a layer filter, and the per-layer report."""
+"""What the quantization methods share: refusing what they cannot do, and the per-layer report."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -15,8 +15,8 @@ from worker.engine.quantized.placement import LAYERS, layer_calls
 from worker.engine.quantized.weights import sqnr_db
 
 
-def check_filter(network: Network, layers: LayerFilter) -> None:
-    """Refuse a filter that cannot do anything.
+def check_quantizable(network: Network, layers: LayerFilter) -> None:
+    """Refuse a network that cannot be quantized, and a filter that cannot do anything.
 
     Raises:
         Unsupported: ``unknown_layer`` for a glob without a match, with names that are close to it;

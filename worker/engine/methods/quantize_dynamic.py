@@ -12,7 +12,7 @@ from torch import nn
 from app.recipes import Grid, Step
 from app.recipes.methods import QuantizeDynamic
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_filter, layer_rows, left_notes
+from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes
 from worker.engine.network import Network
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.placement import LAYERS, Placement, layer_calls, place
@@ -31,7 +31,7 @@ def quantize_dynamic(compressed: Compressed, step: Step, context: Context) -> Co
     if not isinstance(step, QuantizeDynamic):
         raise TypeError(f"{type(step).__name__} is not QuantizeDynamic")
     network = fold_batch_norm(compressed.network)
-    check_filter(network, step.layers)
+    check_quantizable(network, step.layers)
     placement = place(network, step.layers)
     stored = _quantize(network, placement, step)
     quantized = {name: _for_grid(stored, grid) for name, grid in context.grids.items()}

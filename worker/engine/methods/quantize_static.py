@@ -18,7 +18,7 @@ from app.recipes.methods import QuantizeStatic
 from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_filter, layer_rows, left_notes
+from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes
 from worker.engine.network import Network
 from worker.engine.quantized.affine import Affine, affine
 from worker.engine.quantized.calibrators import CALIBRATORS, Calibration
@@ -41,7 +41,7 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
     if context.calibration is None:
         raise InvalidDataset("calibration_required", "quantize.static needs calibration samples")
     network = fold_batch_norm(compressed.network)
-    check_filter(network, step.layers)
+    check_quantizable(network, step.layers)
     placement = place(network, step.layers)
     statistics = _observe(network, placement, step, context, context.calibration)
     made: dict[tuple[str, bool], Quantization] = {}
