@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from app.artifacts.schemas import JobArtifactView
 from app.recipes import Limits
-from app.tables import Artifact, Job, JobEvent
+from app.tables import Job, JobEvent
 
 DAY_S = 86_400
 
@@ -89,33 +89,6 @@ class ErrorView(BaseModel):
 
     code: str
     detail: str
-
-
-class JobArtifactView(BaseModel):
-    """One artifact of a job; its manifest is at GET /v1/artifacts/{id}."""
-
-    id: str
-    job_id: str
-    target: str
-    format: str
-    filename: str
-    size_bytes: int
-    sha256: str
-    download_url: str
-
-    @classmethod
-    def of(cls, row: Artifact, request: Request) -> "JobArtifactView":
-        """The view of a row, with an address that is right as the client sees this service."""
-        return cls(
-            id=row.id,
-            job_id=row.job_id,
-            target=row.target,
-            format=row.format,
-            filename=row.filename,
-            size_bytes=row.size_bytes,
-            sha256=row.sha256,
-            download_url=str(request.url_for("artifact_content", artifact_id=row.id)),
-        )
 
 
 #: What the view takes from the job's own columns.

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.artifacts.schemas import JobArtifactView
 from app.errors import NotFound
 from app.jobs import repository
-from app.jobs.schemas import JobArtifactView, JobView
+from app.jobs.schemas import JobView
 from app.tables import Job
 from app.web.pagination import Page, PageRequest
 

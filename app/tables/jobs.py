@@ -9,9 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base, Bytes, CreatedAt, Json, Sha256, new_id
 
-STATES = ("queued", "running", "canceling", "succeeded", "failed", "canceled")
 TERMINAL = ("succeeded", "failed", "canceled")
-KINDS = ("compress", "check_model", "check_dataset")
 
 
 class Job(Base):

@@ -5,8 +5,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.tables.base import Base, Bytes, CreatedAt, Json, Sha256, new_id
 
-STATES = ("checking", "ready", "rejected")
-
 
 class Blob(Base):
     """Bytes in the store, known by their digest; kept apart per workspace so that no digest leaks across."""
