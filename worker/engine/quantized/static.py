@@ -30,12 +30,14 @@ class Setting:
         signed / symmetric: of the activations' integers.
         avoid_saturation: keep neighbouring weights small (see `quantize_weight`).
         operators: what computes on integers beside layers.
+        stored: layers of which few bits are stored alone.
     """
 
     signed: bool
     symmetric: bool
     avoid_saturation: bool
     operators: frozenset[str]
+    stored: frozenset[str]
 
 
 def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
@@ -50,12 +52,13 @@ def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
         symmetric=grid.symmetric_activations if wanted is None else wanted,
         avoid_saturation=(grid.saturates and saturating) if careful is None else careful,
         operators=frozenset(grid.operators),
+        stored=frozenset(grid.stored_beside_integers),
     )
 
 
 def placements(network: Network, step: IntegerStep, settings: Iterable[Setting]) -> dict[Setting, Placement]:
     """Where each setting uses integers."""
-    return {setting: place(network, step.layers, setting.operators) for setting in settings}
+    return {setting: place(network, step.layers, setting.operators, setting.stored) for setting in settings}
 
 
 def watched(
