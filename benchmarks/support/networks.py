@@ -16,6 +16,8 @@ from benchmarks.support import glyphs, mobilenet, resnet, transformer
 IMAGES, BATCH = 12_000, 64
 CALIBRATION, HELD_OUT = 256, 4_000
 CLASSES = len(glyphs.CLASSES)
+#: The file of weights and optimizer after the last finished epoch.
+STATE = "training.pt"
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,17 @@ def _data(cache: Path) -> Path:
     return folder
 
 
+def memory_data(cache: Path, counts: tuple[int, ...]) -> dict[int, str]:
+    """Number of calibration samples -> the ``.npy`` file that holds them, to be mapped into memory."""
+    folder = _data(cache)
+    files = {count: folder / f"calibration-{count}.npy" for count in counts}
+    if not all(path.exists() for path in files.values()):
+        images = glyphs.render(max(counts), 77_003)[0]
+        for count, path in files.items():
+            np.save(path, images[:count])
+    return {count: str(path) for count, path in files.items()}
+
+
 def _files(*modules: ModuleType) -> bytes:
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return code + str([path.name for path in glyphs.fonts()]).encode()
@@ -131,7 +144,7 @@ def _train(training: Training, folder: Path) -> nn.Module:
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     steps = -(-IMAGES // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.rate, training.epochs * steps)
-    state, first = folder / "training.pt", 0
+    state, first = folder / STATE, 0
     if state.exists():
         saved = torch.load(state, weights_only=True)
         model.load_state_dict(saved["model"])

@@ -1,11 +1,13 @@
 """A transformer with a convolutional stem (CCT, Hassani et al. 2021, https://arxiv.org/abs/2104.05704)."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 WIDTH, HEADS, DEPTH, RATIO = 192, 3, 4, 2
-STEM, TOKENS = 32, 64
+STEM, TOKENS = (32, 64), 64
 
 
 class Attention(nn.Module):
@@ -41,12 +43,17 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """For 32x32 images, which two convolutions turn into 8x8 tokens."""
+    """For 32x32 images, which three convolutions turn into 8x8 tokens."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, STEM, 3, 1, 1)
-        self.conv2 = nn.Conv2d(STEM, WIDTH, 3, 1, 1)
+        widths = (3, *STEM, WIDTH)
+        self.stem = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(before, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+                for before, width in itertools.pairwise(widths)
+            )
+        )
         self.position = nn.Parameter(torch.empty(1, TOKENS, WIDTH))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.layers = nn.Sequential(*(Layer() for _ in range(DEPTH)))
@@ -54,7 +61,7 @@ class Transformer(nn.Module):
         self.fc = nn.Linear(WIDTH, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv in (self.conv1, self.conv2):
-            x = functional.max_pool2d(torch.relu(conv(x)), 2)
+        first, second, third = self.stem
+        x = third(functional.max_pool2d(second(functional.max_pool2d(first(x), 2)), 2))
         x = self.layers(x.flatten(2).transpose(1, 2) + self.position)
         return self.fc(self.norm(x).mean(1))
