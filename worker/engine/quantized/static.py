@@ -63,18 +63,16 @@ def placements(network: Network, step: IntegerStep, settings: Iterable[Setting])
 
 def watched(
     network: Network, step: IntegerStep, chosen: Collection[Placement]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """The FX nodes to keep histograms of, and those to keep means of."""
+) -> tuple[frozenset[str], dict[str, bool]]:
+    """The FX nodes to keep histograms of, and those to keep means of (see `observe`)."""
     own = {name for placement in chosen for name, source in placement.values.items() if name == source}
-    means = {
-        source_of(node).name
-        for node, layer in layer_calls(network.module)
-        if step.bias_correction
-        and any(node.name in placement.integer for placement in chosen)
-        and isinstance(layer, LAYERS)
-        and layer.bias is not None
-    }
-    return frozenset(own), frozenset(means)
+    means: dict[str, bool] = {}
+    for node, layer in layer_calls(network.module):
+        integer = any(node.name in placement.integer for placement in chosen)
+        if step.bias_correction and integer and isinstance(layer, LAYERS) and layer.bias is not None:
+            source = source_of(node).name
+            means[source] = means.get(source, True) and isinstance(layer, nn.Linear)
+    return frozenset(own), means
 
 
 def static_form(
