@@ -33,7 +33,7 @@ class Weight:
 
     def dequantized(self) -> Tensor:
         """The weight in float32, in its own shape."""
-        return self.values.float() * self.scale.reshape(-1, *[1] * (self.values.dim() - 1))
+        return self.values.float().mul_(self.scale.reshape(-1, *[1] * (self.values.dim() - 1)))
 
     def to(self, device: str) -> "Weight":
         """The same on another device."""

@@ -157,7 +157,7 @@ def corrected(node: fx.Node, layer: Layer, weight: Weight, mean: Tensor | None) 
     if mean is None or weight.bias is None:
         return weight
     # The layer applied to the mean input with the rounding error as its weight: the shift of the mean output.
-    error = weight.dequantized() - layer.weight.detach().float()
+    error = weight.dequantized().sub_(layer.weight.detach().float())
     mean = mean.to(error.device)
     if isinstance(layer, nn.Linear):
         shift = nn.functional.linear(mean, error).reshape(-1, error.shape[0]).mean(0)
