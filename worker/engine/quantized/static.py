@@ -24,7 +24,7 @@ from worker.engine.quantized.weights import Granularity, quantize_weight
 
 @dataclass(frozen=True)
 class Setting:
-    """What of a grid decides the numbers: targets with equal settings share one quantization.
+    """What of a grid decides a quantization: targets with equal settings share one.
 
     Attributes:
         signed / symmetric: of the activations' integers.
@@ -38,6 +38,11 @@ class Setting:
     avoid_saturation: bool
     operators: frozenset[str]
     stored: frozenset[str]
+
+    @property
+    def numbers(self) -> tuple[bool, bool, bool]:
+        """What decides the numbers of one placement."""
+        return self.signed, self.symmetric, self.avoid_saturation
 
 
 def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
