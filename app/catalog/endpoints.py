@@ -9,6 +9,7 @@ from app.accounts.caller import Reader
 from app.accounts.routes import WorkspaceRoute
 from app.jobs import workers
 from app.recipes import METHODS, PRESETS, TARGETS, Grid
+from app.recipes.reach import possible
 from app.web.problems import responses
 from app.web.services import ServicesDep, SessionDep
 
@@ -23,6 +24,9 @@ class MethodView(BaseModel):
     stage: str = Field(description="Recipes run search, factorize, prune and train in any order, then quantize.")
     needs: list[str] = Field(description="Data without which it cannot run.")
     targets: list[str] = Field(description="Targets that can run what it makes.")
+    possible: dict[str, dict[str, list[int | str]]] = Field(
+        description="For each of these targets, the values of the parameters that depend on it."
+    )
     parameters: dict[str, Any] = Field(description="JSON Schema of a step.")
 
 
@@ -69,7 +73,8 @@ async def list_methods(_: Reader) -> Methods:
                 summary=step.summary,
                 stage=step.stage,
                 needs=list(step.needs),
-                targets=list(step.targets),
+                targets=list(possible(step)),
+                possible=possible(step),
                 parameters=step.model_json_schema(),
             )
             for name, step in sorted(METHODS.items())

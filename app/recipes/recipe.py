@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from app.recipes.errors import RecipeError, RecipeFault
 from app.recipes.methods import METHODS, Step
+from app.recipes.reach import reach_faults
 from app.recipes.targets import TARGETS
 
 MAX_STEPS = 32
@@ -63,15 +64,7 @@ def check_targets(recipe: Recipe, targets: Sequence[str]) -> list[RecipeFault]:
                 )
             )
             continue
-        faults += [
-            RecipeFault(
-                "target_unsupported",
-                f"/targets/{index}",
-                f"{step.method} cannot go to {target}; it can go to {_names(step.targets)}",
-            )
-            for step in recipe.steps
-            if target not in step.targets
-        ]
+        faults += [fault for step in recipe.steps for fault in reach_faults(step, target, f"/targets/{index}")]
     return faults
 
 

@@ -8,18 +8,26 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+#: Operators that a runtime may compute on integers: layers, and what combines values.
+Operator = Literal["conv", "linear", "add", "mul", "cat", "matmul"]
+
 
 class Grid(BaseModel):
-    """What a runtime can store and compute.
+    """What a runtime can store and compute. An empty tuple of widths or formats: not to be had there.
 
     Attributes:
         artifact: what the user downloads.
         runs_on: devices.
-        activation_dtype: integer type of activations that its kernels are fastest with.
+        activation_dtype: 8-bit integer type of activations that its kernels are fastest with.
         symmetric_activations: whether the zero point of activations must be (or is best) zero.
-        activation_bits / weight_bits: widths that it stores and computes.
+        activation_bits / weight_bits: widths of static quantization that it stores.
         weight_granularity: per-channel or per-tensor scales of weights.
+        dynamic_weight_bits: widths of weights whose activations are quantized while running, or not at all.
         dynamic_activations: whether linear layers can quantize their input while running.
+        float_formats: floating-point formats that it stores weights in.
+        operators: what it computes on integers; everything else computes in float.
+        saturates: whether its integer kernels add pairs of products in 16 bits on x86 processors without VNNI, so
+            that neighbouring weights must not both be large there.
         notes: what a user should know before choosing it.
     """
 
@@ -33,7 +41,11 @@ class Grid(BaseModel):
     activation_bits: tuple[int, ...]
     weight_bits: tuple[int, ...]
     weight_granularity: tuple[str, ...] = ("channel", "tensor")
+    dynamic_weight_bits: tuple[int, ...] = (8,)
     dynamic_activations: bool = True
+    float_formats: tuple[str, ...] = ()
+    operators: tuple[Operator, ...] = ("conv", "linear", "add", "mul", "cat")
+    saturates: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -46,9 +58,15 @@ TARGETS: dict[str, Grid] = {
             runs_on=("cpu", "cuda"),
             activation_dtype="uint8",
             symmetric_activations=False,
-            activation_bits=(8,),
-            weight_bits=(8,),
-            notes=("QuantizeLinear / DequantizeLinear, opset 21; integer kernels need AVX512-VNNI or similar to pay",),
+            activation_bits=(8, 16),
+            weight_bits=(8, 4),
+            float_formats=("float16", "bfloat16", "float8_e4m3"),
+            saturates=True,
+            notes=(
+                "QuantizeLinear / DequantizeLinear, opset 21; integer kernels need AVX512-VNNI or similar to pay",
+                "4-bit weights are widened to 8 bits when the file is loaded, and run on the same integer kernels",
+                "with 16-bit activations, and from float formats, layers compute in float32",
+            ),
         ),
         Grid(
             name="openvino",
@@ -56,10 +74,15 @@ TARGETS: dict[str, Grid] = {
             runs_on=("cpu",),
             activation_dtype="uint8",
             symmetric_activations=False,
-            activation_bits=(8,),
-            weight_bits=(8,),
+            activation_bits=(8, 16),
+            weight_bits=(8, 4),
             dynamic_activations=False,
-            notes=("float models compute in bf16 where the CPU has AMX; latency is measured as users get it",),
+            float_formats=("float16", "bfloat16"),
+            saturates=True,
+            notes=(
+                "float models compute in bf16 where the CPU has AMX; latency is measured as users get it",
+                "with 4-bit weights or 16-bit activations layers compute in float",
+            ),
         ),
         Grid(
             name="torch",
@@ -67,9 +90,14 @@ TARGETS: dict[str, Grid] = {
             runs_on=("cpu", "cuda"),
             activation_dtype="uint8",
             symmetric_activations=False,
-            activation_bits=(8,),
-            weight_bits=(8,),
-            notes=("int8 weights in plain aten, loads with torch alone; for size: it is not faster than float",),
+            activation_bits=(8, 16, 4),
+            weight_bits=(8, 4),
+            float_formats=("float16", "bfloat16", "float8_e4m3"),
+            operators=("conv", "linear", "add", "mul", "cat", "matmul"),
+            notes=(
+                "packed weights in plain aten, loads with torch alone",
+                "arithmetic is float32, on the numbers of the grid: for size, it is not faster than float",
+            ),
         ),
     )
 }

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from app.recipes import TARGETS, Step
 from worker.engine.data.samples import Samples
 from worker.engine.formats.lift import network_of
+from worker.engine.measure.machine import saturates
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.state import Compressed, Context
@@ -188,7 +189,7 @@ class Notebook:
 def compress(network: Network, step: Step, folder: Path, targets: tuple[str, ...] = ("onnxruntime",)) -> Compressed:
     """Run one step with calibration samples for some targets."""
     grids = {name: TARGETS[name] for name in targets}
-    context = Context(grids, Notebook(), folder, calibration=samples(network))
+    context = Context(grids, Notebook(), folder, calibration=samples(network), saturating=saturates())
     return METHODS[type(step)](Compressed(network), step, context)
 
 

@@ -1,5 +1,6 @@
-"""A job's state between two steps, as one zip: ``state.json``, ``tensors.safetensors`` and, where a step changed the
-network, ``network.pt2``. Never a pickle: the process that wrote it is not trusted.
+"""A job's state between two steps, as one zip: ``state.json``, ``tensors.safetensors``, where a step changed the
+network ``network.pt2``, and where a step is under way ``partial.safetensors``. Never a pickle: the process that wrote
+it is not trusted.
 """
 
 import json
@@ -23,20 +24,22 @@ from worker.engine.formats.pt2 import read_pt2
 from worker.engine.formats.pt2_writer import write_pt2
 from worker.engine.network import Network
 from worker.engine.quantized.affine import Affine
-from worker.engine.quantized.form import Quantization, Scheme, Weight
-from worker.engine.quantized.placement import LAYERS, operation
-from worker.engine.state import Compressed
+from worker.engine.quantized.form import Quantization, Weight, stored_in
+from worker.engine.quantized.placement import LAYERS, STORED, operation
+from worker.engine.state import Compressed, Partial
 
-STATE, TENSORS, NETWORK = "state.json", "tensors.safetensors", "network.pt2"
+STATE, TENSORS, NETWORK, PARTIAL = "state.json", "tensors.safetensors", "network.pt2", "partial.safetensors"
 _LARGEST_STATE: Final = 256 << 20
+_STORED_TYPES: Final = (torch.int8, torch.float16, torch.bfloat16, torch.float8_e4m3fn)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds: the model after some steps, and one report row per step."""
+    """What a checkpoint holds: the model after some steps, one report row per step, how far the next step is."""
 
     compressed: Compressed
     steps: list[dict[str, Any]]
+    partial: Partial | None = None
 
 
 class _Strict(BaseModel):
@@ -52,11 +55,11 @@ class _Grid(_Strict):
 
 class _Form(_Strict):
     targets: tuple[str, ...]
-    scheme: Scheme
     bits: dict[str, int]
     activations: dict[str, _Grid]
     integer: tuple[str, ...]
     absorbed: dict[str, str]
+    dynamic: tuple[str, ...]
 
 
 class _Node(_Strict):
@@ -68,16 +71,25 @@ class _State(_Strict):
     steps: list[dict[str, Any]]
     layers: list[dict[str, Any]]
     notes: list[str]
+    curves: dict[str, list[float]]
     nodes: tuple[_Node, ...]
     forms: tuple[_Form, ...]
+    partial: dict[str, Any] | None = None
 
 
-def save(compressed: Compressed, steps: list[dict[str, Any]], path: Path, original: Network | None = None) -> None:
+def save(
+    compressed: Compressed,
+    steps: list[dict[str, Any]],
+    path: Path,
+    original: Network | None = None,
+    partial: Partial | None = None,
+) -> None:
     """Write a checkpoint.
 
     Args:
         steps: the report rows of the steps that are done.
         original: the network as it was read; not stored again where `compressed` still has it.
+        partial: how far the step after those is.
     """
     tensors: dict[str, Tensor] = {}
     forms: dict[int, tuple[Quantization, list[str]]] = {}
@@ -85,11 +97,19 @@ def save(compressed: Compressed, steps: list[dict[str, Any]], path: Path, origin
         forms.setdefault(id(quantization), (quantization, []))[1].append(target)
     described = [_describe(index, form, names, tensors) for index, (form, names) in enumerate(forms.values())]
     state = _State(
-        steps=steps, layers=compressed.layers, notes=compressed.notes, nodes=_nodes(compressed.network), forms=described
+        steps=steps,
+        layers=compressed.layers,
+        notes=compressed.notes,
+        curves=compressed.curves,
+        nodes=_nodes(compressed.network),
+        forms=described,
+        partial=None if partial is None else dict(partial.state),
     )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, zipfile.ZipFile(path, "w") as archive:
         archive.writestr(STATE, state.model_dump_json())
         archive.writestr(TENSORS, safetensors.torch.save(tensors))
+        if partial is not None:
+            archive.writestr(PARTIAL, safetensors.torch.save(dict(partial.tensors)))
         if compressed.network is not original:
             write_pt2(compressed.network, Path(folder) / NETWORK)
             archive.write(Path(folder) / NETWORK, NETWORK)
@@ -110,7 +130,7 @@ def load(path: Path, original: Network) -> Saved:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                if not {STATE, TENSORS} <= set(names) <= {STATE, TENSORS, NETWORK} or len(names) > 3:
+                if not {STATE, TENSORS} <= set(names) <= {STATE, TENSORS, NETWORK, PARTIAL} or len(names) > 4:
                     raise _damaged("it holds other files than a checkpoint does")
                 archive.extractall(folder)
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
@@ -124,6 +144,9 @@ def _load(folder: Path, original: Network) -> Saved:
             raise _damaged(f"{STATE} is too large")
         state = _State.model_validate_json((folder / STATE).read_bytes())
         tensors = safetensors.torch.load((folder / TENSORS).read_bytes())
+        partial = None
+        if state.partial is not None:
+            partial = Partial(state.partial, safetensors.torch.load((folder / PARTIAL).read_bytes()))
     except (OSError, ValidationError, SafetensorError, struct.error, json.JSONDecodeError) as error:
         raise _damaged(str(error)) from error
     network = read_pt2(folder / NETWORK) if (folder / NETWORK).exists() else original
@@ -133,7 +156,7 @@ def _load(folder: Path, original: Network) -> Saved:
     for index, form in enumerate(state.forms):
         quantization = _restore(index, form, folded, tensors)
         quantized.update(dict.fromkeys(form.targets, quantization))
-    return Saved(Compressed(network, quantized, state.layers, state.notes), state.steps)
+    return Saved(Compressed(network, quantized, state.layers, state.notes, state.curves), state.steps, partial)
 
 
 def _describe(index: int, form: Quantization, targets: list[str], tensors: dict[str, Tensor]) -> _Form:
@@ -142,7 +165,6 @@ def _describe(index: int, form: Quantization, targets: list[str], tensors: dict[
         tensors.update({f"{index}/{path}/{part}": value.clone() for part, value in parts.items() if value is not None})
     return _Form(
         targets=tuple(targets),
-        scheme=form.scheme,
         bits={path: weight.bits for path, weight in form.weights.items()},
         activations={
             name: _Grid(scale=grid.scale, zero_point=grid.zero_point, low=grid.low, high=grid.high)
@@ -150,34 +172,40 @@ def _describe(index: int, form: Quantization, targets: list[str], tensors: dict[
         },
         integer=tuple(sorted(form.integer)),
         absorbed=dict(form.absorbed),
+        dynamic=tuple(sorted(form.dynamic)),
     )
 
 
 def _restore(index: int, form: _Form, network: Network, tensors: Mapping[str, Tensor]) -> Quantization:
     names = {node.name for node in network.module.graph.nodes}
-    used = {*form.activations, *form.integer, *form.absorbed, *form.absorbed.values()}
+    used = {*form.activations, *form.integer, *form.absorbed, *form.absorbed.values(), *form.dynamic}
     if not used <= names:
         raise _damaged(f"the model has no {sorted(used - names)[0]!r}")
     return Quantization(
         network=network,
-        scheme=form.scheme,
         weights={path: _weight(f"{index}/{path}", path, bits, network, tensors) for path, bits in form.bits.items()},
         activations={
             name: Affine(grid.scale, grid.zero_point, grid.low, grid.high) for name, grid in form.activations.items()
         },
         integer=frozenset(form.integer),
         absorbed=form.absorbed,
+        dynamic=frozenset(form.dynamic),
     )
 
 
 def _weight(key: str, path: str, bits: int, network: Network, tensors: Mapping[str, Tensor]) -> Weight:
-    layer = dict(network.module.named_modules()).get(path)
     values, scale, bias = (tensors.get(f"{key}/{part}") for part in ("values", "scale", "bias"))
-    if not isinstance(layer, LAYERS) or values is None or scale is None:
+    try:
+        layer, name = stored_in(network.module, path)
+        weight = getattr(layer, name)
+    except AttributeError as error:
+        raise _damaged(f"there is no layer {path!r}") from error
+    if not isinstance(layer, (*LAYERS, *STORED)) or values is None or scale is None:
         raise _damaged(f"layer {path!r} is incomplete")
-    channels = layer.weight.shape[0]
-    fits = values.shape == layer.weight.shape and values.dtype == torch.int8 and scale.shape in ((1,), (channels,))
-    if not fits or (bias is None) != (layer.bias is None) or (bias is not None and bias.shape != (channels,)):
+    channels = weight.shape[0]
+    wanted = None if name != "weight" else getattr(layer, "bias", None)
+    fits = values.shape == weight.shape and values.dtype in _STORED_TYPES and scale.shape in ((1,), (channels,))
+    if not fits or (bias is None) != (wanted is None) or (bias is not None and bias.shape != (channels,)):
         raise _damaged(f"layer {path!r} has weights of another shape or type")
     return Weight(values, scale, bias, bits)
 

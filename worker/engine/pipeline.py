@@ -1,7 +1,7 @@
 """From a job to its artifacts: read -> steps -> export to each target -> measure the exported files -> gate."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,19 @@ from worker.engine.errors import InvalidModel, RuntimeFailure, UserError
 from worker.engine.manifest import Made, describe, file_name, identity
 from worker.engine.measure.compare import Setup, Side, compare, probe_of
 from worker.engine.measure.gate import Measured, gate, require_data
-from worker.engine.measure.machine import cpu_flags
+from worker.engine.measure.machine import cpu_flags, saturates
 from worker.engine.measure.macs import count_macs, random_inputs
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
-from worker.engine.state import Compressed, Context, Reporter
+from worker.engine.state import Compressed, Context, Partial, Reporter
 from worker.engine.targets import TARGETS
 from worker.engine.targets.floats import Floats
 
 #: Phase -> where it starts and ends on the job's way from 0 to 1.
 PHASES = {"reading": (0.0, 0.06), "compressing": (0.06, 0.45), "exporting": (0.45, 0.65), "measuring": (0.65, 1.0)}
+#: By now a checkpoint within a step has been collected, or a later one has; in seconds.
+_COLLECTED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "artifacts": {target: figures.artifact for target, figures in measured.items()},
         "layers": compressed.layers,
         "steps": steps,
+        **({"curves": compressed.curves} if compressed.curves else {}),
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
     timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}
@@ -138,13 +141,17 @@ def _compress(
 ) -> tuple[Compressed, list[dict[str, Any]]]:
     """Run the steps that are not in the checkpoint, and leave a checkpoint after each."""
     part = Part(reporter, "compressing", *PHASES["compressing"])
-    compressed, rows = _resumed(job, network, reporter)
+    saved = _resumed(job, network, reporter)
+    compressed, rows, partial = saved.compressed, saved.steps, saved.partial
     for index in range(len(rows), len(job.recipe.steps)):
         step = job.recipe.steps[index]
         within = part.slice(index, len(job.recipe.steps))
         within(0.0)
-        compressed, row = _step(job, step, compressed, prepared, Within(reporter, within), scratch / f"step-{index}")
-        rows.append(row)
+        keeper = _Keeper(compressed, rows, job.output, network, reporter)
+        surroundings = _Surroundings(prepared, Within(reporter, within), scratch / f"step-{index}", keeper, partial)
+        compressed, row = _step(job, step, compressed, surroundings)
+        partial = None
+        rows = [*rows, row]
         file = job.output / f"checkpoint-{index}.zip"
         checkpoint.save(compressed, rows, file, network)
         reporter.checkpoint(f"after step {index + 1}, {step.method}", file)
@@ -152,33 +159,71 @@ def _compress(
     return compressed, rows
 
 
-def _resumed(job: JobInput, network: Network, reporter: Reporter) -> tuple[Compressed, list[dict[str, Any]]]:
+@dataclass
+class _Keeper:
+    """Writes checkpoints while a step is under way: the state in front of the step, and how far the step is."""
+
+    compressed: Compressed
+    rows: list[dict[str, Any]]
+    folder: Path
+    original: Network
+    reporter: Reporter
+    files: list[Path] = field(default_factory=list)
+
+    def __call__(self, label: str, partial: Partial) -> None:
+        file = self.folder / f"checkpoint-{len(self.rows)}-{len(self.files)}.zip"
+        checkpoint.save(self.compressed, self.rows, file, self.original, partial)
+        self.reporter.checkpoint(f"within step {len(self.rows) + 1}, {label}", file)
+        for old in self.files:  # whoever collects them is that far behind at most
+            if old.exists() and file.stat().st_mtime - old.stat().st_mtime > _COLLECTED_S:
+                old.unlink()
+        self.files.append(file)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What a step runs in."""
+
+    prepared: Prepared
+    reporter: Reporter
+    folder: Path
+    keep: Callable[[str, Partial], None]
+    partial: Partial | None
+
+
+def _resumed(job: JobInput, network: Network, reporter: Reporter) -> checkpoint.Saved:
     """The state to start from: the checkpoint's, or the network as read where there is none that can be used."""
+    fresh = checkpoint.Saved(Compressed(network), [])
     if job.resume is None:
-        return Compressed(network), []
+        return fresh
     try:
         saved = checkpoint.load(job.resume, network)
     except InvalidModel as error:
         reporter.log(f"Starting over: {error.detail}", "warning")
-        return Compressed(network), []
-    reporter.log(f"Continuing after step {len(saved.steps)} of {len(job.recipe.steps)}, from a checkpoint.")
-    return saved.compressed, saved.steps
+        return fresh
+    within = "" if saved.partial is None else ", within the next one"
+    reporter.log(f"Continuing after step {len(saved.steps)} of {len(job.recipe.steps)}{within}, from a checkpoint.")
+    return saved
 
 
 def _step(
-    job: JobInput, step: Step, before: Compressed, prepared: Prepared, reporter: Reporter, folder: Path
+    job: JobInput, step: Step, before: Compressed, surroundings: _Surroundings
 ) -> tuple[Compressed, dict[str, Any]]:
-    folder.mkdir(parents=True, exist_ok=True)
+    surroundings.folder.mkdir(parents=True, exist_ok=True)
+    prepared = surroundings.prepared
     context = Context(
         grids={target: GRIDS[target] for target in job.targets},
-        reporter=reporter,
-        folder=folder,
+        reporter=surroundings.reporter,
+        folder=surroundings.folder,
         calibration=prepared.split.calibration,
         training=prepared.split.training,
         device=job.device,
         threads=job.threads,
         seed=job.seed,
         task=prepared.task,
+        saturating=saturates(),
+        keep=surroundings.keep,
+        resumed=surroundings.partial,
     )
     started = time.monotonic()
     after = METHODS[type(step)](before, step, context)
@@ -188,7 +233,7 @@ def _step(
         "parameters": after.network.parameters,
         "quantized_layers": len({name for form in after.quantized.values() for name in form.weights}),
     }
-    reporter.log(f"{step.method}: done in {row['seconds']:.1f} s.")
+    surroundings.reporter.log(f"{step.method}: done in {row['seconds']:.1f} s.")
     return after, row
 
 

@@ -1,10 +1,12 @@
 """What flows through a job: the model as compressed so far, and the surroundings that a method may use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
 
 from app.recipes import Grid
 from worker.engine.data.samples import Samples
@@ -34,6 +36,19 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
+class Partial:
+    """How far a step is, so that a new attempt goes on from there.
+
+    Attributes:
+        state: JSON values, such as the number of epochs done.
+        tensors: weights, the optimizer's moments, ...; contiguous, on CPU.
+    """
+
+    state: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Context:
     """What a method may use.
 
@@ -42,7 +57,9 @@ class Context:
         calibration / training: samples, never overlapping the evaluation samples; None where not given.
         device: ``cpu`` or ``cuda``.
         folder: private scratch folder.
-        share: maps a method's own progress (0..1) to the job's.
+        saturating: whether this processor's kernels for uint8 times int8 add pairs of products in 16 bits.
+        keep: stores how far the step is, with a label for the user; call it seldom (an epoch), it writes a file.
+        resumed: what an earlier attempt at this very step kept last; None: start at its beginning.
     """
 
     grids: Mapping[str, Grid]
@@ -54,6 +71,9 @@ class Context:
     threads: int = 1
     seed: int = 0
     task: str | None = None
+    saturating: bool = False
+    keep: Callable[[str, Partial], None] = lambda label, partial: None
+    resumed: Partial | None = None
 
     def progress(self, fraction: float) -> None:
         """Tells how far the current step is, 0..1."""
@@ -67,7 +87,8 @@ class Compressed:
     Attributes:
         network: the current float network; methods that change weights or structure replace it.
         quantized: target name -> quantization to apply when exporting to it; empty until a quantize step.
-        layers: per-layer report for ``metrics.layers``: name, kind, bits, sqnr_db, share, ...
+        layers: per-layer report for ``metrics.layers``: name, kind, bits, sqnr_db, output_sqnr_db, share.
+        curves: ``metrics.curves``: name -> one value per epoch.
         notes: what the user should know (layers left alone and why, ...).
     """
 
@@ -75,3 +96,4 @@ class Compressed:
     quantized: dict[str, "Quantization"] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=dict)

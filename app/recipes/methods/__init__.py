@@ -1,9 +1,26 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
-from app.recipes.methods.quantize import QuantizeDynamic, QuantizeStatic
+from app.recipes.methods.quantize import (
+    IntegerStep,
+    QuantizeAwareTraining,
+    QuantizeDynamic,
+    QuantizeFloat,
+    QuantizeStatic,
+)
 
 #: The `method` of a step -> its parameter class.
-METHODS: dict[str, type[Step]] = {cls.name(): cls for cls in (QuantizeStatic, QuantizeDynamic)}
+METHODS: dict[str, type[Step]] = {
+    cls.name(): cls for cls in (QuantizeStatic, QuantizeDynamic, QuantizeFloat, QuantizeAwareTraining)
+}
 
-__all__ = ["METHODS", "LayerFilter", "QuantizeDynamic", "QuantizeStatic", "Step"]
+__all__ = [
+    "METHODS",
+    "IntegerStep",
+    "LayerFilter",
+    "QuantizeAwareTraining",
+    "QuantizeDynamic",
+    "QuantizeFloat",
+    "QuantizeStatic",
+    "Step",
+]

@@ -1,5 +1,6 @@
 """What all steps share."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
@@ -31,7 +32,7 @@ class Step(BaseModel):
         summary: one line for ``GET /v1/methods``.
         stage: decides the ordering (search, factorize, prune, train in any order, then quantize).
         needs: data without which it cannot run.
-        targets: names in `TARGETS` that can run what it makes.
+        asks: parameter -> attribute of a target's `Grid` that lists the values which the target can hold.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +40,7 @@ class Step(BaseModel):
     summary: ClassVar[str]
     stage: ClassVar[Stage]
     needs: ClassVar[tuple[Data, ...]] = ()
-    targets: ClassVar[tuple[str, ...]]
+    asks: ClassVar[Mapping[str, str]] = {}
 
     method: str
     layers: LayerFilter = Field(default_factory=LayerFilter)

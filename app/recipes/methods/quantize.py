@@ -1,50 +1,106 @@
 """Parameters of the quantization methods."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from app.recipes.methods.base import Data, Stage, Step
 
-INTEGER_TARGETS = ("onnxruntime", "openvino", "torch")
-
 
 class QuantizeDynamic(Step):
-    """int8 weights; activation ranges are found at run time, sample by sample."""
+    """int8 weights; activation ranges are found at run time, sample by sample.
+
+    Attributes:
+        avoid_saturation: see `IntegerStep`.
+    """
 
     summary: ClassVar[str] = "int8 weights, activations quantized on the fly; needs no data"
     stage: ClassVar[Stage] = "quantize"
-    targets: ClassVar[tuple[str, ...]] = INTEGER_TARGETS
+    asks: ClassVar[Mapping[str, str]] = {"weight_bits": "dynamic_weight_bits", "granularity": "weight_granularity"}
 
     method: Literal["quantize.dynamic"] = "quantize.dynamic"
     weight_bits: Literal[8] = 8
     granularity: Literal["channel", "tensor"] = "channel"
+    avoid_saturation: bool | None = None
 
 
-class QuantizeStatic(Step):
-    """int8 weights and activations, with ranges found once on calibration data.
+class QuantizeFloat(Step):
+    """Weights in a shorter floating-point format."""
+
+    summary: ClassVar[str] = "float16, bfloat16 or float8 weights; needs no data"
+    stage: ClassVar[Stage] = "quantize"
+    asks: ClassVar[Mapping[str, str]] = {"format": "float_formats"}
+
+    method: Literal["quantize.float"] = "quantize.float"
+    format: Literal["float16", "bfloat16", "float8_e4m3"] = "float16"
+
+
+class IntegerStep(Step):
+    """What static quantization and quantization-aware training have in common.
 
     Attributes:
         symmetric_activations: null takes what the target wants.
         bias_correction: undoes the mean shift that weight rounding causes (Nagel et al. 2019, section 4.2).
+        equalize: cross-layer equalization (Nagel et al. 2019, section 4.1).
+        smooth: SmoothQuant's alpha, the share of the difficulty that moves from activations to weights; 0: off.
+        avoid_saturation: keep neighbouring 8-bit weights small enough for kernels that add pairs of products in 16
+            bits; null: where the worker's processor has no VNNI and the target's kernels do so.
         samples: how many calibration samples are used, at most.
         percentile: share of values inside the range, for ``calibration: percentile``.
     """
 
-    summary: ClassVar[str] = "int8 weights and activations, calibrated on data"
     stage: ClassVar[Stage] = "quantize"
-    needs: ClassVar[tuple[Data, ...]] = ("calibration",)
-    targets: ClassVar[tuple[str, ...]] = INTEGER_TARGETS
+    asks: ClassVar[Mapping[str, str]] = {
+        "weight_bits": "weight_bits",
+        "activation_bits": "activation_bits",
+        "granularity": "weight_granularity",
+    }
 
-    method: Literal["quantize.static"] = "quantize.static"
-    weight_bits: Literal[8] = 8
-    activation_bits: Literal[8] = 8
+    weight_bits: Literal[8, 4] = 8
+    activation_bits: Literal[8, 16, 4] = 8
     calibration: Literal["mse", "minmax", "percentile", "entropy"] = "mse"
     granularity: Literal["channel", "tensor"] = "channel"
     symmetric_activations: bool | None = None
     bias_correction: bool = True
-    equalize: Literal[False] = False
-    smooth: Literal[0] = 0
-    rounding: Literal["nearest"] = "nearest"
+    equalize: bool = False
+    smooth: float = Field(0, ge=0, le=1)
+    avoid_saturation: bool | None = None
     samples: int = Field(256, ge=1, le=100_000)
     percentile: float = Field(99.99, gt=50, le=100)
+
+
+class QuantizeStatic(IntegerStep):
+    """Integer weights and activations, with ranges found once on calibration data.
+
+    Attributes:
+        rounding: ``adaptive``: weights are rounded up or down as the layer's output needs it (AdaRound).
+    """
+
+    summary: ClassVar[str] = "integer weights and activations, calibrated on data"
+    needs: ClassVar[tuple[Data, ...]] = ("calibration",)
+
+    method: Literal["quantize.static"] = "quantize.static"
+    rounding: Literal["nearest", "adaptive"] = "nearest"
+
+
+class QuantizeAwareTraining(IntegerStep):
+    """Static quantization whose weights are then trained under it.
+
+    Attributes:
+        epochs: passes over the training samples.
+        learning_rate: of the weights, at its peak.
+        batch_size: samples per step.
+        learned_scale: train the scales of weights and activations too (LSQ); false keeps those of calibration.
+        teacher: learn from the float model's outputs, beside the labels where there are any.
+    """
+
+    summary: ClassVar[str] = "integer weights and activations, trained under quantization"
+    needs: ClassVar[tuple[Data, ...]] = ("training",)
+
+    method: Literal["quantize.aware_training"] = "quantize.aware_training"
+    epochs: int = Field(3, ge=1, le=1000)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    batch_size: int = Field(64, ge=1, le=4096)
+    learned_scale: bool = True
+    teacher: bool = True

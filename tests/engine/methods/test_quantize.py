@@ -144,9 +144,10 @@ def test_report_and_notes(tmp_path: Path) -> None:
     done = compress(network, step, tmp_path)
     assert [row["name"] for row in done.layers] != []
     assert sorted(row["name"] for row in done.layers) == ["depthwise", "expand", "grouped", "last"]
-    ratios = [row["sqnr_db"] for row in done.layers]
+    ratios = [row["output_sqnr_db"] for row in done.layers]
     assert ratios == sorted(ratios)
     assert all(20 < ratio < 80 for ratio in ratios)
+    assert all(20 < row["sqnr_db"] < 80 for row in done.layers)
     assert sum(row["share"] for row in done.layers) == pytest.approx(1, abs=1e-3)
     assert {(row["kind"], row["bits"]) for row in done.layers} == {("Conv2d", 8)}
     assert [note for note in done.notes if "squeeze" in note] == ["squeeze stays in float: left out by the recipe"]

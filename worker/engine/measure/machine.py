@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("modelpress-server", "torch", "onnx", "onnxruntime", "openvino", "numpy")
+#: Instruction sets that multiply uint8 by int8 into 32 bits.
+_VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 #: Instruction sets that decide how fast integer kernels are.
 _TELLING = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm",
@@ -16,6 +18,11 @@ _TELLING = (
 def cpu_flags() -> frozenset[str]:
     """Feature flags of the processor, as the kernel names them."""
     return frozenset(_cpu_field("flags").split() or _cpu_field("Features").split())
+
+
+def saturates() -> bool:
+    """Whether uint8 times int8 goes through ``vpmaddubsw`` here, which adds two products in 16 bits (no VNNI)."""
+    return platform.machine() == "x86_64" and not cpu_flags().intersection(_VNNI)
 
 
 def hardware() -> dict[str, Any]:

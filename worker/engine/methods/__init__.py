@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from app.recipes import Step
-from app.recipes.methods import QuantizeDynamic, QuantizeStatic
+from app.recipes.methods import QuantizeDynamic, QuantizeFloat, QuantizeStatic
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
+from worker.engine.methods.quantize_float import quantize_float
 from worker.engine.methods.quantize_static import quantize_static
 from worker.engine.state import Compressed, Context
 
@@ -13,6 +14,7 @@ from worker.engine.state import Compressed, Context
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
+    QuantizeFloat: quantize_float,
 }
 
 __all__ = ["METHODS"]

@@ -2,7 +2,8 @@
 
 For an input x: ``scale = (max(x, 0) - min(x, 0)) / 255``, ``zero_point = round(-min(x, 0) / scale)`` (ONNX
 DynamicQuantizeLinear), so no data is needed. Convolutions store int8 weights and compute in float: the runtimes'
-dynamic convolutions (ONNX ConvInteger) were measured at 2 to 14 times the time of the float kernel.
+dynamic convolutions (ONNX ConvInteger) were measured at 2 to 14 times the time of the float kernel. Embeddings and
+recurrent layers are stored in int8 too.
 """
 
 from dataclasses import replace
@@ -12,10 +13,11 @@ from torch import nn
 from app.recipes import Grid, Step
 from app.recipes.methods import QuantizeDynamic
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes
+from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes, saturation_note
 from worker.engine.network import Network
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.placement import LAYERS, Placement, layer_calls, place
+from worker.engine.quantized.static import stored_weights
 from worker.engine.quantized.weights import quantize_weight
 from worker.engine.state import Compressed, Context
 
@@ -33,29 +35,55 @@ def quantize_dynamic(compressed: Compressed, step: Step, context: Context) -> Co
     network = fold_batch_norm(compressed.network)
     check_quantizable(network, step.layers)
     placement = place(network, step.layers)
-    stored = _quantize(network, placement, step)
-    quantized = {name: _for_grid(stored, grid) for name, grid in context.grids.items()}
-    convolutions = any(not isinstance(network.module.get_submodule(path), nn.Linear) for path in stored.weights)
+    careful = {name: _careful(step, grid, context.saturating) for name, grid in context.grids.items()}
+    forms = {flag: _quantize(network, placement, step, flag) for flag in set(careful.values())}
+    quantized = {
+        name: _for_grid(forms[careful[name]], grid).beside(compressed.quantized.get(name))
+        for name, grid in context.grids.items()
+    }
     context.progress(1.0)
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(stored),
-        notes=[*compressed.notes, *left_notes(placement.left), *([_CONVOLUTIONS_NOTE] if convolutions else [])],
+        layers=layer_rows(next(iter(quantized.values())), context.calibration, context),
+        notes=[
+            *compressed.notes,
+            *left_notes(placement.left),
+            *([_CONVOLUTIONS_NOTE] if _convolutions(network, placement) else []),
+            *saturation_note([name for name, flag in careful.items() if flag]),
+        ],
     )
 
 
-def _quantize(network: Network, placement: Placement, step: QuantizeDynamic) -> Quantization:
+def _careful(step: QuantizeDynamic, grid: Grid, saturating: bool) -> bool:
+    if step.avoid_saturation is not None:
+        return step.avoid_saturation
+    return grid.saturates and grid.dynamic_activations and saturating
+
+
+def _convolutions(network: Network, placement: Placement) -> bool:
+    return any(not isinstance(network.module.get_submodule(path), nn.Linear) for path in placement.layers)
+
+
+def _quantize(network: Network, placement: Placement, step: QuantizeDynamic, avoid_saturation: bool) -> Quantization:
     layers = {str(node.target): layer for node, layer in layer_calls(network.module) if node.name in placement.integer}
     weights = {
-        path: quantize_weight(layer.weight, layer.bias, bits=step.weight_bits, granularity=step.granularity)
+        path: quantize_weight(
+            layer.weight,
+            layer.bias,
+            bits=step.weight_bits,
+            granularity=step.granularity,
+            avoid_saturation=avoid_saturation,
+        )
         for path, layer in layers.items()
         if isinstance(layer, LAYERS)
     }
+    stored = stored_weights(network, placement.stored, bits=step.weight_bits, granularity=step.granularity)
     linear = [node.name for node, layer in layer_calls(network.module) if isinstance(layer, nn.Linear)]
-    return Quantization(network, "dynamic", weights, integer=placement.integer & frozenset(linear))
+    integer = placement.integer & frozenset(linear)
+    return Quantization(network, {**weights, **stored}, integer=integer, dynamic=integer)
 
 
-def _for_grid(stored: Quantization, grid: Grid) -> Quantization:
+def _for_grid(form: Quantization, grid: Grid) -> Quantization:
     """A runtime that does not quantize while running gets integer weights alone."""
-    return stored if grid.dynamic_activations else replace(stored, integer=frozenset())
+    return form if grid.dynamic_activations else replace(form, integer=frozenset(), dynamic=frozenset())

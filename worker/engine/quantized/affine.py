@@ -30,8 +30,13 @@ class Affine:
 
     @property
     def dtype(self) -> str:
-        """``uint8`` or ``int8``: the smallest type of numpy that holds the integers."""
-        return "int8" if self.low < 0 else "uint8"
+        """``uint8``, ``int8``, ``uint16`` or ``int16``: the smallest type of numpy that holds the integers."""
+        return f"{'int' if self.low < 0 else 'uint'}{8 if self.bits <= 8 else 16}"
+
+    @property
+    def bits(self) -> int:
+        """Width of the integers."""
+        return (self.high - self.low).bit_length()
 
     @property
     def range(self) -> tuple[float, float]:

@@ -5,14 +5,17 @@ Used to evaluate a quantization without any runtime and to check each runtime's 
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.quantized.affine import SMALLEST_SCALE, Affine
-from worker.engine.quantized.form import Quantization, Weight
+from worker.engine.quantized.form import Quantization, Weight, stored_in
 from worker.engine.quantized.placement import source_of
+
+#: Width of the activations that integer kernels take: there the bias is an integer too. Others compute in float.
+KERNEL_BITS: Final = 8
 
 Quantizer = Callable[[Tensor, float, int, int, int], Tensor]
 
@@ -39,30 +42,30 @@ def fake_quantized(quantization: Quantization) -> fx.GraphModule:
     """
     module = copy.deepcopy(quantization.network.module)
     with torch.no_grad():
-        for path, weight in quantization.weights.items():
-            layer = module.get_submodule(path)
-            put(layer, weight.dequantized(), rounded_bias(quantization, path, weight))
+        for key, weight in quantization.weights.items():
+            put(module, key, weight.dequantized(), rounded_bias(quantization, key, weight))
     insert_grids(module.graph, quantization, on_grid)
     module.graph.lint()
     module.recompile()
     return module
 
 
-def put(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
-    """Replace a layer's weight and bias."""
-    layer.weight = nn.Parameter(weight, requires_grad=False)
+def put(module: nn.Module, key: str, weight: Tensor, bias: Tensor | None) -> None:
+    """Replace the weight and the bias that a key of `Quantization.weights` stands for."""
+    layer, name = stored_in(module, key)
+    setattr(layer, name, nn.Parameter(weight, requires_grad=False))
     if bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)
 
 
 def rounded_bias(quantization: Quantization, path: str, weight: Weight) -> Tensor | None:
-    """The bias of the layer at `path` on the grid of its int32 accumulator; unchanged where it stays in float."""
+    """The bias of the layer at `path` on the grid of its int32 accumulator; unchanged where it computes in float."""
     if weight.bias is None:
         return None
     for node in quantization.network.module.graph.nodes:
         if node.op == "call_module" and node.target == path and node.name in quantization.integer:
             grid = quantization.activations.get(source_of(node).name)
-            if grid is not None:
+            if grid is not None and grid.bits == KERNEL_BITS and node.name not in quantization.dynamic:
                 return integer_bias(weight, grid).float() * (weight.scale * grid.scale)
     return weight.bias
 
@@ -88,13 +91,19 @@ def insert_grids(graph: fx.Graph, quantization: Quantization, quantizer: Quantiz
 def _insert(graph: fx.Graph, node: fx.Node, quantization: Quantization, quantizer: Quantizer) -> None:
     """Make the consumers of `node` that read integers read its quantized value."""
     grid = quantization.activations.get(node.name)
-    dynamic = [user for user in node.users if quantization.scheme == "dynamic" and user.name in quantization.integer]
-    readers = dynamic or [user for user in node.users if quantization.reads_integers(user, node)]
-    if not readers:
-        return
+    fixed = [user for user in node.users if quantization.reads_integers(user, node)]
+    dynamic = [user for user in node.users if user.name in quantization.dynamic and user not in fixed]
+    if grid is not None and fixed:
+        _read_through(graph, node, fixed, quantizer, (grid.scale, grid.zero_point, grid.low, grid.high))
+    if dynamic:
+        _read_through(graph, node, dynamic, on_dynamic_grid, ())
+
+
+def _read_through(
+    graph: fx.Graph, node: fx.Node, readers: list[fx.Node], quantizer: Callable[..., Tensor], grid: tuple[Any, ...]
+) -> None:
     with graph.inserting_after(node):
-        arguments: tuple[Any, ...] = () if grid is None else (grid.scale, grid.zero_point, grid.low, grid.high)
-        new = graph.call_function(on_dynamic_grid if grid is None else quantizer, (node, *arguments))
+        new = graph.call_function(quantizer, (node, *grid))
     for user in readers:
         user.replace_input_with(node, new)
 

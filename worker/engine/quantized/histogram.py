@@ -58,7 +58,7 @@ class Histogram:
     def _count(self, sample: Tensor) -> None:
         zeros = sample.numel() - int(torch.count_nonzero(sample))
         start, stop = self._first * self._width, (self._first + BINS) * self._width
-        counts = torch.histc(sample, BINS, start, stop).double().numpy()
+        counts = torch.histc(sample, BINS, start, stop).double().cpu().numpy()
         if zeros and 0 <= -self._first < BINS:
             counts[-self._first] -= zeros
         self.zeros += zeros

@@ -5,10 +5,14 @@
 - A ReLU-like node right behind an integer node is **absorbed**: the output grid starts at 0 and clips.
 - A **combining** node (add, mul, cat) computes on integers where all it reads is there as integers and its result is
   needed as integers; elsewhere float costs nothing and is more exact.
+- A **product** of two activations (matmul, bmm: attention) reads integers where the target has a kernel for it; its
+  result is float unless integers are read next.
 - A **moving** node (max pool, reshape, ...) only moves numbers: it hands its input's grid on.
+
+Embeddings, recurrent layers and 3-D convolutions are **stored** in few bits and compute in float.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +25,9 @@ from worker.engine.network import Network
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
 LAYERS: Final = (*CONVOLUTIONS, nn.Linear)
 Layer = nn.Conv1d | nn.Conv2d | nn.Linear
+#: Layers whose weight is stored in few bits, and that compute in float.
+STORED: Final = (nn.Conv3d, nn.Embedding, nn.RNNBase)
+PRODUCTS: Final = frozenset({"matmul", "bmm"})
 COMBINING: Final = frozenset({"add", "mul", "cat", "concat"})
 MOVING: Final = frozenset(
     [
@@ -54,7 +61,9 @@ RELU_LIKE: Final[Mapping[str, tuple[float, float] | None]] = {
 }
 #: Layers with weights that have no integer form here, and why.
 _NO_KERNEL: Final = "has no integer kernel in the targets"
-_WEIGHTED: Final = (nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Embedding, nn.RNNBase)
+_WEIGHTED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+#: Role -> name in `Grid.operators`, where the target decides.
+_OPERATORS: Final = {"add": "add", "mul": "mul", "cat": "cat", "concat": "cat", "matmul": "matmul", "bmm": "matmul"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ class Placement:
         integer: nodes that compute on integers.
         values: nodes whose value is quantized -> the node whose grid it shares (itself where it has its own).
         absorbed: node in `integer` -> the ReLU-like node after it.
-        layers: paths of the layers that get integer weights, in graph order.
+        layers: paths of the layers that compute on integers, in graph order.
+        stored: keys (see `Quantization.weights`) of what is stored in few bits alone, in graph order.
         left: path of a layer that stays in float -> why.
     """
 
@@ -73,6 +83,7 @@ class Placement:
     values: Mapping[str, str]
     absorbed: Mapping[str, str]
     layers: tuple[str, ...]
+    stored: tuple[str, ...]
     left: Mapping[str, str]
 
 
@@ -117,38 +128,54 @@ def relu_bounds(module: fx.GraphModule, node: fx.Node) -> tuple[float, float] | 
     return bounds if bounds[0] == 0 else None
 
 
-def place(network: Network, layers: LayerFilter) -> Placement:
+def place(network: Network, layers: LayerFilter, operators: Collection[str] = ("add", "mul", "cat")) -> Placement:
     """Decide where `network`, with its batch norms folded, computes on integers.
 
     Args:
         layers: which layers the step may touch; the rest stays in float.
+        operators: what the target computes on integers beside layers (`Grid.operators`).
     """
-    placing = _Placing(network.module, layers)
+    placing = _Placing(network.module, layers, operators)
     placing.settle()
     return placing.result()
 
 
+def parameter_keys(path: str, layer: nn.Module) -> list[str]:
+    """The keys under which a layer's weights are stored: its path, or those of a recurrent layer's matrices."""
+    if not isinstance(layer, nn.RNNBase):
+        return [path]
+    return [f"{path}.{name}" for name, value in layer.named_parameters() if value.dim() == 2]
+
+
 class _Placing:
-    def __init__(self, module: fx.GraphModule, layers: LayerFilter) -> None:
+    def __init__(self, module: fx.GraphModule, layers: LayerFilter, operators: Collection[str]) -> None:
         self.module = module
         self.left: dict[str, str] = {}
         self.paths: dict[str, None] = {}
+        self.stored: dict[str, None] = {}
         self.layers: dict[fx.Node, Layer] = {}
         for node, layer in layer_calls(module):
-            path = str(node.target)
-            if isinstance(layer, _WEIGHTED):
-                self.left[path] = f"{type(layer).__name__} {_NO_KERNEL}"
-            elif isinstance(layer, LAYERS) and not layers.matches(path):
-                self.left[path] = "left out by the recipe"
-            elif isinstance(layer, LAYERS):
-                self.layers[node] = layer
-                self.paths[path] = None
-        nodes = [node for node in module.graph.nodes if operation(module, node) in COMBINING | MOVING]
-        self.combining = {node for node in nodes if self._combines(node)}
-        self.moving = {node for node in nodes if operation(module, node) in MOVING}
+            self._role(node, layer, layers)
+        names = {node: operation(module, node) for node in module.graph.nodes}
+        offered = {node for node, name in names.items() if _OPERATORS.get(name) in operators}
+        self.combining = {node for node in offered if names[node] in COMBINING and self._combines(node)}
+        self.products = {node for node in offered if names[node] in PRODUCTS and self._combines(node)}
+        self.moving = {node for node, name in names.items() if name in MOVING}
+
+    def _role(self, node: fx.Node, layer: nn.Module, layers: LayerFilter) -> None:
+        path = str(node.target)
+        if isinstance(layer, _WEIGHTED):
+            self.left[path] = f"{type(layer).__name__} {_NO_KERNEL}"
+        elif isinstance(layer, (*LAYERS, *STORED)) and not layers.matches(path):
+            self.left[path] = "left out by the recipe"
+        elif isinstance(layer, LAYERS):
+            self.layers[node] = layer
+            self.paths[path] = None
+        elif isinstance(layer, STORED):
+            self.stored.update(dict.fromkeys(parameter_keys(path, layer)))
 
     def _combines(self, node: fx.Node) -> bool:
-        if operation(self.module, node) not in COMBINING or node.kwargs.get("alpha", 1) != 1:
+        if node.kwargs.get("alpha", 1) != 1:
             return False
         operands = _operands(node)
         return len(operands) > 1 and all(isinstance(v, fx.Node) and v.op != "get_attr" for v in operands)
@@ -168,14 +195,18 @@ class _Placing:
     def needed(self, value: fx.Node) -> bool:
         """Whether some consumer computes on integers."""
         return any(
-            (user in self.layers and user.args[0] is value) or user in self.combining or user in self.moving
+            (user in self.layers and user.args[0] is value)
+            or user in self.combining
+            or user in self.products
+            or user in self.moving
             for user in value.users
         )
 
     def available(self) -> set[fx.Node]:
         """Values that are integers whether or not a combining or moving node asks for them."""
         owned = {self.tail(node) for node in (*self.layers, *self.combining, *self.moving)}
-        return owned | {source_of(node) for node in self.layers}
+        products = {value for node in self.products for value in self.inputs(node)}
+        return owned | products | {source_of(node) for node in self.layers}
 
     def settle(self) -> None:
         """Drop combining and moving nodes until all that remain read integers and are read as integers."""
@@ -200,15 +231,15 @@ class _Placing:
                 source = source_of(node).name
                 values[node.name] = values.setdefault(source, source)
                 continue
-            if node in self.layers or node in self.combining:
+            if node in self.layers or node in self.combining or node in self.products:
                 for value in self.inputs(node):
                     values.setdefault(value.name, value.name)
                 if isinstance(self.layers.get(node), CONVOLUTIONS) or self.needed(tail):
                     values.setdefault(tail.name, tail.name)
                     if tail is not node:
                         absorbed[node.name] = tail.name
-        integer = {node.name for node in (*self.layers, *self.combining, *self.moving)}
-        return Placement(frozenset(integer), values, absorbed, tuple(self.paths), self.left)
+        integer = {node.name for node in (*self.layers, *self.combining, *self.products, *self.moving)}
+        return Placement(frozenset(integer), values, absorbed, tuple(self.paths), tuple(self.stored), self.left)
 
 
 def _operands(node: fx.Node) -> list[Any]:

@@ -119,7 +119,7 @@ class _Writer:
                 raise RuntimeFailure("export_failed", f"layer {node.target} has no place in the ONNX graph")
             grid = self.quantization.activations.get(source_of(node).name)
             integer = node.name in self.quantization.integer
-            if integer and self.quantization.scheme == "dynamic":
+            if node.name in self.quantization.dynamic:
                 self._dynamic(str(node.target), node.name, site, weight)
             else:
                 self._layer(str(node.target), node.name, site, weight, grid if integer else None)
