@@ -2,20 +2,24 @@
 
 Every value that is read as integers goes through ``quantize_per_tensor`` and, once for each reader, through
 ``dequantize_per_tensor``; weights go through ``dequantize_per_channel``. An exporter folds a float layer between them
-into one integer kernel. Kernels that take integers also return them, so a linear layer whose result has no grid
-quantizes its input while running: ``scale = (max - min) / 255`` of the values at hand, and a float result.
+into one integer kernel. A layer with an integer weight whose input has no fixed grid quantizes it while running, with
+``scale = (max - min) / 255`` of the values at hand.
+
+Embeddings and other layers that compute in float keep the float weight, on its grid: mobile runtimes read no other.
 """
 
 import copy
-from typing import Any, Final
+import operator
+from collections.abc import Callable
+from typing import Final
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers the operators
 from torch import Tensor, fx, nn
 
-from worker.engine.quantized.fake import insert_grids, on_dynamic_grid, rounded_bias
+from worker.engine.quantized.fake import insert_grids, on_dynamic_grid, put, rounded_bias
 from worker.engine.quantized.form import Quantization, Weight
-from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
+from worker.engine.quantized.placement import LAYERS, Layer, layer_calls, source_of
 
 _OPS: Final = torch.ops.quantized_decomposed
 _LOW, _HIGH, _LEAST_SCALE = -128, 127, 2.0**-23
@@ -33,14 +37,14 @@ class DecomposedLayer(nn.Module):
     zero_point: Tensor
     bias: Tensor | None
 
-    def __init__(self, layer: Layer, weight: Weight, bias: Tensor | None, stored: bool) -> None:
+    def __init__(self, layer: Layer, weight: Weight, stored: bool) -> None:
         super().__init__()
         channels = len(weight.values)
         self.stored = stored
         self.register_buffer("weight", weight.values if stored else weight.dequantized())
         self.register_buffer("scale", weight.scale.expand(channels).clone())
         self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int64))
-        self.register_buffer("bias", bias)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.settings = copy.copy(layer)  # stride, padding, ...; its float weight must not come along
         self.settings._parameters = dict.fromkeys(layer._parameters)
 
@@ -55,29 +59,40 @@ class DecomposedLayer(nn.Module):
         return result
 
 
-def decomposed(quantization: Quantization, *, stored: bool = True) -> fx.GraphModule:
+def decomposed(
+    quantization: Quantization, *, stored: bool = True, measured: Callable[[nn.Module], bool] | None = None
+) -> fx.GraphModule:
     """A module that `torch.export` writes in decomposed operators; activations are int8 there.
 
     Args:
         stored: see `DecomposedLayer`.
+        measured: which layers the exporter can have quantize their input while running; others keep a float weight,
+            on its grid, unless their input has a fixed grid. None: the exporter sees to it for all of them.
     """
     module = copy.deepcopy(quantization.network.module)
-    for path, weight in quantization.weights.items():
-        layer = module.get_submodule(path)
-        if isinstance(layer, LAYERS):
-            bias = rounded_bias(quantization, path, weight)
-            module.set_submodule(path, DecomposedLayer(layer, weight, bias, stored))
     insert_grids(module.graph, quantization, _grid)
-    floats = _float_results(quantization)
+    for node in list(module.graph.nodes):
+        if node.target is on_dynamic_grid:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    for key, weight in quantization.weights.items():
+        put(module, key, weight.dequantized(), rounded_bias(quantization, key, weight))
+    for node, layer in list(layer_calls(module)):
+        weight = quantization.weights.get(str(node.target))
+        if weight is None or not isinstance(layer, LAYERS):  # what is stored alone was put in place above
+            continue
+        fixed = node.name in quantization.integer - quantization.dynamic
+        if fixed or measured is None or measured(layer):
+            # One module for each call: a runtime rounds a bias to the scale of the input that it is added up with.
+            path = f"{node.target}_{node.name}_quantized"
+            module.add_submodule(path, DecomposedLayer(layer, weight, stored))
+            node.target = path
+            if measured is not None and not fixed:
+                _measure(module.graph, node)
     for node in list(module.graph.nodes):
         if node.target is _grid:
             _expand(module.graph, node)
-        elif node.target is on_dynamic_grid:
-            _measure(module.graph, node.args[0], list(node.users))
-            module.graph.erase_node(node)
-    for node in list(module.graph.nodes):
-        if node.name in floats:
-            _measure(module.graph, node.args[0], [node])
+    module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
     return fx.GraphModule(module, module.graph).eval()
@@ -86,18 +101,6 @@ def decomposed(quantization: Quantization, *, stored: bool = True) -> fx.GraphMo
 def _grid(x: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
     """Stands for a pair of operators until `_expand` puts them there."""
     return x
-
-
-def _float_results(quantization: Quantization) -> set[str]:
-    """Calls of layers that read integers and are read as float numbers."""
-    return {
-        node.name
-        for node, layer in layer_calls(quantization.network.module)
-        if isinstance(layer, LAYERS)
-        and quantization.scheme == "static"
-        and node.name in quantization.integer
-        and quantization.tail(node.name) not in quantization.activations
-    }
 
 
 def _expand(graph: fx.Graph, node: fx.Node) -> None:
@@ -112,17 +115,12 @@ def _expand(graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
-def _measure(graph: fx.Graph, value: Any, users: list[fx.Node]) -> None:
-    """Let `users` read `value` on the grid of the range that it has."""
-    limits = (_LOW, _HIGH)
-    for user in users:
-        with graph.inserting_before(user):
-            found = graph.call_function(_OPS.choose_qparams.tensor, (value, *limits, _LEAST_SCALE, torch.int8))
-            grid = [graph.call_function(_item, (found, index)) for index in (0, 1)]
-            integers = graph.call_function(_OPS.quantize_per_tensor.tensor, (value, *grid, *limits, torch.int8))
-            number = graph.call_function(_OPS.dequantize_per_tensor.tensor, (integers, *grid, *limits, torch.int8))
-        user.replace_input_with(user.args[0], number)
-
-
-def _item(values: tuple[Tensor, ...], index: int) -> Tensor:
-    return values[index]
+def _measure(graph: fx.Graph, call: fx.Node) -> None:
+    """Let the call of a layer read its input on the grid of the range that it has."""
+    value, limits = source_of(call), (_LOW, _HIGH)
+    with graph.inserting_before(call):
+        found = graph.call_function(_OPS.choose_qparams.tensor, (value, *limits, _LEAST_SCALE, torch.int8))
+        grid = [graph.call_function(operator.getitem, (found, index)) for index in (0, 1)]
+        integers = graph.call_function(_OPS.quantize_per_tensor.tensor, (value, *grid, *limits, torch.int8))
+        number = graph.call_function(_OPS.dequantize_per_tensor.tensor, (integers, *grid, *limits, torch.int8))
+    call.replace_input_with(value, number)

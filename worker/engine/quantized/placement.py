@@ -1,7 +1,8 @@
 """Where to quantize: decided from the canonical graph by one table of roles.
 
 - A **layer** (convolution, linear) computes on integers: its data input is quantized. A convolution's result leaves
-  the integer kernel as integers; a linear layer's does so only where integers are read next, else as float.
+  the integer kernel as integers; a linear layer's does so only where integers are read next, or where the target has
+  no other kernel, else as float.
 - A ReLU-like node right behind an integer node is **absorbed**: the output grid starts at 0 and clips.
 - A **combining** node (add, mul, cat) computes on integers where all it reads is there as integers and its result is
   needed as integers; elsewhere float costs nothing and is more exact.
@@ -128,16 +129,23 @@ def relu_bounds(module: fx.GraphModule, node: fx.Node) -> tuple[float, float] | 
     return bounds if bounds[0] == 0 else None
 
 
-def place(network: Network, layers: LayerFilter, operators: Collection[str] = ("add", "mul", "cat")) -> Placement:
+def place(
+    network: Network,
+    layers: LayerFilter,
+    operators: Collection[str] = ("add", "mul", "cat"),
+    *,
+    integer_results: bool = False,
+) -> Placement:
     """Decide where `network`, with its batch norms folded, computes on integers.
 
     Args:
         layers: which layers the step may touch; the rest stays in float.
         operators: what the target computes on integers beside layers (`Grid.operators`).
+        integer_results: every layer returns integers (`Grid.integer_results`), even where they are read as float.
     """
     placing = _Placing(network.module, layers, operators)
     placing.settle()
-    return placing.result()
+    return placing.result(LAYERS if integer_results else CONVOLUTIONS)
 
 
 def parameter_keys(path: str, layer: nn.Module) -> list[str]:
@@ -222,7 +230,8 @@ class _Placing:
             self.combining -= dropped
             self.moving -= dropped
 
-    def result(self) -> Placement:
+    def result(self, returning: tuple[type[nn.Module], ...]) -> Placement:
+        """What was decided; `returning`: the layers whose results are integers whoever reads them."""
         values: dict[str, str] = {}
         absorbed: dict[str, str] = {}
         for node in self.module.graph.nodes:
@@ -234,7 +243,7 @@ class _Placing:
             if node in self.layers or node in self.combining or node in self.products:
                 for value in self.inputs(node):
                     values.setdefault(value.name, value.name)
-                if isinstance(self.layers.get(node), CONVOLUTIONS) or self.needed(tail):
+                if isinstance(self.layers.get(node), returning) or self.needed(tail):
                     values.setdefault(tail.name, tail.name)
                     if tail is not node:
                         absorbed[node.name] = tail.name

@@ -30,12 +30,14 @@ class Setting:
         signed / symmetric: of the activations' integers.
         avoid_saturation: keep neighbouring weights small (see `quantize_weight`).
         operators: what computes on integers beside layers.
+        integer_results: whether layers return what they compute as integers (`Grid.integer_results`).
     """
 
     signed: bool
     symmetric: bool
     avoid_saturation: bool
     operators: frozenset[str]
+    integer_results: bool = False
 
 
 def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
@@ -50,12 +52,16 @@ def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
         symmetric=grid.symmetric_activations if wanted is None else wanted,
         avoid_saturation=(grid.saturates and saturating) if careful is None else careful,
         operators=frozenset(grid.operators),
+        integer_results=grid.integer_results,
     )
 
 
 def placements(network: Network, step: IntegerStep, settings: Iterable[Setting]) -> dict[Setting, Placement]:
     """Where each setting uses integers."""
-    return {setting: place(network, step.layers, setting.operators) for setting in settings}
+    return {
+        setting: place(network, step.layers, setting.operators, integer_results=setting.integer_results)
+        for setting in settings
+    }
 
 
 def watched(
