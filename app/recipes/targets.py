@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 #: Operators that a runtime may compute on integers: layers, and what combines values.
 Operator = Literal["conv", "linear", "add", "mul", "cat", "matmul"]
+#: Layers whose weight is stored in few bits, and that compute in float.
+StoredLayer = Literal["conv3d", "embedding", "recurrent"]
 
 
 class Grid(BaseModel):
@@ -26,6 +28,8 @@ class Grid(BaseModel):
         dynamic_activations: whether linear layers can quantize their input while running.
         float_formats: floating-point formats that it stores weights in.
         operators: what it computes on integers; everything else computes in float.
+        stored: layers that compute in float from weights stored in few bits.
+        stored_beside_integers: the same, in a file where other layers compute on integers.
         integer_results: whether a layer that reads integers on a fixed grid must also return integers.
         saturates: whether its integer kernels add pairs of products in 16 bits on x86 processors without VNNI, so
             that neighbouring weights must not both be large there.
@@ -46,6 +50,8 @@ class Grid(BaseModel):
     dynamic_activations: bool = True
     float_formats: tuple[str, ...] = ()
     operators: tuple[Operator, ...] = ("conv", "linear", "add", "mul", "cat")
+    stored: tuple[StoredLayer, ...] = ("conv3d", "embedding", "recurrent")
+    stored_beside_integers: tuple[StoredLayer, ...] = ("conv3d", "embedding", "recurrent")
     integer_results: bool = False
     saturates: bool = False
     notes: tuple[str, ...] = ()
@@ -76,14 +82,15 @@ TARGETS: dict[str, Grid] = {
             runs_on=("cpu",),
             activation_dtype="uint8",
             symmetric_activations=False,
-            activation_bits=(8, 16),
+            activation_bits=(8,),
             weight_bits=(8, 4),
             dynamic_activations=False,
             float_formats=("float16", "bfloat16"),
+            stored_beside_integers=("conv3d", "embedding"),
             saturates=True,
             notes=(
                 "float models compute in bf16 where the CPU has AMX; latency is measured as users get it",
-                "with 4-bit weights or 16-bit activations layers compute in float",
+                "with 4-bit weights layers compute in float",
             ),
         ),
         Grid(
@@ -110,6 +117,8 @@ TARGETS: dict[str, Grid] = {
             activation_bits=(8,),
             weight_bits=(8,),
             operators=("conv", "linear", "add", "mul"),
+            stored=(),
+            stored_beside_integers=(),
             integer_results=True,
             notes=(
                 "XNNPACK, for mobile and edge processors; takes batches of up to 16 samples where the model allows it",
@@ -125,6 +134,8 @@ TARGETS: dict[str, Grid] = {
             activation_bits=(8,),
             weight_bits=(8,),
             operators=("conv", "linear", "add", "mul"),
+            stored=(),
+            stored_beside_integers=(),
             integer_results=True,
             notes=("LiteRT (TensorFlow Lite), for mobile and edge processors; takes one sample at a time",),
         ),
@@ -136,9 +147,10 @@ TARGETS: dict[str, Grid] = {
             symmetric_activations=True,
             activation_bits=(8,),
             weight_bits=(8,),
-            weight_granularity=("channel", "tensor"),
             dynamic_weight_bits=(),
             dynamic_activations=False,
+            stored=(),
+            stored_beside_integers=(),
             notes=(
                 "an engine runs on the GPU model and the TensorRT version that it was built with",
                 "has not been run on hardware yet",

@@ -200,7 +200,7 @@ def _weight(key: str, path: str, bits: int, network: Network, tensors: Mapping[s
         weight = getattr(layer, name)
     except AttributeError as error:
         raise _damaged(f"there is no layer {path!r}") from error
-    if not isinstance(layer, (*LAYERS, *STORED)) or values is None or scale is None:
+    if not isinstance(layer, (*LAYERS, *STORED.values())) or values is None or scale is None:
         raise _damaged(f"layer {path!r} is incomplete")
     channels = weight.shape[0]
     wanted = None if name != "weight" else getattr(layer, "bias", None)

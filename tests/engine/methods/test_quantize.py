@@ -215,7 +215,7 @@ def test_observing_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     names = [node.name for node in network.module.graph.nodes if node.op == "call_module"]
     sizes = []
     for count in (16, 400):
-        statistics = observe(network, samples(network, count), names, names)
+        statistics = observe(network, samples(network, count), names, dict.fromkeys(names, False))
         assert statistics.samples == count
         held = sum(len(histogram.bins()[0]) for histogram in statistics.histograms.values())
         sizes.append(held + sum(mean.numel() for mean in statistics.means.values()))

@@ -31,7 +31,7 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
         if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
             near = get_close_matches(glob, names, 3, 0.4) or names[:3]
             raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
-    if not any(isinstance(layer, (*LAYERS, *STORED)) and layers.matches(name) for name, layer in calls):
+    if not any(isinstance(layer, (*LAYERS, *STORED.values())) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers",
             "there is no convolution, linear, embedding or recurrent layer to quantize in this model, or all are left "

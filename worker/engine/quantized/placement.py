@@ -27,7 +27,7 @@ CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
 LAYERS: Final = (*CONVOLUTIONS, nn.Linear)
 Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 #: Layers whose weight is stored in few bits, and that compute in float.
-STORED: Final = (nn.Conv3d, nn.Embedding, nn.RNNBase)
+STORED: Final[Mapping[str, type[nn.Module]]] = {"conv3d": nn.Conv3d, "embedding": nn.Embedding, "recurrent": nn.RNNBase}
 PRODUCTS: Final = frozenset({"matmul", "bmm"})
 COMBINING: Final = frozenset({"add", "mul", "cat", "concat"})
 MOVING: Final = frozenset(
@@ -133,6 +133,7 @@ def place(
     network: Network,
     layers: LayerFilter,
     operators: Collection[str] = ("add", "mul", "cat"),
+    stored: Collection[str] = ("conv3d", "embedding", "recurrent"),
     *,
     integer_results: bool = False,
 ) -> Placement:
@@ -141,9 +142,11 @@ def place(
     Args:
         layers: which layers the step may touch; the rest stays in float.
         operators: what the target computes on integers beside layers (`Grid.operators`).
+        stored: the layers of which it stores few bits alone (`Grid.stored`).
         integer_results: every layer returns integers (`Grid.integer_results`), even where they are read as float.
     """
-    placing = _Placing(network.module, layers, operators)
+    kinds = tuple(kind for name, kind in STORED.items() if name in stored)
+    placing = _Placing(network.module, layers, operators, kinds)
     placing.settle()
     return placing.result(LAYERS if integer_results else CONVOLUTIONS)
 
@@ -156,8 +159,15 @@ def parameter_keys(path: str, layer: nn.Module) -> list[str]:
 
 
 class _Placing:
-    def __init__(self, module: fx.GraphModule, layers: LayerFilter, operators: Collection[str]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        layers: LayerFilter,
+        operators: Collection[str],
+        stored: tuple[type[nn.Module], ...],
+    ) -> None:
         self.module = module
+        self.kinds = stored
         self.left: dict[str, str] = {}
         self.paths: dict[str, None] = {}
         self.stored: dict[str, None] = {}
@@ -174,13 +184,15 @@ class _Placing:
         path = str(node.target)
         if isinstance(layer, _WEIGHTED):
             self.left[path] = f"{type(layer).__name__} {_NO_KERNEL}"
-        elif isinstance(layer, (*LAYERS, *STORED)) and not layers.matches(path):
+        elif isinstance(layer, (*LAYERS, *STORED.values())) and not layers.matches(path):
             self.left[path] = "left out by the recipe"
         elif isinstance(layer, LAYERS):
             self.layers[node] = layer
             self.paths[path] = None
-        elif isinstance(layer, STORED):
+        elif isinstance(layer, self.kinds):
             self.stored.update(dict.fromkeys(parameter_keys(path, layer)))
+        elif isinstance(layer, tuple(STORED.values())):
+            self.left[path] = f"the target stores no {type(layer).__name__} in few bits"
 
     def _combines(self, node: fx.Node) -> bool:
         if node.kwargs.get("alpha", 1) != 1:

@@ -30,6 +30,7 @@ class Setting:
         signed / symmetric: of the activations' integers.
         avoid_saturation: keep neighbouring weights small (see `quantize_weight`).
         operators: what computes on integers beside layers.
+        stored: layers of which few bits are stored alone.
         integer_results: whether layers return what they compute as integers (`Grid.integer_results`).
     """
 
@@ -37,6 +38,7 @@ class Setting:
     symmetric: bool
     avoid_saturation: bool
     operators: frozenset[str]
+    stored: frozenset[str]
     integer_results: bool = False
 
 
@@ -52,6 +54,7 @@ def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
         symmetric=grid.symmetric_activations if wanted is None else wanted,
         avoid_saturation=(grid.saturates and saturating) if careful is None else careful,
         operators=frozenset(grid.operators),
+        stored=frozenset(grid.stored_beside_integers),
         integer_results=grid.integer_results,
     )
 
@@ -59,25 +62,23 @@ def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
 def placements(network: Network, step: IntegerStep, settings: Iterable[Setting]) -> dict[Setting, Placement]:
     """Where each setting uses integers."""
     return {
-        setting: place(network, step.layers, setting.operators, integer_results=setting.integer_results)
+        setting: place(network, step.layers, setting.operators, setting.stored, integer_results=setting.integer_results)
         for setting in settings
     }
 
 
 def watched(
     network: Network, step: IntegerStep, chosen: Collection[Placement]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """The FX nodes to keep histograms of, and those to keep means of."""
+) -> tuple[frozenset[str], dict[str, bool]]:
+    """The FX nodes to keep histograms of, and those to keep means of (see `observe`)."""
     own = {name for placement in chosen for name, source in placement.values.items() if name == source}
-    means = {
-        source_of(node).name
-        for node, layer in layer_calls(network.module)
-        if step.bias_correction
-        and any(node.name in placement.integer for placement in chosen)
-        and isinstance(layer, LAYERS)
-        and layer.bias is not None
-    }
-    return frozenset(own), frozenset(means)
+    means: dict[str, bool] = {}
+    for node, layer in layer_calls(network.module):
+        integer = any(node.name in placement.integer for placement in chosen)
+        if step.bias_correction and integer and isinstance(layer, LAYERS) and layer.bias is not None:
+            source = source_of(node).name
+            means[source] = means.get(source, True) and isinstance(layer, nn.Linear)
+    return frozenset(own), means
 
 
 def static_form(
