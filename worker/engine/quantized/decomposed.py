@@ -11,6 +11,7 @@ Embeddings and other layers that compute in float keep the float weight, on its 
 import copy
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor, fx, nn
 
 from worker.engine.quantized.fake import insert_grids, on_dynamic_grid, put, rounded_bias
 from worker.engine.quantized.form import Quantization, Weight
-from worker.engine.quantized.placement import LAYERS, Layer, layer_calls, source_of
+from worker.engine.quantized.placement import LAYERS, MOVING, Layer, layer_calls, operation, source_of
 
 _OPS: Final = torch.ops.quantized_decomposed
+_JOINING: Final = ("cat", "concat")
 _LOW, _HIGH, _LEAST_SCALE = -128, 127, 2.0**-23
 
 
@@ -69,6 +71,7 @@ def decomposed(
         measured: which layers the exporter can have quantize their input while running; others keep a float weight,
             on its grid, unless their input has a fixed grid. None: the exporter sees to it for all of them.
     """
+    quantization = _joined(quantization)
     module = copy.deepcopy(quantization.network.module)
     insert_grids(module.graph, quantization, _grid)
     for node in list(module.graph.nodes):
@@ -78,14 +81,14 @@ def decomposed(
     for key, weight in quantization.weights.items():
         put(module, key, weight.dequantized(), rounded_bias(quantization, key, weight))
     for node, layer in list(layer_calls(module)):
-        weight = quantization.weights.get(str(node.target))
-        if weight is None or not isinstance(layer, LAYERS):  # what is stored alone was put in place above
+        found = quantization.weights.get(str(node.target))
+        if found is None or not isinstance(layer, LAYERS):  # what is stored alone was put in place above
             continue
         fixed = node.name in quantization.integer - quantization.dynamic
         if fixed or measured is None or measured(layer):
             # One module for each call: a runtime rounds a bias to the scale of the input that it is added up with.
             path = f"{node.target}_{node.name}_quantized"
-            module.add_submodule(path, DecomposedLayer(layer, weight, stored))
+            module.add_submodule(path, DecomposedLayer(layer, found, stored))
             node.target = path
             if measured is not None and not fixed:
                 _measure(module.graph, node)
@@ -101,6 +104,28 @@ def decomposed(
 def _grid(x: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
     """Stands for a pair of operators until `_expand` puts them there."""
     return x
+
+
+def _joined(quantization: Quantization) -> Quantization:
+    """With the grid of the result for all that is concatenated: kernels join integers as they are."""
+    module, grids = quantization.network.module, dict(quantization.activations)
+    for node in reversed(module.graph.nodes):
+        grid = grids.get(node.name)
+        if grid is None or operation(module, node) not in _JOINING:
+            continue
+        waiting = list(node.all_input_nodes)
+        while waiting:
+            value = waiting.pop()
+            if value.name in grids:
+                grids[value.name] = grid
+                waiting += value.all_input_nodes[:1] if operation(module, value) in MOVING else []
+    # A grid that reaches below zero cannot stand in for a ReLU.
+    absorbed = {
+        name: tail
+        for name, tail in quantization.absorbed.items()
+        if grids[tail] == quantization.activations[tail] or grids[tail].range[0] >= 0
+    }
+    return replace(quantization, activations=grids, absorbed=absorbed)
 
 
 def _expand(graph: fx.Graph, node: fx.Node) -> None:

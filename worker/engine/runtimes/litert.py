@@ -50,7 +50,9 @@ def _stored(array: Array, detail: Mapping[str, Any]) -> NDArray[Any]:
     if not scale or not np.issubdtype(array.dtype, np.floating):
         return np.ascontiguousarray(array, dtype=detail["dtype"])
     limits = np.iinfo(detail["dtype"])
-    return np.clip(np.rint(array / np.float32(scale)) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+    integers = np.rint(np.asarray(array, np.float32) / np.float32(scale)) + zero_point
+    stored: NDArray[Any] = np.clip(integers, limits.min, limits.max).astype(detail["dtype"])
+    return stored
 
 
 def _numbers(array: NDArray[Any], detail: Mapping[str, Any]) -> NDArray[Any]:
