@@ -31,6 +31,7 @@ class Setting:
         avoid_saturation: keep neighbouring weights small (see `quantize_weight`).
         operators: what computes on integers beside layers.
         stored: layers of which few bits are stored alone.
+        integer_results: whether layers return what they compute as integers (`Grid.integer_results`).
     """
 
     signed: bool
@@ -38,6 +39,7 @@ class Setting:
     avoid_saturation: bool
     operators: frozenset[str]
     stored: frozenset[str]
+    integer_results: bool = False
 
     @property
     def numbers(self) -> tuple[bool, bool, bool]:
@@ -58,12 +60,16 @@ def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
         avoid_saturation=(grid.saturates and saturating) if careful is None else careful,
         operators=frozenset(grid.operators),
         stored=frozenset(grid.stored_beside_integers),
+        integer_results=grid.integer_results,
     )
 
 
 def placements(network: Network, step: IntegerStep, settings: Iterable[Setting]) -> dict[Setting, Placement]:
     """Where each setting uses integers."""
-    return {setting: place(network, step.layers, setting.operators, setting.stored) for setting in settings}
+    return {
+        setting: place(network, step.layers, setting.operators, setting.stored, integer_results=setting.integer_results)
+        for setting in settings
+    }
 
 
 def watched(
