@@ -13,9 +13,9 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 JOBS ?= 2
 ARGS ?=
 
-INPUTS := pyproject.toml client/pyproject.toml constraints.txt
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt
 
-.PHONY: help demo test test-slow lint format types imports up bench openapi clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench openapi clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded servi
 
 test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+
+test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
+	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 test-slow: $(VENV)/.test ## Run the tests that take minutes.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
@@ -62,5 +65,6 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[worker,embedded,bench,test]' -e client
+	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert]' -e client
+	@$(PIP) --no-deps -r constraints-litert.txt
 	@touch $@

@@ -30,6 +30,7 @@ class Grid(BaseModel):
         operators: what it computes on integers; everything else computes in float.
         stored: layers that compute in float from weights stored in few bits.
         stored_beside_integers: the same, in a file where other layers compute on integers.
+        integer_results: whether a layer that reads integers on a fixed grid must also return integers.
         saturates: whether its integer kernels add pairs of products in 16 bits on x86 processors without VNNI, so
             that neighbouring weights must not both be large there.
         notes: what a user should know before choosing it.
@@ -51,6 +52,7 @@ class Grid(BaseModel):
     operators: tuple[Operator, ...] = ("conv", "linear", "add", "mul", "cat")
     stored: tuple[StoredLayer, ...] = ("conv3d", "embedding", "recurrent")
     stored_beside_integers: tuple[StoredLayer, ...] = ("conv3d", "embedding", "recurrent")
+    integer_results: bool = False
     saturates: bool = False
     notes: tuple[str, ...] = ()
 
@@ -104,6 +106,52 @@ TARGETS: dict[str, Grid] = {
             notes=(
                 "packed weights in plain aten, loads with torch alone",
                 "arithmetic is float32, on the numbers of the grid: for size, it is not faster than float",
+            ),
+        ),
+        Grid(
+            name="executorch",
+            artifact=".pte",
+            runs_on=("cpu",),
+            activation_dtype="int8",
+            symmetric_activations=False,
+            activation_bits=(8,),
+            weight_bits=(8,),
+            stored=(),
+            stored_beside_integers=(),
+            integer_results=True,
+            notes=(
+                "XNNPACK, for mobile and edge processors; takes batches of up to 16 samples where the model allows it",
+                "operators that XNNPACK has no kernel for run in portable ones, which are slow",
+            ),
+        ),
+        Grid(
+            name="litert",
+            artifact=".tflite",
+            runs_on=("cpu",),
+            activation_dtype="int8",
+            symmetric_activations=False,
+            activation_bits=(8,),
+            weight_bits=(8,),
+            stored=(),
+            stored_beside_integers=(),
+            integer_results=True,
+            notes=("LiteRT (TensorFlow Lite), for mobile and edge processors; takes one sample at a time",),
+        ),
+        Grid(
+            name="tensorrt",
+            artifact="engine + .onnx, zipped",
+            runs_on=("cuda",),
+            activation_dtype="int8",
+            symmetric_activations=True,
+            activation_bits=(8,),
+            weight_bits=(8,),
+            dynamic_weight_bits=(),
+            dynamic_activations=False,
+            stored=(),
+            stored_beside_integers=(),
+            notes=(
+                "an engine runs on the GPU model and the TensorRT version that it was built with",
+                "has not been run on hardware yet",
             ),
         ),
     )

@@ -65,7 +65,11 @@ def chosen(samples: Samples, count: int, seed: int) -> Samples:
 def calibrate(
     network: Network, step: IntegerStep, places: Mapping[Setting, Placement], samples: Samples, context: Context
 ) -> dict[Setting, Quantization]:
-    """The static quantization for each setting, after one pass over the samples."""
+    """The static quantization for each setting, after one pass over the samples; equal ones are one object."""
     values, means = watched(network, step, list(places.values()))
     statistics = observe(network, samples, values, means, device=context.device, progress=context.progress)
-    return {setting: static_form(network, place, statistics, step, setting) for setting, place in places.items()}
+    forms: dict[Setting, Quantization] = {}
+    for setting, place in places.items():
+        twins = [form for other, form in forms.items() if (other.numbers, places[other]) == (setting.numbers, place)]
+        forms[setting] = twins[0] if twins else static_form(network, place, statistics, step, setting)
+    return forms

@@ -1,7 +1,8 @@
 """Where to quantize: decided from the canonical graph by one table of roles.
 
 - A **layer** (convolution, linear) computes on integers: its data input is quantized. A convolution's result leaves
-  the integer kernel as integers; a linear layer's does so only where integers are read next, else as float.
+  the integer kernel as integers; a linear layer's does so only where integers are read next, or where the target has
+  no other kernel, else as float.
 - A ReLU-like node right behind an integer node is **absorbed**: the output grid starts at 0 and clips.
 - A **combining** node (add, mul, cat) computes on integers where all it reads is there as integers and its result is
   needed as integers; elsewhere float costs nothing and is more exact.
@@ -133,6 +134,8 @@ def place(
     layers: LayerFilter,
     operators: Collection[str] = ("add", "mul", "cat"),
     stored: Collection[str] = ("conv3d", "embedding", "recurrent"),
+    *,
+    integer_results: bool = False,
 ) -> Placement:
     """Decide where `network`, with its batch norms folded, computes on integers.
 
@@ -140,11 +143,12 @@ def place(
         layers: which layers the step may touch; the rest stays in float.
         operators: what the target computes on integers beside layers (`Grid.operators`).
         stored: the layers of which it stores few bits alone (`Grid.stored`).
+        integer_results: every layer returns integers (`Grid.integer_results`), even where they are read as float.
     """
     kinds = tuple(kind for name, kind in STORED.items() if name in stored)
     placing = _Placing(network.module, layers, operators, kinds)
     placing.settle()
-    return placing.result()
+    return placing.result(LAYERS if integer_results else CONVOLUTIONS)
 
 
 def parameter_keys(path: str, layer: nn.Module) -> list[str]:
@@ -238,7 +242,8 @@ class _Placing:
             self.combining -= dropped
             self.moving -= dropped
 
-    def result(self) -> Placement:
+    def result(self, returning: tuple[type[nn.Module], ...]) -> Placement:
+        """What was decided; `returning`: the layers whose results are integers whoever reads them."""
         values: dict[str, str] = {}
         absorbed: dict[str, str] = {}
         for node in self.module.graph.nodes:
@@ -250,7 +255,7 @@ class _Placing:
             if node in self.layers or node in self.combining or node in self.products:
                 for value in self.inputs(node):
                     values.setdefault(value.name, value.name)
-                if isinstance(self.layers.get(node), CONVOLUTIONS) or self.needed(tail):
+                if isinstance(self.layers.get(node), returning) or self.needed(tail):
                     values.setdefault(tail.name, tail.name)
                     if tail is not node:
                         absorbed[node.name] = tail.name

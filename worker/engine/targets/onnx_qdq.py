@@ -18,7 +18,7 @@ from worker.engine.quantized.fake import KERNEL_BITS, integer_bias
 from worker.engine.quantized.form import Quantization, Weight
 from worker.engine.quantized.placement import parameter_keys, source_of
 from worker.engine.targets.onnx_graph import at_least, initializer, producers, region, rename_value, sweep
-from worker.engine.targets.onnx_layers import Site, Sites
+from worker.engine.targets.onnx_layers import Site, Sites, place_of_bias
 from worker.engine.targets.onnx_storage import Storage, scalar
 from worker.engine.targets.onnx_tables import write_embedding, write_recurrent
 
@@ -161,9 +161,9 @@ class _Writer:
         else:
             arrange = np.transpose if site.transposed else np.asarray
             site.node.input[1] = self.storage.float_weight(path, call, weight, arrange, site.axis)
-        if site.bias is None or weight.bias is None:
+        if weight.bias is None:
             return
-        reader, index = site.bias
+        reader, index = place_of_bias(site, self.added)
         if grid is None or reader is not site.node:
             reader.input[index] = initializer(self.graph, f"{path}.bias_corrected", weight.bias.numpy())
             return
