@@ -20,7 +20,7 @@ from benchmarks.support import contest, judge, networks, stages, table  # noqa: 
 
 def selected(options: argparse.Namespace) -> list[contest.Heat]:
     """The heats that the command line asks for."""
-    memory = networks.memory_data(options.cache, (stages.FEW, stages.MANY))
+    memory = networks.memory_data(options.cache, (stages.FEW, stages.SOME, stages.MANY))
     wanted = options.stage.upper().split(",")
     unknown = set(wanted) - set(stages.TITLES)
     if unknown:

@@ -22,8 +22,8 @@ _SPEED = ("latency", "speedup")
 #: AIMET's default is 15 000 iterations for each layer, which would take hours on two cores.
 AIMET_ITERATIONS = 500
 EPOCHS, RATE = 2, 2e-4
-#: Samples of the small and the large calibration set whose memory is compared.
-FEW, MANY = 64, 4096
+#: Samples of the calibration sets whose memory is compared.
+FEW, SOME, MANY = 64, 1024, 4096
 
 
 def ours(label: str, method: str = "quantize.static", limit: int = 600, start: str = "", **step: Any) -> Contestant:
@@ -133,20 +133,19 @@ def _aware_training() -> Heat:
 
 def _memory(files: dict[int, str]) -> Heat:
     """`files`: number of samples -> its ``.npy``."""
+    streaming = (
+        ours("mse (default)", samples=MANY),
+        ours("entropy", calibration="entropy", samples=MANY),
+        ort("minmax, batches of 32", method="MinMax", batch=32),
+        peer("NNCF", "nncf", "nncf-onnx"),
+    )
+    # These keep every output of every sample, some 2.6 MB for each: `MANY` would take 11 GB.
+    keeping = (ort("percentile", method="Percentile"), ort("entropy", method="Entropy"))
     contestants = [
-        Contestant(f"{one.label}, {count} samples", one.environment, one.job, calibration=path, limit=1200)
-        for count, path in files.items()
-        for one in (
-            ours("mse (default)", samples=count),
-            ours("entropy", calibration="entropy", samples=count),
-            ort("minmax, batches of 32", method="MinMax", batch=32),
-            peer("NNCF", "nncf", "nncf-onnx"),
-        )
-    ]
-    # ONNX Runtime keeps every output of every sample for these: only the small set fits into memory.
-    contestants += [
-        Contestant(f"{one.label}, {FEW} samples", one.environment, one.job, calibration=files[FEW])
-        for one in (ort("percentile", method="Percentile"), ort("entropy", method="Entropy"))
+        Contestant(f"{one.label}, {count} samples", one.environment, one.job, calibration=files[count], limit=1200)
+        for group, counts in ((streaming, (FEW, MANY)), (keeping, (FEW, SOME)))
+        for count in counts
+        for one in group
     ]
     title = f"resnet18: {TITLES['E']}"
     columns = ("memory", "seconds", "cpu")
