@@ -48,8 +48,8 @@ _WARM_UP: Final = 0.2
 _BETA: Final = (20.0, 2.0)
 _MOMENTS: Final = (0.9, 0.999)
 #: Multiplications of a minibatch, which decide how many rows it has.
-_WORK: Final = 1 << 27
-_ROWS: Final = (64, 512)
+_WORK: Final = 1 << 25
+_ROWS: Final = (32, 256)
 #: Iterations between looks at whether everything has settled.
 _LOOK: Final = 50
 
