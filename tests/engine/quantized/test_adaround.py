@@ -35,7 +35,7 @@ def quality(quantization: Quantization) -> float:
         return sqnr_db(network.module(*inputs)[0], fake_quantized(quantization)(*inputs)[0])
 
 
-@pytest.mark.parametrize(("name", "gain"), [("residual", 3.0), ("mobile", 1.0), ("two_inputs", 0.5), ("encoder", 0.5)])
+@pytest.mark.parametrize(("name", "gain"), [("residual", 3.0), ("mobile", 1.0), ("encoder", 0.5)])
 def test_the_networks_output_is_nearer_than_with_rounding_to_nearest(name: str, gain: float) -> None:
     assert quality(adaptive(nearest(name))) > quality(nearest(name)) + gain
 
@@ -102,16 +102,16 @@ def test_progress_reaches_the_end() -> None:
     assert seen == sorted(seen) and len(seen) == len(form.weights) and seen[-1] == pytest.approx(1)
 
 
-def problem(bounds: tuple[Tensor, Tensor] | None = None, offset: float = 0.0, groups: int = 1) -> Problem:
-    """Correlated inputs for eight channels of 32 weights; outputs lie around `offset`."""
-    random = torch.Generator().manual_seed(3)
-    mixing = torch.randn(groups, 6, 32, generator=random)
-    inputs = torch.randn(groups, 2000, 6, generator=random) @ mixing
+def problem(relu: bool = False, groups: int = 1, seed: int = 0) -> Problem:
+    """Correlated inputs for eight channels of 32 weights, whose outputs are mostly negative."""
+    random = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(groups, 2000, 6, generator=random) @ torch.randn(groups, 6, 32, generator=random)
     inputs += 0.1 * torch.randn(groups, 2000, 32, generator=random)
     below = -torch.rand(groups, 8, 32, generator=random)
-    outputs = torch.randn(groups, 2000, 8, generator=random) + offset
-    residual = torch.zeros(groups, 2000, 8)
-    return Problem(inputs, residual, outputs, bounds, below, torch.ones_like(below))
+    outputs = inputs @ torch.randn(groups, 8, 32, generator=random).mT
+    outputs = 4 * (outputs / outputs.std() - 1)
+    bounds = (torch.zeros(1, 1, 8), torch.full((1, 1, 8), torch.inf)) if relu else None
+    return Problem(inputs, torch.zeros(groups, 2000, 8), outputs, bounds, below, torch.ones_like(below))
 
 
 def loss(task: Problem, up: Tensor) -> float:
@@ -130,7 +130,10 @@ def test_errors_of_correlated_inputs_cancel(groups: int) -> None:
 
 
 def test_what_a_relu_hides_does_not_count() -> None:
-    bounds = (torch.zeros(1, 1, 8), torch.full((1, 1, 8), torch.inf))
-    seen, blind = problem(bounds, offset=-1.0), problem(None, offset=-1.0)
-    ups = [round_up(task, torch.Generator().manual_seed(0), 400) for task in (seen, blind)]
-    assert loss(seen, ups[0]) < loss(seen, ups[1])
+    losses = []
+    for seed in range(3):
+        seen = problem(relu=True, seed=seed)
+        tasks = (seen, problem(seed=seed))
+        losses.append([loss(seen, round_up(task, torch.Generator().manual_seed(0), 300)) for task in tasks])
+    aware, blind = (sum(column) for column in zip(*losses, strict=True))
+    assert aware < 0.95 * blind

@@ -38,13 +38,15 @@ from worker.engine.quantized.form import Quantization, Weight
 from worker.engine.quantized.placement import LAYERS, Layer, layer_calls, relu_bounds
 from worker.engine.quantized.rows import Rows, Sampler
 
-ITERATIONS: Final = 1000
+#: Of the optimizer, for each layer.
+ITERATIONS: Final = 300
 _ZETA: Final = 1.1
 _GAMMA: Final = -0.1
-_LEARNING_RATE: Final = 0.03
+_LEARNING_RATE: Final = 0.1
 _LAMBDA: Final = 0.1
-SHRINK = 1.0
+#: Share of the iterations without the regularizer.
 _WARM_UP: Final = 0.2
+#: Its exponent, first and last.
 _BETA: Final = (20.0, 2.0)
 _MOMENTS: Final = (0.9, 0.999)
 #: Multiplications of a minibatch, which decide how many rows it has.
@@ -59,10 +61,10 @@ class Problem:
     """One layer's rounding, in units of its scales; all of shape (groups, ..., ...).
 
     Attributes:
-        inputs: (groups, rows, k), of unit power; centred where the bias takes the mean.
+        inputs: (groups, rows, k): of the layer; centred where the bias takes the mean.
         residual: (groups, rows, channels): of the unrounded weight on the quantized network's inputs, centred too.
-        outputs: (groups, rows, channels): what the float layer answers.
-        bounds: (groups, 1, channels) twice: the ReLU behind the layer, infinite where there is none.
+        outputs: (groups, rows, channels): what the float layer answers; None without bounds.
+        bounds: lowest and highest value that the ReLU behind the layer lets through, each (groups, 1, channels).
         below: (groups, channels, k): rounded down, minus the weight; in -1..0 where nothing is clipped.
         span: 1 where there is a choice, 0 where both ways give the same integer.
     """
@@ -92,13 +94,16 @@ def adaround(
         bias_correction: take the mean shift of rounding back through the biases.
         progress: called with 0..1.
         iterations: of the optimizer, for each layer.
+
+    Returns:
+        The same quantization with new integers, and with biases corrected for them.
     """
     network = quantization.network
     module = fake_quantized(quantization).to(device)
     sampler = Sampler(network, module, samples, device, seed)
     random = torch.Generator(device).manual_seed(seed)
     layers = list(_layers(quantization))
-    work = [_work(layer) for _, layer, _ in layers]
+    work = [layer.weight.numel() for _, layer, _ in layers]
     weights = dict(quantization.weights)
     for index, (path, layer, calls) in enumerate(layers):
         rows = sampler.rows(calls, layer)
@@ -120,11 +125,6 @@ def _layers(quantization: Quantization) -> Iterator[tuple[str, Layer, list[str]]
             found[path] = layer
             calls.setdefault(path, []).append(node.name)
     return ((path, layer, calls[path]) for path, layer in found.items())
-
-
-def _work(layer: Layer) -> int:
-    """Multiplications for one row."""
-    return layer.weight.numel()
 
 
 def _bounds(network: Network, calls: list[str]) -> tuple[float, float] | None:
@@ -182,7 +182,7 @@ def round_up(problem: Problem, random: torch.Generator, iterations: int = ITERAT
     power = problem.inputs.square().mean(1)  # (groups, k)
     unit = power.mean(1).clamp(min=torch.finfo(power.dtype).tiny).reshape(groups, 1, 1)
     diagonal = (power[:, None, :] / unit).expand_as(problem.span)
-    shrinkage = SHRINK * k / (SHRINK * k + rows)
+    shrinkage = k / (k + rows)
     v = _inverse(-problem.below.clamp(-1, 0))
     first, second = torch.zeros_like(v), torch.zeros_like(v)
     size = min(rows, max(_ROWS[0], min(_ROWS[1], _WORK // problem.span.numel())))
