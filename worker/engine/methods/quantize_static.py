@@ -7,6 +7,7 @@ and `adaround` rounds weights again where ``rounding: adaptive`` was asked. One 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -17,11 +18,16 @@ from worker.engine.errors import InvalidDataset
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes, saturation_note
 from worker.engine.network import Network
+from worker.engine.progress import Part, Within
+from worker.engine.quantized.adaround import adaround
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.observe import observe
 from worker.engine.quantized.placement import Placement
 from worker.engine.quantized.static import Setting, placements, setting_of, static_form, watched
 from worker.engine.state import Compressed, Context
+
+#: Share of the step's time that calibration takes where rounding follows.
+_CALIBRATION: Final = 0.05
 
 
 def quantize_static(compressed: Compressed, step: Step, context: Context) -> Compressed:
@@ -40,7 +46,7 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
     check_quantizable(network, step.layers)
     settings = {target: setting_of(step, grid, context.saturating) for target, grid in context.grids.items()}
     places = placements(network, step, settings.values())
-    forms = calibrate(network, step, places, samples, context)
+    forms = rounded(step, calibrate(network, step, places, samples, _begun(step, context)), samples, context)
     quantized = {
         target: forms[setting].beside(compressed.quantized.get(target)) for target, setting in settings.items()
     }
@@ -73,3 +79,33 @@ def calibrate(
         twins = [form for other, form in forms.items() if (other.numbers, places[other]) == (setting.numbers, place)]
         forms[setting] = twins[0] if twins else static_form(network, place, statistics, step, setting)
     return forms
+
+
+def rounded(
+    step: QuantizeStatic, forms: Mapping[Setting, Quantization], samples: Samples, context: Context
+) -> Mapping[Setting, Quantization]:
+    """The quantizations with their weights rounded as the step asks for."""
+    if step.rounding == "nearest":
+        return forms
+    unique = list({id(form): form for form in forms.values()}.values())
+    whole = Part(context.reporter, "compressing", _CALIBRATION, 1.0)
+    found = {
+        id(form): adaround(
+            form,
+            samples,
+            device=context.device,
+            seed=context.seed,
+            bias_correction=step.bias_correction,
+            progress=whole.slice(index, len(unique)),
+        )
+        for index, form in enumerate(unique)
+    }
+    return {setting: found[id(form)] for setting, form in forms.items()}
+
+
+def _begun(step: QuantizeStatic, context: Context) -> Context:
+    """The context of calibration: the step's progress ends where rounding begins."""
+    if step.rounding == "nearest":
+        return context
+    part = Part(context.reporter, "compressing", 0.0, _CALIBRATION)
+    return replace(context, reporter=Within(context.reporter, part))
