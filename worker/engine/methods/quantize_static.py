@@ -14,15 +14,17 @@ import numpy as np
 from app.recipes import Step
 from app.recipes.methods import IntegerStep, QuantizeStatic
 from worker.engine.data.samples import Samples
-from worker.engine.errors import InvalidDataset
+from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes, saturation_note
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.adaround import adaround
+from worker.engine.quantized.equalize import equalize
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.observe import observe
 from worker.engine.quantized.placement import Placement
+from worker.engine.quantized.smooth import smooth
 from worker.engine.quantized.static import Setting, placements, setting_of, static_form, watched
 from worker.engine.state import Compressed, Context
 
@@ -42,8 +44,7 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
     if context.calibration is None:
         raise InvalidDataset("calibration_required", "quantize.static needs calibration samples")
     samples = chosen(context.calibration, step.samples, context.seed)
-    network = fold_batch_norm(compressed.network)
-    check_quantizable(network, step.layers)
+    compressed, network = prepared(compressed, step, samples, context)
     settings = {target: setting_of(step, grid, context.saturating) for target, grid in context.grids.items()}
     places = placements(network, step, settings.values())
     forms = rounded(step, calibrate(network, step, places, samples, _begun(step, context)), samples, context)
@@ -58,6 +59,29 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
         layers=layer_rows(next(iter(quantized.values())), samples, context),
         notes=[*compressed.notes, *left_notes(places[first].left), *saturation_note(careful)],
     )
+
+
+def prepared(
+    compressed: Compressed, step: IntegerStep, samples: Samples, context: Context
+) -> tuple[Compressed, Network]:
+    """The state to go on from, and the network to calibrate: batch norms folded, scales moved as the step asks.
+
+    Raises:
+        Unsupported: as `check_quantizable`; ``invalid_order`` where scales would move under an earlier quantization.
+    """
+    folded = fold_batch_norm(compressed.network)
+    check_quantizable(folded, step.layers)
+    if (step.equalize or step.smooth) and compressed.quantized:
+        raise Unsupported("invalid_order", "equalize and smooth change weights: they go into the first quantize step")
+    network, notes = folded, compressed.notes
+    if step.equalize:
+        network, told = equalize(network, step.layers)
+        notes = [*notes, *told]
+    if step.smooth:
+        network, told = smooth(network, step.smooth, samples, step.layers, context.device)
+        notes = [*notes, *told]
+    kept = compressed.network if network is folded else network
+    return replace(compressed, network=kept, notes=notes), network
 
 
 def chosen(samples: Samples, count: int, seed: int) -> Samples:

@@ -52,6 +52,8 @@ _MOMENTS: Final = (0.9, 0.999)
 #: Multiplications of a minibatch, which decide how many rows it has.
 _WORK: Final = 1 << 25
 _ROWS: Final = (32, 256)
+#: Distance from one half below which the regularizer hardly pulls.
+_UNDECIDED: Final = 0.05
 #: Iterations between looks at whether everything has settled.
 _LOOK: Final = 50
 
@@ -229,7 +231,8 @@ def _pull(h: Tensor, done: float) -> Tensor | float:
     share = (done - _WARM_UP) / (1 - _WARM_UP)
     beta = _BETA[1] + (_BETA[0] - _BETA[1]) * (1 - share)
     distance = h.mul(2).sub_(1)
-    return distance.abs().pow_(beta - 1).mul_(torch.sign(distance)).mul_(-2 * beta * _LAMBDA)
+    # The 19th power of a small number is denormal, and arithmetic on those is slow.
+    return distance.abs().clamp_(min=_UNDECIDED).pow_(beta - 1).mul_(torch.sign(distance)).mul_(-2 * beta * _LAMBDA)
 
 
 def _adam(v: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int) -> None:
