@@ -62,7 +62,7 @@ def test_the_network_computes_the_same(network: Network) -> None:
     result, notes = smooth(network, 0.5, samples(network, 32), ALL)
     assert notes == ["1 layer norms were smoothed, alpha 0.5"]  # an addition reads the second one too
     torch.testing.assert_close(outputs(result), outputs(network), rtol=1e-4, atol=1e-4)
-    before, after = (float(one.module.get_submodule("norm1").weight.max()) for one in (network, result))
+    before, after = (one.module.get_submodule("norm1").weight.max().item() for one in (network, result))
     assert after < before / 3
 
 

@@ -5,7 +5,7 @@ Used to evaluate a quantization without any runtime and to check each runtime's 
 
 import copy
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
