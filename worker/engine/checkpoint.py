@@ -224,10 +224,9 @@ def _rename(network: Network, nodes: tuple[_Node, ...]) -> None:
         raise _damaged("its network is another one")
     if len({node.name for node in nodes}) != len(nodes) or not all(node.name.isidentifier() for node in nodes):
         raise _damaged("its network has impossible names")
+    # Not by `_rename`, which gives no name again that the graph ever used.
     for node, given in zip(network.module.graph.nodes, nodes, strict=True):
-        node._rename(f"renamed_{given.name}")
-    for node, given in zip(network.module.graph.nodes, nodes, strict=True):
-        node._rename(given.name)
+        node.name = given.name
     network.module.recompile()
 
 

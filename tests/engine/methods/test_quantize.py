@@ -212,6 +212,19 @@ def test_dynamic_needs_no_data_and_leaves_convolutions_in_float(tmp_path: Path) 
     assert any("convolutions store int8 weights" in note for note in done.notes)
 
 
+def test_adaptive_rounding_is_used_where_it_is_asked_and_progress_never_falls(tmp_path: Path) -> None:
+    network, reporter = build("two_inputs"), Notebook()
+    forms = {}
+    for rounding in ("nearest", "adaptive"):
+        context = Context({"onnxruntime": GRIDS["onnxruntime"]}, reporter, tmp_path, calibration=samples(network))
+        step = QuantizeStatic(weight_bits=4, rounding=rounding)
+        reporter.fractions.clear()
+        forms[rounding] = METHODS[QuantizeStatic](Compressed(network), step, context).quantized["onnxruntime"]
+        assert reporter.fractions == sorted(reporter.fractions) and reporter.fractions[-1] == 1
+    before, after = (forms[rounding].weights["mix"] for rounding in ("nearest", "adaptive"))
+    assert not torch.equal(before.values, after.values) and torch.equal(before.scale, after.scale)
+
+
 def test_observing_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     network = build("signal")
     names = [node.name for node in network.module.graph.nodes if node.op == "call_module"]

@@ -16,7 +16,7 @@ from worker.engine.network import Network
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS: Final = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
-_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 #: Where a node comes from in the file: stays that of the layer, whose weights live on.
 _LAYER_META: Final = ("onnx_node", "onnx_weight")
@@ -29,8 +29,14 @@ def fold_batch_norm(network: Network) -> Network:
     over the ``meta`` of the batch norm, except for where its own weight is in the file (``onnx_node``,
     ``onnx_weight``); ``meta["onnx_folded"]`` names the node that went away.
     """
-    if not any(isinstance(part, _NORMS) for part in network.module.modules()):
-        return network
+    return fold_and_tell(network)[0]
+
+
+def fold_and_tell(network: Network) -> tuple[Network, dict[str, tuple[str, ...]]]:
+    """`fold_batch_norm`, and path of each layer -> paths of the batch norms that went into it, in their order."""
+    if not any(isinstance(part, NORMS) for part in network.module.modules()):
+        return network, {}
+    pairs: dict[str, tuple[str, ...]] = {}
     module = copy.deepcopy(network.module)
     calls = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
     owners = Counter(id(p) for m in module.modules() for p in m._parameters.values() if p is not None)
@@ -40,6 +46,7 @@ def fold_batch_norm(network: Network) -> Network:
             continue
         layer_node = norm_node.args[0]
         _fold(*pair)
+        pairs[str(layer_node.target)] = (*pairs.get(str(layer_node.target), ()), str(norm_node.target))
         kept = {key: layer_node.meta[key] for key in _LAYER_META if key in layer_node.meta}
         folded = {"onnx_folded": norm_node.meta["onnx_node"]} if "onnx_node" in norm_node.meta else {}
         dropped = {key: value for key, value in norm_node.meta.items() if key not in _LAYER_META}
@@ -48,14 +55,15 @@ def fold_batch_norm(network: Network) -> Network:
         module.graph.erase_node(norm_node)
     module.delete_all_unused_submodules()
     module.recompile()
-    return Network(module, network.inputs, network.outputs, network.format, list(network.notes), source=network.source)
+    notes = list(network.notes)
+    return Network(module, network.inputs, network.outputs, network.format, notes, source=network.source), pairs
 
 
 def _pair(
     module: fx.GraphModule, node: fx.Node, calls: Counter[str]
 ) -> tuple[nn.Conv2d | nn.Linear, nn.BatchNorm2d] | None:
     """The layer and the batch norm at `node`, where they can be folded."""
-    if node.op != "call_module" or not isinstance(norm := module.get_submodule(str(node.target)), _NORMS):
+    if node.op != "call_module" or not isinstance(norm := module.get_submodule(str(node.target)), NORMS):
         return None
     source = node.args[0]
     if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:

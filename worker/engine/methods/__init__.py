@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from app.recipes import Step
-from app.recipes.methods import QuantizeDynamic, QuantizeFloat, QuantizeStatic
+from app.recipes.methods import QuantizeAwareTraining, QuantizeDynamic, QuantizeFloat, QuantizeStatic
+from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
 from worker.engine.methods.quantize_float import quantize_float
 from worker.engine.methods.quantize_static import quantize_static
@@ -15,6 +16,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeFloat: quantize_float,
+    QuantizeAwareTraining: quantize_aware_training,
 }
 
 __all__ = ["METHODS"]

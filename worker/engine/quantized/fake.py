@@ -89,29 +89,36 @@ def integer_bias(weight: Weight, grid: Affine) -> Tensor:
 def insert_grids(graph: fx.Graph, quantization: Quantization, quantizer: Quantizer) -> None:
     """Put `quantizer` calls in `graph` (a copy of the network's) wherever integers are read, and drop the ReLUs
     that they make superfluous."""
+
+    def read(value: fx.Node) -> fx.Node:
+        grid = quantization.activations[value.name]
+        return graph.call_function(quantizer, (value, grid.scale, grid.zero_point, grid.low, grid.high))
+
+    insert_reads(graph, quantization, read)
+
+
+def insert_reads(graph: fx.Graph, quantization: Quantization, read: Callable[[fx.Node], fx.Node]) -> None:
+    """`insert_grids` with any node that `read` makes of a value in `quantization.activations`."""
     for node in list(graph.nodes):
         if node.op != "output":
-            _insert(graph, node, quantization, quantizer)
+            _insert(graph, node, quantization, read)
     for name in quantization.absorbed.values():
         _erase(graph, name)
 
 
-def _insert(graph: fx.Graph, node: fx.Node, quantization: Quantization, quantizer: Quantizer) -> None:
+def _insert(graph: fx.Graph, node: fx.Node, quantization: Quantization, read: Callable[[fx.Node], fx.Node]) -> None:
     """Make the consumers of `node` that read integers read its quantized value."""
-    grid = quantization.activations.get(node.name)
     fixed = [user for user in node.users if quantization.reads_integers(user, node)]
     dynamic = [user for user in node.users if user.name in quantization.dynamic and user not in fixed]
-    if grid is not None and fixed:
-        _read_through(graph, node, fixed, quantizer, (grid.scale, grid.zero_point, grid.low, grid.high))
+    if fixed:
+        _read_through(graph, node, fixed, read)
     if dynamic:
-        _read_through(graph, node, dynamic, on_dynamic_grid, ())
+        _read_through(graph, node, dynamic, lambda value: graph.call_function(on_dynamic_grid, (value,)))
 
 
-def _read_through(
-    graph: fx.Graph, node: fx.Node, readers: list[fx.Node], quantizer: Callable[..., Tensor], grid: tuple[Any, ...]
-) -> None:
+def _read_through(graph: fx.Graph, node: fx.Node, readers: list[fx.Node], read: Callable[[fx.Node], fx.Node]) -> None:
     with graph.inserting_after(node):
-        new = graph.call_function(quantizer, (node, *grid))
+        new = read(node)
     for user in readers:
         user.replace_input_with(node, new)
 

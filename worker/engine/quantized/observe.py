@@ -106,6 +106,11 @@ def _plan(network: Network, samples: Samples, device: str) -> _Plan:
     return _Plan(min(max(_ELEMENTS // largest, 1), _LARGEST_BATCH), bfloat16)
 
 
+def fitting_batch(network: Network, samples: Samples, device: str = "cpu") -> int:
+    """How many samples to run together, so that memory is bounded by the network alone."""
+    return _plan(network, samples, device).size
+
+
 @torch.no_grad()
 def observe(
     network: Network,

@@ -43,6 +43,7 @@ def quantize_weight(
     granularity: Granularity = "channel",
     input_scale: float = 0.0,
     avoid_saturation: bool = False,
+    scale: Tensor | None = None,
 ) -> Weight:
     """Quantize a layer's weight around zero.
 
@@ -52,19 +53,31 @@ def quantize_weight(
         input_scale: of the layer's integer input, 0 where it has none; the scales are kept large enough for the
             bias to fit in int32.
         avoid_saturation: keep neighbouring weights small enough for sums of two products in 16 bits.
+        scale: (channels,), or (1,) for one per tensor: take these, made larger where the above asks for it, in place
+            of those of least error.
     """
     weight = weight.detach().float()
     rows = weight.reshape(1, -1) if granularity == "tensor" else weight.reshape(weight.shape[0], -1)
     top = 2 ** (bits - 1) - 1
-    scale = best_scale(rows, top)
-    if avoid_saturation and top >= _FINE:
-        least = neighbours(weight) / _PAIR
-        scale = torch.maximum(scale, least if granularity == "channel" else least.max())
+    scale = best_scale(rows, top) if scale is None else scale.float().clamp(min=SMALLEST_SCALE)
+    if avoid_saturation:
+        scale = torch.maximum(scale, least_scale(weight, bits, granularity))
     if bias is not None and input_scale > 0:
         least = bias.detach().float().abs() / (input_scale * 2.0**30)
         scale = torch.maximum(scale, least if granularity == "channel" else least.max())
     values = (rows / scale[:, None]).round_().clamp_(-top, top).to(torch.int8).reshape(weight.shape)
     return Weight(values, scale, None if bias is None else bias.detach().float().clone(), bits)
+
+
+def least_scale(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
+    """The smallest scales with which no sum of two neighbouring products leaves 16 bits, (channels,) or (1,).
+
+    Grids that are coarser than 8 bits cannot leave them.
+    """
+    if 2 ** (bits - 1) - 1 < _FINE:
+        return weight.new_zeros(1)
+    least = neighbours(weight) / _PAIR
+    return least if granularity == "channel" else least.amax(0, keepdim=True)
 
 
 def neighbours(weight: Tensor) -> Tensor:

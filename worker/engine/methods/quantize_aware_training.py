@@ -1,0 +1,261 @@
+"""``quantize.aware_training``: static quantization whose weights are then trained under it.
+
+`static` finds the grids on calibration samples, `student` puts learned quantizers (`learned`, LSQ) around the
+network's own layers, and `training.loop` trains them: on the float model's answers, and on the labels where there are
+any. Batch norms compute on the statistics of each batch for the first part of the training and on their own for the
+rest, and are folded at its end. One training serves every target: on the strictest of their settings.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.recipes import Step
+from app.recipes.methods import QuantizeAwareTraining
+from worker.engine.data.samples import Samples
+from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.methods.layers import layer_rows, left_notes, saturation_note
+from worker.engine.methods.quantize_static import calibrate, chosen, prepared
+from worker.engine.network import Network
+from worker.engine.progress import Part, Within
+from worker.engine.quantized.affine import Affine, integer_range
+from worker.engine.quantized.form import Weight
+from worker.engine.quantized.learned import WeightForm
+from worker.engine.quantized.placement import Placement
+from worker.engine.quantized.static import Setting, placements, setting_of, stored_weights
+from worker.engine.quantized.student import Start, Student, graduate, make_student, narrowed
+from worker.engine.state import Compressed, Context, Partial
+from worker.engine.training.batches import Batches
+from worker.engine.training.loop import NotResumable, Plan, Training
+from worker.engine.training.losses import TASKS, Objective, gives_probabilities, scores_classes, spreads
+
+#: Share of the steps in which batch norms compute on the statistics of the batch.
+_STATISTICS: Final = 0.6
+#: Learning rate of steps of grids, which are trained by their logarithm, over that of weights.
+_STEP_RATE: Final = 10.0
+_FASTEST_STEP: Final = 1e-2
+#: Share of the progress that calibration takes.
+_CALIBRATION: Final = 0.05
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be done.
+
+    Attributes:
+        network: float, with its batch norms: what trains.
+        folded: the same with them folded: what is calibrated, and what teaches.
+        setting / placement: what is trained on, the strictest of all targets.
+        samples: to calibrate on.
+        held: weights that an earlier step has quantized.
+    """
+
+    step: QuantizeAwareTraining
+    context: Context
+    network: Network
+    folded: Network
+    setting: Setting
+    placement: Placement
+    samples: Samples
+    held: Mapping[str, Weight]
+
+
+def quantize_aware_training(compressed: Compressed, step: Step, context: Context) -> Compressed:
+    """Train, and quantize for every grid that the job asks for.
+
+    Raises:
+        Unsupported: ``unknown_layer``, ``no_layers``, ``dtype_unsupported``, ``training_diverged``;
+            ``task_unsupported`` where there is no teacher and the labels' task has no loss.
+        InvalidDataset: ``training_required``, ``labels_required``, ``too_few_samples``, ``not_finite``.
+    """
+    if not isinstance(step, QuantizeAwareTraining):
+        raise TypeError(f"{type(step).__name__} is not QuantizeAwareTraining")
+    training = _training_samples(step, context)
+    source = training if context.calibration is None else context.calibration
+    samples = chosen(source, step.samples, context.seed)
+    compressed, folded = prepared(compressed, step, samples, context)
+    # Scales move between layers after folding: where they did, the folded network is what trains.
+    network = folded if step.equalize or step.smooth else compressed.network
+    settings = {target: setting_of(step, grid, context.saturating) for target, grid in context.grids.items()}
+    setting = strictest(settings.values())
+    placement = placements(folded, step, [setting])[setting]
+    if not placement.layers:
+        raise Unsupported("no_layers", "no convolution or linear layer is left to train; quantize.static does the rest")
+    again = {*placement.layers, *placement.stored}
+    earlier = [form.weights for form in compressed.quantized.values()]
+    held = {key: weight for weights in earlier for key, weight in weights.items() if key not in again}
+    task = _Task(step, context, network, folded, setting, placement, samples, held)
+    student, session = _session(task, training)
+    _train(task, student, session)
+    trained, form = graduate(student)
+    places = placements(folded, step, settings.values())
+    forms = {each: narrowed(form, place, each.signed) for each, place in places.items()}
+    quantized = {target: forms[each].beside(compressed.quantized.get(target)) for target, each in settings.items()}
+    careful = [target for target in settings if setting.avoid_saturation and step.weight_bits == 8]
+    return replace(
+        compressed,
+        network=trained,
+        quantized={**compressed.quantized, **quantized},
+        layers=layer_rows(next(iter(quantized.values())), samples, replace(context, device="cpu")),
+        curves={**compressed.curves, **session.curves},
+        notes=[*compressed.notes, *left_notes(placement.left), *_notes(task), *saturation_note(careful)],
+    )
+
+
+def _training_samples(step: QuantizeAwareTraining, context: Context) -> Samples:
+    if context.training is None:
+        raise InvalidDataset("training_required", "quantize.aware_training needs training samples")
+    if step.teacher:
+        return context.training
+    if context.training.labels is None:
+        raise InvalidDataset(
+            "labels_required", "without labels the training samples teach nothing; add labels, or set teacher: true"
+        )
+    if context.task not in TASKS:
+        raise Unsupported("task_unsupported", f"labels of task {context.task!r} have no loss here; set teacher: true")
+    return context.training
+
+
+def strictest(settings: Iterable[Setting]) -> Setting:
+    """One setting whose numbers all others can hold.
+
+    Symmetric where one asks for it; signed where a symmetric one is, because there half of the integers are lost
+    behind a ReLU; other signed grids are unsigned ones, shifted.
+    """
+    every = list(settings)
+    return Setting(
+        signed=any(setting.signed and setting.symmetric for setting in every),
+        symmetric=any(setting.symmetric for setting in every),
+        avoid_saturation=any(setting.avoid_saturation for setting in every),
+        operators=frozenset().union(*(setting.operators for setting in every)),
+        stored=frozenset().union(*(setting.stored for setting in every)),
+        integer_results=any(setting.integer_results for setting in every),
+    )
+
+
+class _Kept(BaseModel):
+    """What is kept of a training: its own state, and zero points by FX node name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    zero_points: dict[str, int]
+    training: dict[str, Any]
+
+
+def _session(task: _Task, samples: Samples) -> tuple[Student, Training]:
+    """The student and its training: where an earlier attempt was, or at the beginning."""
+    context = task.context
+    if context.resumed is not None:
+        try:
+            kept = _Kept.model_validate(dict(context.resumed.state))
+            student = make_student(task.network, task.placement, _start(task, _grids_again(task, kept.zero_points)))
+            session = _training(task, student, samples)
+            session.resume(Partial(kept.training, context.resumed.tensors))
+        except (ValidationError, NotResumable) as error:
+            context.reporter.log(f"The step starts over, what was kept of it cannot be used: {error}"[:500], "warning")
+        else:
+            context.reporter.log(f"Training goes on after epoch {session.epoch} of {task.step.epochs}.")
+            return student, session
+    student = _calibrated(task)
+    return student, _training(task, student, samples)
+
+
+def _start(task: _Task, activations: Mapping[str, Affine]) -> Start:
+    step = task.step
+    stored = stored_weights(task.folded, task.placement.stored, bits=step.weight_bits, granularity=step.granularity)
+    form = WeightForm(step.weight_bits, step.granularity, task.setting.avoid_saturation, step.learned_scale)
+    return Start(activations, {**task.held, **stored}, form)
+
+
+def _grids_again(task: _Task, zero_points: Mapping[str, int]) -> dict[str, Affine]:
+    """Grids whose scales are still to be filled in."""
+    low, high = integer_range(task.step.activation_bits, task.setting.signed)
+    own = {name for name, source in task.placement.values.items() if name == source}
+    if zero_points.keys() != own or not all(low <= point <= high for point in zero_points.values()):
+        raise NotResumable("its zero points are those of another network")
+    return {name: Affine(1.0, point, low, high) for name, point in zero_points.items()}
+
+
+@torch.no_grad()
+def _calibrated(task: _Task) -> Student:
+    """The student as quantize.static would leave the network."""
+    part = Part(task.context.reporter, "compressing", 0.0, _CALIBRATION)
+    quiet = replace(task.context, reporter=Within(task.context.reporter, part), device="cpu")
+    form = calibrate(task.folded, task.step, {task.setting: task.placement}, task.samples, quiet)[task.setting]
+    own = {name: form.activations[name] for name, source in task.placement.values.items() if name == source}
+    student = make_student(task.network, task.placement, _start(task, own))
+    for path, learned in student.layers.items():
+        bias, corrected = learned.layer.bias, form.weights[path].bias
+        if not learned.norms and bias is not None and corrected is not None:
+            bias.copy_(corrected)
+    return student
+
+
+def _training(task: _Task, student: Student, samples: Samples) -> Training:
+    step, context = task.step, task.context
+    for module in (student.network.module, student.module):
+        replace(student.network, module=module).to(context.device)
+    batches = Batches(task.network, samples, size=step.batch_size, seed=context.seed, device=context.device)
+    rates = {
+        name: min(step.learning_rate * _STEP_RATE, _FASTEST_STEP)
+        for name, _ in student.module.named_parameters()
+        if name.endswith("log_step")
+    }
+    done = Part(context.reporter, "compressing", _CALIBRATION, 1.0)
+    plan = Plan(step.epochs, step.learning_rate, context.seed, rates, _settling(student, batches), done)
+    return Training(student.module, batches, _objective(task, batches), plan)
+
+
+def _settling(student: Student, batches: Batches) -> Callable[[float], None]:
+    """Batch norms compute on batches first, and on their own statistics later."""
+    settled: list[bool] = []
+
+    def before(share: float) -> None:
+        frozen = share >= _STATISTICS or not batches.statistics
+        if settled != [frozen]:
+            student.settle(frozen)
+            settled[:] = [frozen]
+
+    return before
+
+
+@torch.no_grad()
+def _objective(task: _Task, batches: Batches) -> Objective:
+    step, context, module = task.step, task.context, task.folded.module
+    if context.device != "cpu":
+        module = replace(task.folded, module=copy.deepcopy(module)).to(context.device).module
+    module.eval()
+    first = next(batches.epoch(0))[0]
+    return Objective(
+        teacher=module if step.teacher else None,
+        task=context.task if first.labels is not None and context.task in TASKS else None,
+        scores=scores_classes(task.network, context.task),
+        probabilities=gives_probabilities(task.folded.module),
+        spreads=spreads(module(*first.inputs)),
+    )
+
+
+def _train(task: _Task, student: Student, session: Training) -> None:
+    """Run the epochs that are left, and keep what the next one starts from after each."""
+    context, epochs = task.context, task.step.epochs
+    zero_points = {name: grid.zero_point for name, grid in student.grids.items()}
+    for epoch in session.epochs():
+        figures = {name: curve[-1] for name, curve in session.curves.items()}
+        for name, value in figures.items():
+            context.reporter.metric(f"training.{name}", value)
+        context.reporter.log(f"Epoch {epoch} of {epochs}: " + ", ".join(f"{n} {v:.4g}" for n, v in figures.items()))
+        partial = session.keep()
+        state = _Kept(zero_points=zero_points, training=dict(partial.state)).model_dump()
+        context.keep(f"epoch {epoch} of {epochs}", Partial(state, partial.tensors))
+
+
+def _notes(task: _Task) -> list[str]:
+    if not task.placement.stored:
+        return []
+    return [
+        f"{', '.join(task.placement.stored)}: stored in few bits as they were, the other layers trained around them"
+    ]

@@ -1,0 +1,1 @@
+"""Training: batches, losses, the schedule and the loop that methods share."""
