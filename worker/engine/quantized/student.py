@@ -168,7 +168,7 @@ def narrowed(form: Quantization, placement: Placement, signed: bool) -> Quantiza
     activations = {name: shifted(form.activations[name], signed) for name in placement.values}
     return Quantization(
         network=form.network,
-        weights=form.weights,
+        weights={key: form.weights[key] for key in (*placement.layers, *placement.stored)},
         activations=activations,
         integer=placement.integer,
         absorbed={node: tail for node, tail in placement.absorbed.items() if activations[tail].range[0] >= 0},
