@@ -13,18 +13,21 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 JOBS ?= 2
 ARGS ?=
 
-INPUTS := pyproject.toml client/pyproject.toml constraints.txt
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt
 
-.PHONY: help demo test test-slow lint format types imports up bench openapi clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-uploads openapi clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded service, print before and after.
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+
+test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
+	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 test-slow: $(VENV)/.test ## Run the tests that take minutes.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
@@ -42,8 +45,13 @@ format: $(VENV)/.test ## Format the code and fix what can be fixed.
 up: $(VENV)/.run ## Start the embedded service on http://127.0.0.1:8000, with its data in .modelpress/.
 	@$(BIN)/modelpress-server up --data .modelpress $(ARGS)
 
-bench: $(VENV)/.test ## Measure quantization side by side with its peers (about an hour; resumable).
-	@$(BIN)/python benchmarks/ptq.py $(ARGS)
+bench: bench-quantization bench-uploads ## Run all benchmarks, with their default options.
+
+bench-quantization: $(VENV)/.test ## Measure quantization side by side with its peers (two hours; resumable).
+	@$(BIN)/python benchmarks/quantization.py $(ARGS)
+
+bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
+	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)
 
 clean: ## Remove the environment, caches and demo data.
 	@rm -rf $(VENV) .demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info client/*.egg-info
@@ -62,5 +70,6 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[worker,embedded,bench,test]' -e client
+	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert]' -e client
+	@$(PIP) --no-deps -r constraints-litert.txt
 	@touch $@

@@ -99,6 +99,12 @@ def _order_faults(steps: Sequence[Step], pointer: str) -> list[RecipeFault]:
         both_everywhere = "a layer can be quantized once; keep the layers of two steps apart with include/exclude"
         if steps[index].layers == steps[quantized[0]].layers or steps[index].layers.include == ("*",):
             faults.append(RecipeFault("invalid_order", f"{pointer}/steps/{index}", both_everywhere))
+    first_of_all = "it changes weights, so it must be the first quantize step"
+    faults += [
+        RecipeFault("invalid_order", f"{pointer}/steps/{index}", first_of_all)
+        for index in quantized[1:]
+        if steps[index].changes_weights
+    ]
     faults += [
         RecipeFault("invalid_order", f"{pointer}/steps/{index}", "nothing may change weights after quantization")
         for index, step in enumerate(steps)

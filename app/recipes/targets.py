@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 #: Operators that a runtime may compute on integers: layers, and what combines values.
 Operator = Literal["conv", "linear", "add", "mul", "cat", "matmul"]
+#: Layers whose weight is stored in few bits, and that compute in float.
+StoredLayer = Literal["conv3d", "embedding", "recurrent"]
 
 
 class Grid(BaseModel):
@@ -26,6 +28,9 @@ class Grid(BaseModel):
         dynamic_activations: whether linear layers can quantize their input while running.
         float_formats: floating-point formats that it stores weights in.
         operators: what it computes on integers; everything else computes in float.
+        stored: layers that compute in float from weights stored in few bits.
+        stored_beside_integers: the same, in a file where other layers compute on integers.
+        integer_results: whether a layer that reads integers on a fixed grid must also return integers.
         saturates: whether its integer kernels add pairs of products in 16 bits on x86 processors without VNNI, so
             that neighbouring weights must not both be large there.
         notes: what a user should know before choosing it.
@@ -45,6 +50,9 @@ class Grid(BaseModel):
     dynamic_activations: bool = True
     float_formats: tuple[str, ...] = ()
     operators: tuple[Operator, ...] = ("conv", "linear", "add", "mul", "cat")
+    stored: tuple[StoredLayer, ...] = ("conv3d", "embedding", "recurrent")
+    stored_beside_integers: tuple[StoredLayer, ...] = ("conv3d", "embedding", "recurrent")
+    integer_results: bool = False
     saturates: bool = False
     notes: tuple[str, ...] = ()
 
@@ -74,14 +82,15 @@ TARGETS: dict[str, Grid] = {
             runs_on=("cpu",),
             activation_dtype="uint8",
             symmetric_activations=False,
-            activation_bits=(8, 16),
+            activation_bits=(8,),
             weight_bits=(8, 4),
             dynamic_activations=False,
             float_formats=("float16", "bfloat16"),
+            stored_beside_integers=("conv3d", "embedding"),
             saturates=True,
             notes=(
                 "float models compute in bf16 where the CPU has AMX; latency is measured as users get it",
-                "with 4-bit weights or 16-bit activations layers compute in float",
+                "with 4-bit weights layers compute in float",
             ),
         ),
         Grid(
@@ -97,6 +106,52 @@ TARGETS: dict[str, Grid] = {
             notes=(
                 "packed weights in plain aten, loads with torch alone",
                 "arithmetic is float32, on the numbers of the grid: for size, it is not faster than float",
+            ),
+        ),
+        Grid(
+            name="executorch",
+            artifact=".pte",
+            runs_on=("cpu",),
+            activation_dtype="int8",
+            symmetric_activations=False,
+            activation_bits=(8,),
+            weight_bits=(8,),
+            stored=(),
+            stored_beside_integers=(),
+            integer_results=True,
+            notes=(
+                "XNNPACK, for mobile and edge processors; takes batches of up to 16 samples where the model allows it",
+                "operators that XNNPACK has no kernel for run in portable ones, which are slow",
+            ),
+        ),
+        Grid(
+            name="litert",
+            artifact=".tflite",
+            runs_on=("cpu",),
+            activation_dtype="int8",
+            symmetric_activations=False,
+            activation_bits=(8,),
+            weight_bits=(8,),
+            stored=(),
+            stored_beside_integers=(),
+            integer_results=True,
+            notes=("LiteRT (TensorFlow Lite), for mobile and edge processors; takes one sample at a time",),
+        ),
+        Grid(
+            name="tensorrt",
+            artifact="engine + .onnx, zipped",
+            runs_on=("cuda",),
+            activation_dtype="int8",
+            symmetric_activations=True,
+            activation_bits=(8,),
+            weight_bits=(8,),
+            dynamic_weight_bits=(),
+            dynamic_activations=False,
+            stored=(),
+            stored_beside_integers=(),
+            notes=(
+                "an engine runs on the GPU model and the TensorRT version that it was built with",
+                "has not been run on hardware yet",
             ),
         ),
     )

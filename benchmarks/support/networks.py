@@ -1,109 +1,196 @@
-"""The networks of the benchmark, as ONNX files with their data, made once under the cache folder."""
+"""The networks of the benchmark with their data, made once under the cache folder."""
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.support import glyphs, resnet
-from benchmarks.support.resnet import ResNet18
+from benchmarks.support import glyphs, mobilenet, resnet, transformer
 
-EPOCHS, IMAGES, BATCH = 3, 12_000, 64
+IMAGES, BATCH = 12_000, 64
 CALIBRATION, HELD_OUT = 256, 4_000
+CLASSES = len(glyphs.CLASSES)
+#: The file of weights and optimizer after the last finished epoch.
+STATE = "training.pt"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A float ONNX file and the arrays that go with it.
+    """A float network in both formats and the arrays that go with it.
 
     Attributes:
-        calibration / evaluation: ``.npz`` files with ``input``, the latter with ``label`` where there are labels.
+        onnx / pt2: the same weights.
+        calibration / evaluation / training: ``.npz`` files with ``input``, the latter two with ``label`` where there
+            are labels; no training data, no labels.
     """
 
     name: str
-    onnx: Path
+    folder: Path
     calibration: Path
     evaluation: Path
+    training: Path | None
+
+    @property
+    def onnx(self) -> Path:
+        return self.folder / "float.onnx"
+
+    @property
+    def pt2(self) -> Path:
+        return self.folder / "float.pt2"
 
 
-def random_resnet(cache: Path) -> Subject:
+@dataclass(frozen=True)
+class Training:
+    """How a network is made: its file, what it is, how long it learns and at which peak rate."""
+
+    source: ModuleType
+    make: Callable[[], nn.Module]
+    epochs: int
+    rate: float
+
+
+TRAINED = {
+    "resnet18": Training(resnet, lambda: resnet.ResNet18(CLASSES, small=True), epochs=3, rate=2e-3),
+    "mobilenet": Training(mobilenet, lambda: mobilenet.MobileNet(CLASSES), epochs=8, rate=6e-3),
+    "transformer": Training(transformer, lambda: transformer.Transformer(CLASSES), epochs=8, rate=1e-3),
+}
+RANDOM = "resnet18-224"
+NAMES = (*TRAINED, RANDOM)
+
+
+def subject(name: str, cache: Path, threads: int) -> Subject:
+    """The network of this name, made where it is not there yet."""
+    torch.set_num_threads(threads)
+    return _random(cache) if name == RANDOM else _trained(name, cache)
+
+
+def _random(cache: Path) -> Subject:
     """ResNet-18 at 224x224 with random weights and settled batch norms: for size and speed only."""
-    folder = cache / "resnet18-224-random"
-    subject = Subject("resnet18-224", folder / "float.onnx", folder / "calibration.npz", folder / "evaluation.npz")
-    if not subject.onnx.exists():
+    folder = cache / "networks" / RANDOM
+    made = Subject(RANDOM, folder, folder / "calibration.npz", folder / "evaluation.npz", None)
+    if not made.onnx.exists():
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        model = ResNet18(1000, small=False).train()
+        model = resnet.ResNet18(1000, small=False).train()
         with torch.no_grad():
             for _ in range(4):
                 model(torch.randn(8, 3, 224, 224))
         random = np.random.default_rng(0)
-        np.savez(subject.calibration, input=random.standard_normal((64, 3, 224, 224)).astype(np.float32))
-        np.savez(subject.evaluation, input=random.standard_normal((64, 3, 224, 224)).astype(np.float32))
-        export(model.eval(), 224, subject.onnx)
-    return subject
+        for file in (made.calibration, made.evaluation):
+            np.savez(file, input=random.standard_normal((64, 3, 224, 224)).astype(np.float32))
+        _export(model.eval(), 224, made)
+    return made
 
 
-def trained_resnet(cache: Path) -> Subject:
-    """ResNet-18 with a 3x3 stem, trained on glyphs; the weights are kept by the digest of what made them."""
-    recipe = Path(glyphs.__file__).read_bytes() + Path(resnet.__file__).read_bytes()
-    recipe += f"{EPOCHS} {IMAGES} {BATCH} AdamW {[path.name for path in glyphs.fonts()]}".encode()
-    folder = cache / f"resnet18-glyphs-{hashlib.sha256(recipe).hexdigest()[:16]}"
-    subject = Subject("resnet18-glyphs", folder / "float.onnx", folder / "calibration.npz", folder / "evaluation.npz")
-    if not subject.onnx.exists():
+def _trained(name: str, cache: Path) -> Subject:
+    """A network trained on glyphs; it is kept by the digest of what made it."""
+    training = TRAINED[name]
+    recipe = f"{training.epochs} {training.rate} {IMAGES} {BATCH} AdamW".encode()
+    digest = _digest(_files(glyphs, training.source) + recipe)
+    data = _data(cache)
+    files = [data / f"{role}.npz" for role in ("calibration", "evaluation", "training")]
+    made = Subject(name, cache / "networks" / f"{name}-{digest}", *files)
+    if not made.onnx.exists():
+        made.folder.mkdir(parents=True, exist_ok=True)
+        print(f"training {name} ...", flush=True)
+        _export(_train(training, made.folder), glyphs.SIZE, made)
+    return made
+
+
+def _data(cache: Path) -> Path:
+    """The folder of the glyphs that all trained networks share; training data are the first epoch's."""
+    folder = cache / "data" / _digest(_files(glyphs) + f"{IMAGES} {HELD_OUT} {CALIBRATION}".encode())
+    stamp = folder / ".ready"
+    if not stamp.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        images, labels = glyphs.render(HELD_OUT, seed=999_983)
-        np.savez(subject.evaluation, input=images, label=labels)
-        np.savez(subject.calibration, input=glyphs.render(CALIBRATION, seed=77_003)[0])
-        export(_train(folder), glyphs.SIZE, subject.onnx)
-    return subject
+        for role, count, seed in (("evaluation", HELD_OUT, 999_983), ("training", IMAGES, 0)):
+            images, labels = glyphs.render(count, seed)
+            np.savez(folder / f"{role}.npz", input=images, label=labels)
+        np.savez(folder / "calibration.npz", input=glyphs.render(CALIBRATION, 77_003)[0])
+        stamp.touch()
+    return folder
 
 
-def _train(folder: Path) -> nn.Module:
-    """One-cycle AdamW in bfloat16; continues after the last finished epoch."""
+def memory_data(cache: Path, counts: tuple[int, ...]) -> dict[int, str]:
+    """Number of calibration samples -> the ``.npy`` file that holds them, to be mapped into memory."""
+    folder = _data(cache)
+    files = {count: folder / f"calibration-{count}.npy" for count in counts}
+    if not all(path.exists() for path in files.values()):
+        images = glyphs.render(max(counts), 77_003)[0]
+        for count, path in files.items():
+            np.save(path, images[:count])
+    return {count: str(path) for count, path in files.items()}
+
+
+def _files(*modules: ModuleType) -> bytes:
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    return code + str([path.name for path in glyphs.fonts()]).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _train(training: Training, folder: Path) -> nn.Module:
+    """One-cycle AdamW in float32, on new glyphs in each epoch; continues after the last finished epoch."""
     torch.manual_seed(0)
-    model = ResNet18(len(glyphs.CLASSES), small=True).to(memory_format=torch.channels_last)
+    model = training.make().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     steps = -(-IMAGES // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, EPOCHS * steps)
-    state, first = folder / "training.pt", 0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.rate, training.epochs * steps)
+    state, first = folder / STATE, 0
     if state.exists():
         saved = torch.load(state, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
         first = saved["epoch"]
-    for epoch in range(first, EPOCHS):
+    for epoch in range(first, training.epochs):
         started = time.monotonic()
-        images, labels = map(torch.from_numpy, glyphs.render(IMAGES, seed=epoch))
-        model.train()
-        total = 0.0
-        for batch in torch.randperm(IMAGES).split(BATCH):
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(images[batch].to(memory_format=torch.channels_last))
-            loss = nn.functional.cross_entropy(logits.float(), labels[batch], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(loss) * len(batch)
-        print(
-            f"  epoch {epoch + 1}/{EPOCHS}: loss {total / IMAGES:.3f}, {time.monotonic() - started:.0f} s", flush=True
-        )
+        torch.manual_seed(epoch)
+        loss = _epoch(model, optimizer, schedule, epoch)
+        seconds = time.monotonic() - started
+        print(f"  epoch {epoch + 1}/{training.epochs}: loss {loss:.3f}, {seconds:.0f} s", flush=True)
         saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         torch.save({**saved, "epoch": epoch + 1}, state)
     return model.eval()
 
 
-def export(model: nn.Module, size: int, path: Path) -> None:
-    """The float ONNX file that every contestant starts from."""
+def _epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    seed: int,
+) -> float:
+    """One pass; its mean loss."""
+    images, labels = map(torch.from_numpy, glyphs.render(IMAGES, seed))
+    model.train()
+    total = 0.0
+    for batch in torch.randperm(IMAGES).split(BATCH):
+        logits = model(images[batch].to(memory_format=torch.channels_last))
+        loss = nn.functional.cross_entropy(logits, labels[batch], label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += float(loss) * len(batch)
+    return total / IMAGES
+
+
+def _export(model: nn.Module, size: int, made: Subject) -> None:
+    """Write both files; the ONNX file, whose presence says that all is there, last."""
+    model = model.to(memory_format=torch.contiguous_format)
     example = (torch.zeros(2, 3, size, size),)
+    dynamic = ({0: torch.export.Dim("batch")},)
+    torch.export.save(torch.export.export(model, example, dynamic_shapes=dynamic), made.pt2)
     program = torch.onnx.export(
-        model.to(memory_format=torch.contiguous_format),
+        model,
         example,
         dynamo=True,
         input_names=["input"],
@@ -111,4 +198,6 @@ def export(model: nn.Module, size: int, path: Path) -> None:
         dynamic_shapes=({0: "batch"},),
         verbose=False,
     )
-    program.save(str(path), external_data=False)
+    part = made.onnx.with_suffix(".part")
+    program.save(str(part), external_data=False)
+    part.rename(made.onnx)

@@ -1,7 +1,10 @@
-"""One quantization by Modelpress, as `peer.py` does it: from reading the float file to the written quantized file."""
+"""One quantization by Modelpress, as `peer.py` does it: from reading the float file to the written artifact.
+
+``python -m benchmarks.support.ours '{"step": {...}, "target": ..., "model": ..., "calibration": ..., "result": ...}'``
+prints what it took as JSON, or ``{"error": ...}`` where the recipe is refused.
+"""
 
 import json
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,10 +16,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from app.recipes import TARGETS as GRIDS
-from app.recipes.methods import QuantizeStatic
+from app.recipes import RecipeError, Step, parse_recipe
+from app.recipes.recipe import check_targets
+from benchmarks.support.spending import order, spending
 from worker.engine import formats
 from worker.engine.data.samples import Samples
+from worker.engine.errors import Unsupported, UserError
+from worker.engine.measure.machine import saturates
 from worker.engine.methods import METHODS
+from worker.engine.network import Network
 from worker.engine.state import Compressed, Context
 from worker.engine.targets import TARGETS
 from worker.engine.targets.floats import Floats
@@ -44,34 +52,81 @@ def warm_up(folder: Path) -> None:
     formats.read(path, "onnx")
 
 
-def main() -> None:
-    calibration, source, data, result = sys.argv[1], *map(Path, sys.argv[2:5])
-    torch.set_num_threads(int(sys.argv[5]))
-    images = np.load(data)["input"]
-    step = QuantizeStatic.model_validate({"calibration": calibration, "samples": len(images)})
-    warm_up(result.parent)
-    stages = {}
-    started, last = time.perf_counter(), time.process_time()
-    spent = last
+def arrays(path: str | None) -> tuple[Any, Any] | None:
+    """Inputs and labels of an ``.npz``, or the inputs of an ``.npy`` as they lie on the disk."""
+    if path is None:
+        return None
+    data = np.load(path, mmap_mode="r")
+    return (data, None) if isinstance(data, np.ndarray) else (data["input"], data.get("label"))
 
-    def lap(name: str) -> None:
+
+def samples(data: tuple[Any, Any] | None, network: Network) -> Samples | None:
+    """The arrays, named after the network's input."""
+    return None if data is None else Samples({network.inputs[0].name: data[0]}, data[1])
+
+
+def parsed(job: dict[str, Any]) -> Step:
+    """The step that is asked for.
+
+    Raises:
+        RecipeError: a recipe that the service would refuse.
+        Unsupported: a method that is declared and not there.
+    """
+    recipe = parse_recipe({"steps": [job["step"]]})
+    faults = check_targets(recipe, [job["target"]])
+    if faults:
+        raise RecipeError(faults)
+    if type(recipe.steps[0]) not in METHODS:
+        raise Unsupported("unknown_method", f"the engine has no {recipe.steps[0].method}")
+    return recipe.steps[0]
+
+
+def run(job: dict[str, Any], step: Step) -> dict[str, Any]:
+    """Read, quantize, write; what that took."""
+    result, name = Path(job["result"]), job["target"]
+    calibration, training = (arrays(job.get(role)) for role in ("calibration", "training"))
+    stages: dict[str, float] = {}
+    last = time.process_time()
+
+    def lap(stage: str) -> None:
         nonlocal last
         now = time.process_time()
-        stages[name], last = round(now - last, 3), now
+        stages[stage], last = round(now - last, 3), now
 
-    network = formats.read(source, "onnx")
-    lap("read")
-    context = Context(
-        {"onnxruntime": GRIDS["onnxruntime"]}, Silent(), result.parent, calibration=Samples({"input": images})
-    )
-    compressed = METHODS[QuantizeStatic](Compressed(network), step, context)
-    lap("quantize")
-    target = TARGETS["onnxruntime"]
-    exported = target.export_float(Floats(network, result.parent))
-    target.export_quantized(compressed.quantized["onnxruntime"], exported, result)
-    lap("write")
-    seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "cpu": time.process_time() - spent, "cpu_stages": stages}))
+    with spending() as report:
+        network = formats.read(Path(job["model"]))
+        lap("read")
+        context = Context(
+            {name: GRIDS[name]},
+            Silent(),
+            result.parent,
+            calibration=samples(calibration, network),
+            training=samples(training, network),
+            threads=job["threads"],
+            task="classification",
+            saturating=saturates(),
+        )
+        compressed = METHODS[type(step)](Compressed(network), step, context)
+        lap("quantize")
+        target = TARGETS[name]
+        exported = target.export_float(Floats(compressed.network, result.parent / f"{result.stem}-float"))
+        target.export_quantized(compressed.quantized[name], exported, result)
+        lap("write")
+    return {**report, "cpu_stages": stages, "notes": compressed.notes, "curves": compressed.curves}
+
+
+def main() -> None:
+    job = order()
+    torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
+    warm_up(Path(job["result"]).parent)
+    try:
+        report = run(job, parsed(job))
+    except RecipeError as error:
+        report = {"error": f"refused: {error.faults[0].detail}"}
+    except UserError as error:
+        report = {"error": f"refused: {error.detail}"}
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_manifest_has_digest_versions_and_hardware(tmp_path: Path) -> None:
     assert (made.format, made.filename) == ("onnx", "net.int8.onnx")
     assert made.manifest["artifact"] == {"sha256": hashlib.sha256(b"bytes").hexdigest(), "size_bytes": 5}
     assert (made.manifest["seed"], made.manifest["inputs"]["model"]["id"]) == (7, "mdl_1")
-    assert set(TARGETS) - {"torch"} <= set(made.manifest["versions"])
+    assert set(TARGETS) - {"torch", "litert", "tensorrt"} | {"ai-edge-litert"} <= set(made.manifest["versions"])
     json.dumps(made.manifest, allow_nan=False)
 
 

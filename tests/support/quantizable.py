@@ -132,6 +132,22 @@ class Encoder(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
+class Attention(nn.Module):
+    """PyTorch's own attention: (time, batch) layouts, merged dimensions, an output layer whose bias is zero."""
+
+    shapes = ((6, 16),)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return self.head(x + self.attention(y, y, y, need_weights=False)[0])
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "mobile": Mobile,
@@ -139,6 +155,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "signal": Signal,
     "two_inputs": TwoInputs,
     "encoder": Encoder,
+    "attention": Attention,
 }
 
 

@@ -200,7 +200,7 @@ def _weight(key: str, path: str, bits: int, network: Network, tensors: Mapping[s
         weight = getattr(layer, name)
     except AttributeError as error:
         raise _damaged(f"there is no layer {path!r}") from error
-    if not isinstance(layer, (*LAYERS, *STORED)) or values is None or scale is None:
+    if not isinstance(layer, (*LAYERS, *STORED.values())) or values is None or scale is None:
         raise _damaged(f"layer {path!r} is incomplete")
     channels = weight.shape[0]
     wanted = None if name != "weight" else getattr(layer, "bias", None)
@@ -224,10 +224,9 @@ def _rename(network: Network, nodes: tuple[_Node, ...]) -> None:
         raise _damaged("its network is another one")
     if len({node.name for node in nodes}) != len(nodes) or not all(node.name.isidentifier() for node in nodes):
         raise _damaged("its network has impossible names")
+    # Not by `_rename`, which gives no name again that the graph ever used.
     for node, given in zip(network.module.graph.nodes, nodes, strict=True):
-        node._rename(f"renamed_{given.name}")
-    for node, given in zip(network.module.graph.nodes, nodes, strict=True):
-        node._rename(given.name)
+        node.name = given.name
     network.module.recompile()
 
 

@@ -226,7 +226,8 @@ def _step(
         resumed=surroundings.partial,
     )
     started = time.monotonic()
-    after = METHODS[type(step)](before, step, context)
+    after = METHODS[type(step)](before.to(job.device), step, context).to("cpu")
+    before.network.to("cpu")
     row = {
         "method": step.method,
         "seconds": round(time.monotonic() - started, 3),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor
 
@@ -97,3 +97,10 @@ class Compressed:
     layers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def to(self, device: str) -> Self:
+        """Move networks and quantized weights, in place: steps run on the worker's device, exporters on the CPU."""
+        self.network.to(device)
+        moved = {id(form): form.to(device) for form in self.quantized.values()}
+        self.quantized = {target: moved[id(form)] for target, form in self.quantized.items()}
+        return self

@@ -18,8 +18,15 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript", "torch"),
     "openvino": ("openvino", "onnx", "onnxscript", "torch"),
     "torch": ("torch",),
+    "executorch": ("executorch", "torch"),
+    "litert": ("litert_torch", "ai_edge_litert", "torch"),
+    "tensorrt": ("tensorrt", "onnx", "onnxscript", "torch"),
 }
-_VERSIONS = ("modelpress-server", "torch", "onnx", "onnxruntime", "openvino", "numpy")
+_ON_GPU = ("tensorrt",)
+_VERSIONS = (
+    "modelpress-server", "torch", "onnx", "onnxruntime", "openvino", "executorch", "litert-torch", "ai-edge-litert",
+    "tensorrt", "numpy",
+)  # fmt: skip
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -30,7 +37,10 @@ class CannotServeError(Exception):
 def targets() -> tuple[str, ...]:
     """The targets whose runtimes are installed here."""
     return tuple(
-        name for name in TARGETS if all(importlib.util.find_spec(package) for package in RUNTIMES.get(name, ()))
+        name
+        for name in TARGETS
+        if all(importlib.util.find_spec(package) for package in RUNTIMES.get(name, ()))
+        and (name not in _ON_GPU or any(Path("/dev").glob("nvidia[0-9]*")))
     )
 
 

@@ -45,6 +45,11 @@ class Step(BaseModel):
     method: str
     layers: LayerFilter = Field(default_factory=LayerFilter)
 
+    @property
+    def changes_weights(self) -> bool:
+        """Whether the step changes float weights, so that no quantization may stand in front of it."""
+        return self.stage != "quantize"
+
     @classmethod
     def name(cls) -> str:
         """The method's name in recipes, taken from the Literal type of `method`."""

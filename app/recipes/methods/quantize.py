@@ -69,6 +69,11 @@ class IntegerStep(Step):
     samples: int = Field(256, ge=1, le=100_000)
     percentile: float = Field(99.99, gt=50, le=100)
 
+    @property
+    def changes_weights(self) -> bool:
+        """Equalization and smoothing move scales between layers."""
+        return self.equalize or self.smooth > 0
+
 
 class QuantizeStatic(IntegerStep):
     """Integer weights and activations, with ranges found once on calibration data.
@@ -104,3 +109,8 @@ class QuantizeAwareTraining(IntegerStep):
     batch_size: int = Field(64, ge=1, le=4096)
     learned_scale: bool = True
     teacher: bool = True
+
+    @property
+    def changes_weights(self) -> bool:
+        """Training does."""
+        return True

@@ -6,7 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("modelpress-server", "torch", "onnx", "onnxruntime", "openvino", "numpy")
+_PACKAGES = (
+    "modelpress-server", "torch", "onnx", "onnxruntime", "openvino", "executorch", "litert-torch", "ai-edge-litert",
+    "tensorrt", "numpy",
+)  # fmt: skip
 #: Instruction sets that multiply uint8 by int8 into 32 bits.
 _VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 #: Instruction sets that decide how fast integer kernels are.

@@ -11,6 +11,7 @@ from app.recipes.methods import LayerFilter
 from worker.engine.data.samples import Samples
 from worker.engine.errors import Unsupported
 from worker.engine.network import Network
+from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.form import Quantization, original, stored_in
 from worker.engine.quantized.placement import LAYERS, STORED, layer_calls
 from worker.engine.quantized.trace import output_sqnr
@@ -31,7 +32,7 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
         if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
             near = get_close_matches(glob, names, 3, 0.4) or names[:3]
             raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
-    if not any(isinstance(layer, (*LAYERS, *STORED)) and layers.matches(name) for name, layer in calls):
+    if not any(isinstance(layer, (*LAYERS, *STORED.values())) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers",
             "there is no convolution, linear, embedding or recurrent layer to quantize in this model, or all are left "
@@ -54,20 +55,20 @@ def layer_rows(quantization: Quantization, samples: Samples | None, context: Con
     `samples`, with everything that goes wrong in front of it; None without samples. `share` is the part of all stored
     weight bytes.
     """
-    module = quantization.network.module
+    module, fake = quantization.network.module, fake_quantized(quantization)
     total = sum(weight.values.numel() * weight.bits for weight in quantization.weights.values())
-    outputs = {} if samples is None else output_sqnr(quantization, samples, context.device)
+    outputs = {} if samples is None else output_sqnr(quantization, fake, samples, context.device)
     rows = []
     for key, weight in quantization.weights.items():
         layer, name = stored_in(module, key)
-        before = original(module, key)
+        before, after = original(module, key), original(fake, key)
         path = key.removesuffix(f".{name}")
         rows.append(
             {
                 "name": key,
                 "kind": type(layer).__name__,
                 "bits": weight.bits,
-                "sqnr_db": round(sqnr_db(before, weight.dequantized() - before), 2),
+                "sqnr_db": round(sqnr_db(before, after - before), 2),
                 "output_sqnr_db": outputs.get(path),
                 "share": round(weight.values.numel() * weight.bits / total, 6),
             }

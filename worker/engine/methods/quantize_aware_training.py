@@ -18,15 +18,14 @@ from app.recipes import Step
 from app.recipes.methods import QuantizeAwareTraining
 from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset, Unsupported
-from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes, saturation_note
-from worker.engine.methods.quantize_static import calibrate, chosen
+from worker.engine.methods.layers import layer_rows, left_notes, saturation_note
+from worker.engine.methods.quantize_static import calibrate, chosen, prepared
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.affine import Affine, integer_range
 from worker.engine.quantized.form import Weight
 from worker.engine.quantized.learned import WeightForm
-from worker.engine.quantized.placement import Placement, place
+from worker.engine.quantized.placement import Placement
 from worker.engine.quantized.static import Setting, placements, setting_of, stored_weights
 from worker.engine.quantized.student import Start, Student, graduate, make_student, narrowed
 from worker.engine.state import Compressed, Context, Partial
@@ -78,11 +77,12 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     training = _training_samples(step, context)
     source = training if context.calibration is None else context.calibration
     samples = chosen(source, step.samples, context.seed)
-    network, folded = _prepared(compressed.network)
-    check_quantizable(folded, step.layers)
+    compressed, folded = prepared(compressed, step, samples, context)
+    # Scales move between layers after folding: where they did, the folded network is what trains.
+    network = folded if step.equalize or step.smooth else compressed.network
     settings = {target: setting_of(step, grid, context.saturating) for target, grid in context.grids.items()}
     setting = strictest(settings.values())
-    placement = place(folded, step.layers, setting.operators)
+    placement = placements(folded, step, [setting])[setting]
     if not placement.layers:
         raise Unsupported("no_layers", "no convolution or linear layer is left to train; quantize.static does the rest")
     again = {*placement.layers, *placement.stored}
@@ -104,14 +104,6 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
         curves={**compressed.curves, **session.curves},
         notes=[*compressed.notes, *left_notes(placement.left), *_notes(task), *saturation_note(careful)],
     )
-
-
-def _prepared(network: Network) -> tuple[Network, Network]:
-    """The network to train, and the same with its batch norms folded.
-
-    Scales move between layers (`equalize`, `smooth`) after folding, so there the folded network is what trains.
-    """
-    return network, fold_batch_norm(network)
 
 
 def _training_samples(step: QuantizeAwareTraining, context: Context) -> Samples:
@@ -140,6 +132,8 @@ def strictest(settings: Iterable[Setting]) -> Setting:
         symmetric=any(setting.symmetric for setting in every),
         avoid_saturation=any(setting.avoid_saturation for setting in every),
         operators=frozenset().union(*(setting.operators for setting in every)),
+        stored=frozenset().union(*(setting.stored for setting in every)),
+        integer_results=any(setting.integer_results for setting in every),
     )
 
 

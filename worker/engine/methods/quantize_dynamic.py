@@ -34,13 +34,15 @@ def quantize_dynamic(compressed: Compressed, step: Step, context: Context) -> Co
         raise TypeError(f"{type(step).__name__} is not QuantizeDynamic")
     network = fold_batch_norm(compressed.network)
     check_quantizable(network, step.layers)
-    placement = place(network, step.layers)
     careful = {name: _careful(step, grid, context.saturating) for name, grid in context.grids.items()}
-    forms = {flag: _quantize(network, placement, step, flag) for flag in set(careful.values())}
+    keys = {name: (careful[name], grid.stored) for name, grid in context.grids.items()}
+    places = {stored: place(network, step.layers, stored=stored) for _, stored in keys.values()}
+    forms = {key: _quantize(network, places[key[1]], step, key[0]) for key in set(keys.values())}
     quantized = {
-        name: _for_grid(forms[careful[name]], grid).beside(compressed.quantized.get(name))
+        name: _for_grid(forms[keys[name]], grid).beside(compressed.quantized.get(name))
         for name, grid in context.grids.items()
     }
+    placement = next(iter(places.values()))
     context.progress(1.0)
     return replace(
         compressed,

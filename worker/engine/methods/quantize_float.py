@@ -6,6 +6,7 @@ float16 has 11 significant bits and ends at 65504, bfloat16 has 8 and float32's 
 gets scales too. Layers compute in float32 from what is stored, unless the runtime chooses less by itself.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -16,9 +17,10 @@ from app.recipes import Step
 from app.recipes.methods import QuantizeFloat
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes
+from worker.engine.network import Network
 from worker.engine.quantized.affine import SMALLEST_SCALE
 from worker.engine.quantized.form import Quantization, Weight, original, stored_in
-from worker.engine.quantized.placement import place
+from worker.engine.quantized.placement import Placement, place
 from worker.engine.state import Compressed, Context
 
 _TYPES: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float8_e4m3": torch.float8_e4m3fn}
@@ -36,10 +38,16 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
         raise TypeError(f"{type(step).__name__} is not QuantizeFloat")
     network = fold_batch_norm(compressed.network)
     check_quantizable(network, step.layers)
-    placement = place(network, step.layers)
-    weights = {key: _stored(network.module, key, _TYPES[step.format]) for key in (*placement.layers, *placement.stored)}
-    form = Quantization(network, weights)
-    quantized = {name: form.beside(compressed.quantized.get(name)) for name in context.grids}
+    places = {grid.stored: place(network, step.layers, stored=grid.stored) for grid in context.grids.values()}
+    placement = next(iter(places.values()))
+    weights = {
+        key: _stored(network.module, key, _TYPES[step.format])
+        for key in dict.fromkeys(key for one in places.values() for key in (*one.layers, *one.stored))
+    }
+    quantized = {
+        name: _of(network, weights, places[grid.stored]).beside(compressed.quantized.get(name))
+        for name, grid in context.grids.items()
+    }
     context.progress(1.0)
     return replace(
         compressed,
@@ -51,6 +59,10 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
             f"weights are stored in {step.format} and layers compute in float32: smaller, not faster",
         ],
     )
+
+
+def _of(network: Network, weights: Mapping[str, Weight], placement: Placement) -> Quantization:
+    return Quantization(network, {key: weights[key] for key in (*placement.layers, *placement.stored)})
 
 
 @torch.no_grad()

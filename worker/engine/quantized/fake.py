@@ -5,7 +5,7 @@ Used to evaluate a quantization without any runtime and to check each runtime's 
 
 import copy
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
@@ -40,7 +40,15 @@ def fake_quantized(quantization: Quantization) -> fx.GraphModule:
     The weights are those of `quantization`, already on their grids; integer biases are rounded to the product of
     the input's and the weight's scale, as int32 kernels need them.
     """
-    module = copy.deepcopy(quantization.network.module)
+    source = quantization.network.module
+    # Layers whose weights are replaced are copied without them; the rest is shared until it is copied below.
+    replaced = {id(stored_in(source, key)[0]) for key in quantization.weights}
+    memo: dict[int, Any] = {}
+    for layer in source.modules():
+        if id(layer) in replaced:
+            for parameter in layer._parameters.values():
+                memo[id(parameter)] = parameter
+    module = copy.deepcopy(source, memo)
     with torch.no_grad():
         for key, weight in quantization.weights.items():
             put(module, key, weight.dequantized(), rounded_bias(quantization, key, weight))

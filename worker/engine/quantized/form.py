@@ -5,7 +5,7 @@ and each target writes it in the way that its runtime fuses.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -33,7 +33,12 @@ class Weight:
 
     def dequantized(self) -> Tensor:
         """The weight in float32, in its own shape."""
-        return self.values.float() * self.scale.reshape(-1, *[1] * (self.values.dim() - 1))
+        return self.values.float().mul_(self.scale.reshape(-1, *[1] * (self.values.dim() - 1)))
+
+    def to(self, device: str) -> "Weight":
+        """The same on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return Weight(self.values.to(device), self.scale.to(device), bias, self.bits)
 
     @property
     def integers(self) -> bool:
@@ -76,6 +81,11 @@ class Quantization:
             return False
         owners = {self.tail(name) for name in self.integer}
         return consumer.name in self.integer - self.dynamic or value.name in owners
+
+    def to(self, device: str) -> "Quantization":
+        """The same with its weights on another device; the network moves itself."""
+        weights = {key: weight.to(device) for key, weight in self.weights.items()}
+        return replace(self, network=self.network.to(device), weights=weights)
 
     def beside(self, earlier: "Quantization | None") -> "Quantization":
         """This quantization and an `earlier` one of other layers of the same network, as one."""

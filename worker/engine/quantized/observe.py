@@ -1,5 +1,6 @@
 """One streaming pass over the calibration samples for everything that a static quantization needs to know."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,7 +25,7 @@ class Statistics:
 
     Attributes:
         histograms: FX node name -> its values.
-        means: FX node name -> mean over all samples, in the shape of one sample with a leading dimension of 1.
+        means: FX node name -> mean, with leading dimensions of 1 in place of those that it was taken over.
         samples: how many samples ran.
     """
 
@@ -105,12 +106,17 @@ def _plan(network: Network, samples: Samples, device: str) -> _Plan:
     return _Plan(min(max(_ELEMENTS // largest, 1), _LARGEST_BATCH), bfloat16)
 
 
+def fitting_batch(network: Network, samples: Samples, device: str = "cpu") -> int:
+    """How many samples to run together, so that memory is bounded by the network alone."""
+    return _plan(network, samples, device).size
+
+
 @torch.no_grad()
 def observe(
     network: Network,
     samples: Samples,
     values: Collection[str],
-    means: Collection[str],
+    means: Mapping[str, bool],
     *,
     device: str = "cpu",
     progress: Callable[[float], None] = lambda fraction: None,
@@ -119,18 +125,22 @@ def observe(
 
     Args:
         values: FX node names to keep histograms of.
-        means: FX node names to average over samples.
+        means: FX node names to average: over everything but the last dimension, as linear layers read it (True), or
+            over the first dimension alone, as convolutions do (False).
     Raises:
         InvalidDataset: ``not_finite`` where the network computes NaN or infinity from the samples.
     """
     statistics = Statistics(histograms={name: Histogram() for name in values})
     plan = _plan(network, samples, device)
+    counts: Counter[str] = Counter()
 
     def seen(name: str, value: Tensor) -> None:
         if name in statistics.histograms:
             _update(statistics.histograms[name], name, value)
         if name in means:
-            statistics.means[name] = _total(value) + statistics.means.get(name, 0.0)
+            rows = value.reshape(-1, value.shape[-1]) if means[name] else value
+            statistics.means[name] = _total(rows) + statistics.means.get(name, 0.0)
+            counts[name] += len(rows)
 
     watching = _Watching(network.module, {*values, *means}, seen)
     with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):  # casts each weight once
@@ -138,7 +148,7 @@ def observe(
             watching.run(*(_channels_last(value) for value in inputs))
             statistics.samples += len(inputs[0]) if inputs[0].dim() else 1
             progress(statistics.samples / len(samples))
-    statistics.means = {name: (total / statistics.samples).float() for name, total in statistics.means.items()}
+    statistics.means = {name: (total / counts[name]).float() for name, total in statistics.means.items()}
     return statistics
 
 

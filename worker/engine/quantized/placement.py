@@ -1,7 +1,8 @@
 """Where to quantize: decided from the canonical graph by one table of roles.
 
 - A **layer** (convolution, linear) computes on integers: its data input is quantized. A convolution's result leaves
-  the integer kernel as integers; a linear layer's does so only where integers are read next, else as float.
+  the integer kernel as integers; a linear layer's does so only where integers are read next, or where the target has
+  no other kernel, else as float.
 - A ReLU-like node right behind an integer node is **absorbed**: the output grid starts at 0 and clips.
 - A **combining** node (add, mul, cat) computes on integers where all it reads is there as integers and its result is
   needed as integers; elsewhere float costs nothing and is more exact.
@@ -26,7 +27,7 @@ CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
 LAYERS: Final = (*CONVOLUTIONS, nn.Linear)
 Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 #: Layers whose weight is stored in few bits, and that compute in float.
-STORED: Final = (nn.Conv3d, nn.Embedding, nn.RNNBase)
+STORED: Final[Mapping[str, type[nn.Module]]] = {"conv3d": nn.Conv3d, "embedding": nn.Embedding, "recurrent": nn.RNNBase}
 PRODUCTS: Final = frozenset({"matmul", "bmm"})
 COMBINING: Final = frozenset({"add", "mul", "cat", "concat"})
 MOVING: Final = frozenset(
@@ -128,16 +129,26 @@ def relu_bounds(module: fx.GraphModule, node: fx.Node) -> tuple[float, float] | 
     return bounds if bounds[0] == 0 else None
 
 
-def place(network: Network, layers: LayerFilter, operators: Collection[str] = ("add", "mul", "cat")) -> Placement:
+def place(
+    network: Network,
+    layers: LayerFilter,
+    operators: Collection[str] = ("add", "mul", "cat"),
+    stored: Collection[str] = ("conv3d", "embedding", "recurrent"),
+    *,
+    integer_results: bool = False,
+) -> Placement:
     """Decide where `network`, with its batch norms folded, computes on integers.
 
     Args:
         layers: which layers the step may touch; the rest stays in float.
         operators: what the target computes on integers beside layers (`Grid.operators`).
+        stored: the layers of which it stores few bits alone (`Grid.stored`).
+        integer_results: every layer returns integers (`Grid.integer_results`), even where they are read as float.
     """
-    placing = _Placing(network.module, layers, operators)
+    kinds = tuple(kind for name, kind in STORED.items() if name in stored)
+    placing = _Placing(network.module, layers, operators, kinds)
     placing.settle()
-    return placing.result()
+    return placing.result(LAYERS if integer_results else CONVOLUTIONS)
 
 
 def parameter_keys(path: str, layer: nn.Module) -> list[str]:
@@ -148,8 +159,15 @@ def parameter_keys(path: str, layer: nn.Module) -> list[str]:
 
 
 class _Placing:
-    def __init__(self, module: fx.GraphModule, layers: LayerFilter, operators: Collection[str]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        layers: LayerFilter,
+        operators: Collection[str],
+        stored: tuple[type[nn.Module], ...],
+    ) -> None:
         self.module = module
+        self.kinds = stored
         self.left: dict[str, str] = {}
         self.paths: dict[str, None] = {}
         self.stored: dict[str, None] = {}
@@ -166,13 +184,15 @@ class _Placing:
         path = str(node.target)
         if isinstance(layer, _WEIGHTED):
             self.left[path] = f"{type(layer).__name__} {_NO_KERNEL}"
-        elif isinstance(layer, (*LAYERS, *STORED)) and not layers.matches(path):
+        elif isinstance(layer, (*LAYERS, *STORED.values())) and not layers.matches(path):
             self.left[path] = "left out by the recipe"
         elif isinstance(layer, LAYERS):
             self.layers[node] = layer
             self.paths[path] = None
-        elif isinstance(layer, STORED):
+        elif isinstance(layer, self.kinds):
             self.stored.update(dict.fromkeys(parameter_keys(path, layer)))
+        elif isinstance(layer, tuple(STORED.values())):
+            self.left[path] = f"the target stores no {type(layer).__name__} in few bits"
 
     def _combines(self, node: fx.Node) -> bool:
         if node.kwargs.get("alpha", 1) != 1:
@@ -222,7 +242,8 @@ class _Placing:
             self.combining -= dropped
             self.moving -= dropped
 
-    def result(self) -> Placement:
+    def result(self, returning: tuple[type[nn.Module], ...]) -> Placement:
+        """What was decided; `returning`: the layers whose results are integers whoever reads them."""
         values: dict[str, str] = {}
         absorbed: dict[str, str] = {}
         for node in self.module.graph.nodes:
@@ -234,7 +255,7 @@ class _Placing:
             if node in self.layers or node in self.combining or node in self.products:
                 for value in self.inputs(node):
                     values.setdefault(value.name, value.name)
-                if isinstance(self.layers.get(node), CONVOLUTIONS) or self.needed(tail):
+                if isinstance(self.layers.get(node), returning) or self.needed(tail):
                     values.setdefault(tail.name, tail.name)
                     if tail is not node:
                         absorbed[node.name] = tail.name

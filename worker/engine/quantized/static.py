@@ -24,18 +24,27 @@ from worker.engine.quantized.weights import Granularity, quantize_weight
 
 @dataclass(frozen=True)
 class Setting:
-    """What of a grid decides the numbers: targets with equal settings share one quantization.
+    """What of a grid decides a quantization: targets with equal settings share one.
 
     Attributes:
         signed / symmetric: of the activations' integers.
         avoid_saturation: keep neighbouring weights small (see `quantize_weight`).
         operators: what computes on integers beside layers.
+        stored: layers of which few bits are stored alone.
+        integer_results: whether layers return what they compute as integers (`Grid.integer_results`).
     """
 
     signed: bool
     symmetric: bool
     avoid_saturation: bool
     operators: frozenset[str]
+    stored: frozenset[str]
+    integer_results: bool = False
+
+    @property
+    def numbers(self) -> tuple[bool, bool, bool]:
+        """What decides the numbers of one placement."""
+        return self.signed, self.symmetric, self.avoid_saturation
 
 
 def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
@@ -50,28 +59,31 @@ def setting_of(step: IntegerStep, grid: Grid, saturating: bool) -> Setting:
         symmetric=grid.symmetric_activations if wanted is None else wanted,
         avoid_saturation=(grid.saturates and saturating) if careful is None else careful,
         operators=frozenset(grid.operators),
+        stored=frozenset(grid.stored_beside_integers),
+        integer_results=grid.integer_results,
     )
 
 
 def placements(network: Network, step: IntegerStep, settings: Iterable[Setting]) -> dict[Setting, Placement]:
     """Where each setting uses integers."""
-    return {setting: place(network, step.layers, setting.operators) for setting in settings}
+    return {
+        setting: place(network, step.layers, setting.operators, setting.stored, integer_results=setting.integer_results)
+        for setting in settings
+    }
 
 
 def watched(
     network: Network, step: IntegerStep, chosen: Collection[Placement]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """The FX nodes to keep histograms of, and those to keep means of."""
+) -> tuple[frozenset[str], dict[str, bool]]:
+    """The FX nodes to keep histograms of, and those to keep means of (see `observe`)."""
     own = {name for placement in chosen for name, source in placement.values.items() if name == source}
-    means = {
-        source_of(node).name
-        for node, layer in layer_calls(network.module)
-        if step.bias_correction
-        and any(node.name in placement.integer for placement in chosen)
-        and isinstance(layer, LAYERS)
-        and layer.bias is not None
-    }
-    return frozenset(own), frozenset(means)
+    means: dict[str, bool] = {}
+    for node, layer in layer_calls(network.module):
+        integer = any(node.name in placement.integer for placement in chosen)
+        if step.bias_correction and integer and isinstance(layer, LAYERS) and layer.bias is not None:
+            source = source_of(node).name
+            means[source] = means.get(source, True) and isinstance(layer, nn.Linear)
+    return frozenset(own), means
 
 
 def static_form(
@@ -156,7 +168,7 @@ def corrected(node: fx.Node, layer: Layer, weight: Weight, mean: Tensor | None) 
     if mean is None or weight.bias is None:
         return weight
     # The layer applied to the mean input with the rounding error as its weight: the shift of the mean output.
-    error = weight.dequantized() - layer.weight.detach().float()
+    error = weight.dequantized().sub_(layer.weight.detach().float())
     mean = mean.to(error.device)
     if isinstance(layer, nn.Linear):
         shift = nn.functional.linear(mean, error).reshape(-1, error.shape[0]).mean(0)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, fx
 
 from worker.engine.data.samples import Samples
-from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.observe import batches
 from worker.engine.quantized.placement import layer_calls
@@ -34,12 +33,16 @@ class _Keeping(fx.Interpreter):
 
 
 @torch.no_grad()
-def output_sqnr(quantization: Quantization, samples: Samples, device: str = "cpu") -> dict[str, float]:
+def output_sqnr(
+    quantization: Quantization, fake: fx.GraphModule, samples: Samples, device: str = "cpu"
+) -> dict[str, float]:
     """Signal-to-quantization-noise ratio of the output of each layer that `quantization` stores, in dB.
 
     The signal is the layer's output in the float network, the noise its difference in the quantized one, with what
     quantization did in front of the layer; a layer that is called twice is judged at its first call.
 
+    Args:
+        fake: `quantization` as `fake_quantized` makes it.
     Returns:
         path of the layer -> dB.
     """
@@ -50,7 +53,7 @@ def output_sqnr(quantization: Quantization, samples: Samples, device: str = "cpu
     inputs = next(batches(network, few, _SAMPLES, device), None)
     if inputs is None:
         return {}
-    before, after = (_Keeping(module, wanted) for module in (network.module, fake_quantized(quantization)))
+    before, after = (_Keeping(module, wanted) for module in (network.module, fake))
     before.run(*inputs)
     after.run(*inputs)
     return {path: round(sqnr_db(value, after.kept[path] - value), 2) for path, value in before.kept.items()}

@@ -24,6 +24,8 @@ Granularity = Literal["channel", "tensor"]
 #: Channels smaller than this try scales out.
 _SMALL: Final = 192
 _TRIED: Final = 96
+#: Numbers that are tried at a time.
+_AT_ONCE: Final = 1 << 20
 #: Grids with fewer integers to a side round too coarsely for uniform noise.
 _FINE: Final = 127
 #: Largest sum of two neighbouring magnitudes in steps: 128 fits, and rounding both up adds less than two.
@@ -63,7 +65,7 @@ def quantize_weight(
     if bias is not None and input_scale > 0:
         least = bias.detach().float().abs() / (input_scale * 2.0**30)
         scale = torch.maximum(scale, least if granularity == "channel" else least.max())
-    values = torch.clamp(torch.round(rows / scale[:, None]), -top, top).to(torch.int8).reshape(weight.shape)
+    values = (rows / scale[:, None]).round_().clamp_(-top, top).to(torch.int8).reshape(weight.shape)
     return Weight(values, scale, None if bias is None else bias.detach().float().clone(), bits)
 
 
@@ -115,18 +117,17 @@ def _solved(magnitudes: Tensor, top: int) -> Tensor:
 
 def _tried(rows: Tensor, largest: Tensor, top: int) -> Tensor:
     """The best of a grid of clipping values, by the error itself; (rows,)."""
-    best, least = largest, torch.full_like(largest, torch.inf)
-    for share in torch.linspace(0.7 if top >= _FINE else 0.1, 1.02, _TRIED).tolist():
-        scale = (largest * share / top).clamp(min=SMALLEST_SCALE)[:, None]
-        error = (torch.clamp(torch.round(rows / scale), -top, top) * scale - rows).square().sum(1)
-        best = torch.where(error < least, largest * share, best)
-        least = torch.minimum(error, least)
-    return best
+    shares = torch.linspace(0.7 if top >= _FINE else 0.1, 1.02, _TRIED, device=rows.device)
+    errors = []
+    for some in torch.split(shares, max(1, _AT_ONCE // rows.numel())):
+        scale = (largest * some[:, None] / top).clamp(min=SMALLEST_SCALE)[..., None]  # (shares, rows, 1)
+        errors.append((rows / scale).round_().clamp_(-top, top).mul_(scale).sub_(rows).square_().sum(2))
+    return largest * shares[torch.cat(errors).argmin(0)]
 
 
 def sqnr_db(signal: Tensor, noise: Tensor) -> float:
     """Signal-to-quantization-noise ratio in dB; 200 where there is no noise, 0 where there is no signal."""
-    energy, error = float(signal.double().square().sum()), float(noise.double().square().sum())
+    energy, error = (float(torch.linalg.vector_norm(part.float())) ** 2 for part in (signal, noise))
     if energy == 0:
         return 0.0
     return min(200.0, 10 * float(torch.log10(torch.tensor(energy / error)))) if error > 0 else 200.0

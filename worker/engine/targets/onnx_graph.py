@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper, version_converter
+
+from worker.engine.errors import RuntimeFailure
+
+#: Opset -> the file format that came with its types.
+_IR = {19: 9, 21: 10}
 
 
 def rename_value(graph: GraphProto, old: str, new: str) -> None:
@@ -70,6 +75,25 @@ def reads(node: NodeProto) -> list[str]:
             names += [name for inner in subgraph.node for name in reads(inner)]
             names += [output.name for output in subgraph.output]
     return names
+
+
+def at_least(model: ModelProto, opset: int) -> ModelProto:
+    """A copy of `model` whose operators are of version `opset` or later.
+
+    Raises:
+        RuntimeFailure: ``export_failed`` where onnx cannot convert it.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    if next(entry.version for entry in model.opset_import if not entry.domain) >= opset:
+        return result
+    try:
+        result = version_converter.convert_version(result, opset)
+    except (RuntimeError, ValueError) as error:
+        detail = f"the model cannot be converted to opset {opset}, which this quantization needs: {error}"
+        raise RuntimeFailure("export_failed", f"{detail[:500]}; export it with opset_version={opset}") from error
+    result.ir_version = max(result.ir_version, _IR[opset])
+    return result
 
 
 def _drop(field: Any, dead: Callable[[Any], bool]) -> None:

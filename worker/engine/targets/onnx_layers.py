@@ -67,16 +67,29 @@ class Sites:
         return Site(node, transposed, adders[0] if adders else None, norms[0] if norms else None)
 
 
+def place_of_bias(site: Site, added: list[NodeProto]) -> tuple[NodeProto, int]:
+    """The node that reads the bias and at which position, made where exporters left a bias of zeros out.
+
+    Args:
+        added: where a node that has to be added goes.
+    """
+    if site.bias is not None:
+        return site.bias
+    if site.node.op_type == "MatMul":
+        result = site.node.output[0]
+        site.node.output[0] = f"{result}_product"
+        added.append(helper.make_node("Add", [site.node.output[0], ""], [result], name=f"{result}_add_bias"))
+        return added[-1], 1
+    site.node.input.extend([""] * (3 - len(site.node.input)))
+    return site.node, 2
+
+
 def put_float(graph: GraphProto, site: Site, name: str, weight: Floats, bias: Floats | None) -> None:
     """Write a layer's weight (out, in, ...) and bias (out,) as initializers of its own, called after `name`."""
     site.node.input[1] = _replace(graph, f"{name}.weight", weight.T if site.transposed else weight)
-    if bias is None:
-        return
-    if site.bias is None:
-        site.node.input.extend([""] * (2 - len(site.node.input)))
-        site.node.input.append("")
-    place = site.bias or (site.node, 2)
-    place[0].input[place[1]] = _replace(graph, f"{name}.bias", bias)
+    if bias is not None:
+        node, position = place_of_bias(site, [])
+        node.input[position] = _replace(graph, f"{name}.bias", bias)
 
 
 def _replace(graph: GraphProto, name: str, values: Floats) -> str:

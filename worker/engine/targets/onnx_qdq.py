@@ -8,34 +8,46 @@ QLinearConv (QGemm, QLinearAdd, ...) of it. Pure: the float model is not changed
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
-from torch import fx
+from torch import fx, nn
 
 from worker.engine.errors import RuntimeFailure
 from worker.engine.quantized.affine import Affine
-from worker.engine.quantized.fake import integer_bias
+from worker.engine.quantized.fake import KERNEL_BITS, integer_bias
 from worker.engine.quantized.form import Quantization, Weight
-from worker.engine.quantized.placement import source_of
-from worker.engine.targets.onnx_graph import initializer, producers, region, rename_value, sweep
-from worker.engine.targets.onnx_layers import Site, Sites
+from worker.engine.quantized.placement import parameter_keys, source_of
+from worker.engine.targets.onnx_graph import at_least, initializer, producers, region, rename_value, sweep
+from worker.engine.targets.onnx_layers import Site, Sites, place_of_bias
+from worker.engine.targets.onnx_storage import Storage, scalar
+from worker.engine.targets.onnx_tables import write_embedding, write_recurrent
 
 
-def quantized_onnx(model: ModelProto, values: Mapping[str, str], quantization: Quantization) -> ModelProto:
+def quantized_onnx(
+    model: ModelProto, values: Mapping[str, str], quantization: Quantization, *, folds: bool = True
+) -> ModelProto:
     """The quantized file for a float one.
 
     Args:
         model: float; owned by the caller, left as it is.
         values: FX node name -> ONNX value, as `export_onnx` found them.
+        folds: see `Storage`.
     Raises:
         RuntimeFailure: ``export_failed`` where a layer cannot be found in the file.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    writer = _Writer(result.graph, values, quantization)
+    result = at_least(model, _opset(quantization))
+    writer = _Writer(result.graph, values, quantization, folds=folds)
     writer.write()
     sweep(result.graph)
     return result
+
+
+def _opset(quantization: Quantization) -> int:
+    """The first ONNX version that has the types which the file needs."""
+    four = any(weight.bits == 4 for weight in quantization.weights.values())
+    wide = any(grid.bits > KERNEL_BITS for grid in quantization.activations.values())
+    eight = any(weight.values.dtype == torch.float8_e4m3fn for weight in quantization.weights.values())
+    return 21 if four or wide else 19 if eight else 13
 
 
 class _Writer:
@@ -46,12 +58,15 @@ class _Writer:
         after: value name -> nodes to put behind the node that makes it.
     """
 
-    def __init__(self, graph: GraphProto, values: Mapping[str, str], quantization: Quantization) -> None:
+    def __init__(
+        self, graph: GraphProto, values: Mapping[str, str], quantization: Quantization, *, folds: bool
+    ) -> None:
         self.graph, self.quantization = graph, quantization
         self.values = dict(values)
         self.nodes = {node.name: node for node in quantization.network.module.graph.nodes}
         self.made_by = producers(graph)
         self.added: list[NodeProto] = []
+        self.storage = Storage(graph, self.added, folds=folds)
         self.outputs = {output.name for output in graph.output}
 
     def write(self) -> None:
@@ -109,50 +124,60 @@ class _Writer:
         return value
 
     def _weights(self) -> None:
+        module, weights = self.quantization.network.module, self.quantization.weights
         sites = Sites(self.graph, self.made_by, set(self.values.values()))
+        recurrent: set[str] = set()
         for node in self.nodes.values():
-            weight = self.quantization.weights.get(str(node.target)) if node.op == "call_module" else None
-            if weight is None:
-                continue
-            site = sites.find(self.values[node.name], tuple(weight.values.shape))
-            if site is None:
-                raise RuntimeFailure("export_failed", f"layer {node.target} has no place in the ONNX graph")
-            grid = self.quantization.activations.get(source_of(node).name)
-            integer = node.name in self.quantization.integer
-            if node.name in self.quantization.dynamic:
-                self._dynamic(str(node.target), node.name, site, weight)
-            else:
-                self._layer(str(node.target), node.name, site, weight, grid if integer else None)
+            path = str(node.target)
+            layer = module.get_submodule(path) if node.op == "call_module" else None
+            if isinstance(layer, nn.RNNBase) and path not in recurrent:
+                recurrent.add(path)
+                own = {
+                    key.removeprefix(f"{path}."): weights[key] for key in parameter_keys(path, layer) if key in weights
+                }
+                if own:
+                    write_recurrent(self.storage, module, path, own)
+            elif isinstance(layer, nn.Embedding) and path in weights:
+                write_embedding(self.storage, self._region(node), path, node.name, weights[path])
+            elif layer is not None and path in weights:
+                self._site(node, sites, weights[path])
+
+    def _site(self, node: fx.Node, sites: Sites, weight: Weight) -> None:
+        path = str(node.target)
+        site = sites.find(self.values[node.name], tuple(weight.values.shape))
+        if site is None:
+            raise RuntimeFailure("export_failed", f"layer {path} has no place in the ONNX graph")
+        if node.name in self.quantization.dynamic:
+            self._dynamic(path, node.name, site, weight)
+            return
+        grid = self.quantization.activations.get(source_of(node).name)
+        kernel = node.name in self.quantization.integer and grid is not None and grid.bits == KERNEL_BITS
+        self._layer(path, node.name, site, weight, grid if kernel else None)
 
     def _layer(self, path: str, call: str, site: Site, weight: Weight, grid: Affine | None) -> None:
-        """Integer weight, and where its input is on `grid` an int32 bias."""
-        integers = weight.values.numpy()
-        constants = [
-            initializer(self.graph, f"{path}.weight_quantized", integers.T if site.transposed else integers),
-            initializer(self.graph, f"{path}.weight_scale", _scalar(weight.scale.numpy())),
-            initializer(self.graph, f"{path}.weight_zero_point", _scalar(np.zeros(len(weight.scale), np.int8))),
-        ]
-        axis = {"axis": site.axis} if len(weight.scale) > 1 else {}
-        site.node.input[1] = self._dequantize(f"{call}.weight", constants, axis)
-        if site.bias is None or weight.bias is None:
+        """The stored weight, and where its input is on `grid` an int32 bias."""
+        if grid is not None:
+            site.node.input[1] = self.storage.kernel_weight(path, call, weight, site.axis)
+        else:
+            arrange = np.transpose if site.transposed else np.asarray
+            site.node.input[1] = self.storage.float_weight(path, call, weight, arrange, site.axis)
+        if weight.bias is None:
             return
-        reader, index = site.bias
+        reader, index = place_of_bias(site, self.added)
         if grid is None or reader is not site.node:
             reader.input[index] = initializer(self.graph, f"{path}.bias_corrected", weight.bias.numpy())
             return
         scales = weight.scale.numpy() * np.float32(grid.scale)
-        bias = integer_bias(weight, grid).numpy()
-        constants = [
-            initializer(self.graph, f"{call}.bias_quantized", bias),
-            initializer(self.graph, f"{call}.bias_scale", _scalar(scales)),
-        ]
-        reader.input[index] = self._dequantize(f"{call}.bias", constants, {"axis": 0} if len(scales) > 1 else {})
+        bias = self.storage.constant(f"{call}.bias_quantized", integer_bias(weight, grid).numpy())
+        scale = self.storage.constant(f"{call}.bias_scale", scalar(scales))
+        axis = {"axis": 0} if len(scales) > 1 else {}
+        reader.input[index] = self.storage.node("DequantizeLinear", [bias, scale], f"{call}.bias_dequantized", **axis)
 
     def _dynamic(self, path: str, call: str, site: Site, weight: Weight) -> None:
         """DynamicQuantizeLinear, MatMulInteger and the scaling of its int32 result, in the order that
         ONNX Runtime fuses to one kernel."""
         integers = initializer(self.graph, f"{path}.weight_quantized", weight.values.numpy().T)
-        scales = initializer(self.graph, f"{path}.weight_scale", _scalar(weight.scale.numpy()))
+        scales = initializer(self.graph, f"{path}.weight_scale", scalar(weight.scale.numpy()))
         last, result = (site.adder or site.node), f"{call}.scaled"
         data, final = site.node.input[0], last.output[0]
         if weight.bias is not None:
@@ -177,13 +202,6 @@ class _Writer:
             if old is not None:
                 self.graph.node.remove(old)
 
-    def _dequantize(self, name: str, constants: list[str], settings: dict[str, int]) -> str:
-        result = f"{name}_dequantized"
-        node = helper.make_node("DequantizeLinear", constants, [result], name=f"{name}_dequantize")
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in settings.items())
-        self.added.append(node)
-        return result
-
     def _sort(self) -> None:
         """Topological order, the old one where it can be."""
         waiting = [*self.graph.node, *self.added]
@@ -204,8 +222,3 @@ class _Writer:
         copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
         del self.graph.node[:]
         self.graph.node.extend(copies)
-
-
-def _scalar(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """One value without dimensions, as per-tensor scales are written; several as they are."""
-    return values.reshape(()) if len(values) == 1 else values

@@ -12,11 +12,11 @@ from worker.engine.targets.onnx_export import save
 from worker.engine.targets.onnx_qdq import quantized_onnx
 
 
-def export_quantized(quantization: Quantization, exported: FloatExport, path: Path) -> Path:
-    """Write the quantized form of `exported`."""
+def export_quantized(quantization: Quantization, exported: FloatExport, path: Path, *, folds: bool = True) -> Path:
+    """Write the quantized form of `exported`; `folds`: see `Storage`."""
     if exported.onnx is None:
         raise TypeError("the float export has no ONNX graph")
-    save(quantized_onnx(exported.onnx, exported.values, quantization), path)
+    save(quantized_onnx(exported.onnx, exported.values, quantization, folds=folds), path)
     return path
 
 

@@ -23,7 +23,7 @@ def export_float(floats: Floats) -> FloatExport:
 def export_quantized(quantization: Quantization, exported: FloatExport, path: Path) -> Path:
     """Write the quantized form of `exported`, by way of a quantized ONNX file."""
     with tempfile.TemporaryDirectory(prefix="openvino-", dir=path.parent) as folder:
-        source = onnxruntime.export_quantized(quantization, exported, Path(folder) / "quantized.onnx")
+        source = onnxruntime.export_quantized(quantization, exported, Path(folder) / "quantized.onnx", folds=False)
         return _convert(source, path)
 
 

@@ -1,0 +1,56 @@
+"""Where contestants run: this project's interpreter, or an environment of its own for each peer."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Our own environment.
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What is installed for a peer, by which constraints, and what runs one of its quantizations.
+
+    Attributes:
+        command: behind the interpreter.
+    """
+
+    packages: tuple[str, ...]
+    constraints: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+_PINNED = ("-c", str(ROOT / "constraints.txt"))
+_PEER = (str(ROOT / "benchmarks" / "support" / "peer.py"),)
+PEERS = {
+    "onnxruntime": Peer(("onnxruntime", "onnx", "numpy"), _PINNED, _PEER),
+    "nncf": Peer(("nncf", "openvino", "onnxruntime", "onnx", "numpy"), _PINNED, _PEER),
+    # torchvision, which it needs, settles which torch there is: some gigabytes where that is the one for GPUs.
+    "aimet": Peer(("aimet_torch==2.42.0",), (), ("-m", "benchmarks.support.aimet")),
+}
+
+
+def command(name: str, cache: Path) -> list[str]:
+    """What runs a contestant of this environment, which is made where it is not there yet.
+
+    Raises:
+        RuntimeError: it cannot be installed; the last line of pip says why.
+    """
+    if name == OURS:
+        return [sys.executable, "-m", "benchmarks.support.ours"]
+    peer, folder = PEERS[name], cache / f"venv-{name}"
+    python, stamp = folder / "bin" / "python", folder / ".ready"
+    if not stamp.exists():
+        print(f"making the environment of {name} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run(
+            [*install, *peer.constraints, *peer.packages], check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+        stamp.touch()
+    return [str(python), *peer.command]

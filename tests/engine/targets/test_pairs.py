@@ -1,0 +1,149 @@
+"""Every pair of method and target that ``GET /v1/methods`` declares possible, run from the step to the exported file.
+
+The cases come from the declared table itself (`app.recipes.reach.possible`): each value of each parameter that depends
+on the target, the others at their defaults. Each file is opened alone, in its runtime, in a fresh process, and must
+compute what fake quantization predicts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.recipes import METHODS as DECLARED
+from app.recipes import TARGETS as GRIDS
+from app.recipes import Step
+from app.recipes.reach import possible
+from tests.support import everything
+from tests.support.quantizable import Notebook, sqnr_db
+from worker.engine.measure.machine import saturates
+from worker.engine.measure.remote import Remote
+from worker.engine.methods import METHODS
+from worker.engine.network import Network
+from worker.engine.quantized.fake import fake_quantized
+from worker.engine.state import Compressed, Context
+from worker.engine.targets import TARGETS
+from worker.engine.targets.floats import Floats
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+NETWORKS = {"images": everything.images, "words": everything.words}
+
+
+def takes(target: str, name: str) -> bool:
+    """Whether the target runs here, and stores the layers of this network in few bits."""
+    return TARGETS[target].available() is None and (name != "words" or "recurrent" in GRIDS[target].stored)
+
+
+#: Parameters that keep a pair to seconds.
+QUICK: dict[str, dict[str, Any]] = {"quantize.aware_training": {"epochs": 1, "batch_size": 16}}
+#: dB; kernels round a half differently now and then.
+AGREEMENT = 28.0
+#: dB against the float network, by the fewest bits that are asked for.
+FIDELITY = {4: 8.0, 8: 18.0, 16: 18.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recipe step and the targets that the table says it can go to."""
+
+    step: Step
+    targets: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parameters = {name: getattr(self.step, name) for name in self.step.asks}
+        return "-".join([self.step.method, *map(str, parameters.values())])
+
+    @property
+    def fewest(self) -> int:
+        bits = [getattr(self.step, name) for name in self.step.asks if name.endswith("bits")]
+        return min(bits, default=8)
+
+
+def cases() -> Iterator[Case]:
+    """One case for each set of parameter values, with all targets that take it: they share one run of the method."""
+    for method in DECLARED.values():
+        rows = possible(method)
+        settings = [{}, *({name: value} for row in rows.values() for name, values in row.items() for value in values)]
+        steps = {step: None for setting in settings if (step := _step(method, setting)) is not None}
+        for step in steps:
+            reached = [name for name, row in rows.items() if all(getattr(step, p) in row[p] for p in step.asks)]
+            yield Case(step, tuple(reached))
+
+
+def _step(method: type[Step], setting: dict[str, Any]) -> Step:
+    return method.model_validate({"method": method.name(), **QUICK.get(method.name(), {}), **setting})
+
+
+CASES = [case for case in cases() if type(case.step) in METHODS]
+
+
+def test_the_cases_cover_the_table() -> None:
+    covered = {
+        (case.step.method, target, p, getattr(case.step, p))
+        for case in CASES
+        for target in case.targets
+        for p in case.step.asks
+    }
+    declared = {
+        (name, target, parameter, value)
+        for name, method in DECLARED.items()
+        for target, row in possible(method).items()
+        for parameter, values in row.items()
+        for value in values
+    }
+    assert covered >= declared
+    assert {type(case.step) for case in CASES} == set(METHODS)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
+    """The float exports of each network, made once: exporters are slow."""
+    return {name: Floats(make(), tmp_path_factory.mktemp(name)) for name, make in NETWORKS.items()}
+
+
+@pytest.mark.xdist_group("pairs")
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Floats], tmp_path: Path) -> None:
+    network = NETWORKS[name]()
+    context = Context(
+        {target: GRIDS[target] for target in case.targets if takes(target, name)},
+        Notebook(),
+        tmp_path,
+        calibration=everything.samples(network, 32, 1),
+        training=everything.samples(network, 32, 2),
+        task="classification",
+        saturating=saturates(),
+    )
+    compressed = METHODS[type(case.step)](Compressed(network), case.step, context)
+    assert compressed.layers
+    floats = exports[name] if compressed.network is network else Floats(compressed.network, tmp_path / "changed")
+    for target in context.grids:
+        check(compressed, target, floats, case.fewest, tmp_path)
+
+
+def check(compressed: Compressed, target: str, floats: Floats, bits: int, folder: Path) -> None:
+    """The file agrees with what fake quantization predicts, and with the float network."""
+    form, network = compressed.quantized[target], compressed.network
+    exported = TARGETS[target].export_float(floats)
+    path = TARGETS[target].export_quantized(form, exported, folder / f"quantized{TARGETS[target].suffix}")
+    held_out = everything.samples(network, 16, 3)
+    got = alone(target, path, network, folder / target)
+    inputs = [torch.from_numpy(np.ascontiguousarray(array)) for array in held_out.inputs.values()]
+    with torch.no_grad():
+        predicted, expected = fake_quantized(form)(*inputs)[0].numpy(), network.module(*inputs)[0].numpy()
+    assert sqnr_db(predicted, got) > AGREEMENT, target
+    assert sqnr_db(expected, got) > FIDELITY[bits], target
+
+
+def alone(target: str, path: Path, network: Network, folder: Path) -> np.ndarray:
+    """The first output on the held-out samples, by a process that has nothing but the runtime and the file."""
+    with Remote(target, path, 1, folder) as remote:
+        remote.open(exact=True)
+        remote.load(everything.samples(network, 16, 3).inputs)
+        return np.array(remote.run(16)[0])
