@@ -81,7 +81,17 @@ def _digits_network(norm: bool, images: np.ndarray, labels: np.ndarray) -> Netwo
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    _spread(net[1] if norm else net[0], net[3] if norm else net[2])
     return network_of(net.eval(), (torch.zeros(2, 1, 8, 8),))
+
+
+@torch.no_grad()
+def _spread(first: Any, second: Any) -> None:
+    """Channels of very different size between two layers that a ReLU joins: the same function, hard on one scale."""
+    factors = 2 ** torch.linspace(-2.5, 2.5, 8)
+    first.weight.mul_(factors.reshape(-1, *[1] * (first.weight.dim() - 1)))
+    first.bias.mul_(factors)
+    second.weight.div_(factors.reshape(-1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -108,7 +118,7 @@ def test_four_bits_recover_at_least_half_of_what_static_quantization_loses(
         accuracy(module)
         for module in (network.module, *(fake_quantized(done.quantized["torch"]) for done in (static, trained)))
     )
-    assert before - lost > 0.015
+    assert before - lost > 0.1
     assert after - lost >= (before - lost) / 2
     assert len(trained.curves["loss"]) == len(trained.curves["accuracy"]) == 6
     assert trained.curves["loss"][-1] < trained.curves["loss"][0]
@@ -131,7 +141,7 @@ def test_what_comes_out_computes_what_was_trained(
     for one, other in zip(outputs(students[-1].module.eval(), network), outputs(quantized, network), strict=True):
         assert sqnr_db(one, other) > 40
     for one, other in zip(outputs(network.module, network), outputs(quantized, network), strict=True):
-        assert sqnr_db(one, other) > 14
+        assert sqnr_db(one, other) > 10
     for key, value in network.module.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
@@ -228,8 +238,23 @@ def test_what_does_not_fit_is_left_aside(change: Callable[[Partial], Partial], t
     assert again.curves == whole.curves
 
 
+def _attention() -> Network:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weights = torch.matmul(self.query(x), self.key(x).transpose(1, 2)).softmax(-1)
+            return self.head(torch.matmul(weights, self.value(x)))
+
+    torch.manual_seed(0)
+    return network_of(Attention().eval(), (torch.randn(3, 5, 8),))
+
+
 def test_one_training_serves_targets_with_different_integers(tmp_path: Path) -> None:
-    network = build("encoder")
+    network = _attention()
     signed = GRIDS["torch"].model_copy(update={"name": "signed", "activation_dtype": "int8"})
     grids = {"torch": GRIDS["torch"], "signed": signed, "onnxruntime": GRIDS["onnxruntime"]}
     done = train(network, tmp_path, {"grids": grids, "saturating": True})
