@@ -77,7 +77,8 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     training = _training_samples(step, context)
     source = training if context.calibration is None else context.calibration
     samples = chosen(source, step.samples, context.seed)
-    compressed, folded = prepared(compressed, step, samples, context)
+    # Only the training itself is worth a GPU: it takes copies there.
+    compressed, folded = prepared(compressed.to("cpu"), step, samples, replace(context, device="cpu"))
     # Scales move between layers after folding: where they did, the folded network is what trains.
     network = folded if step.equalize or step.smooth else compressed.network
     settings = {target: setting_of(step, grid, context.saturating) for target, grid in context.grids.items()}

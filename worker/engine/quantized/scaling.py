@@ -117,7 +117,7 @@ class _Probing(fx.Interpreter):
             return result
         axis = _axis(self.fetch_attr(str(n.target)), result)
         shape = [-1 if position == axis % result.dim() else 1 for position in range(result.dim())]
-        return torch.ones_like(result) * (ramp(result.shape[axis]).reshape(shape) if self._ramp else 1)
+        return torch.ones_like(result) * (ramp(result.shape[axis]).to(result).reshape(shape) if self._ramp else 1)
 
 
 def ramp(count: int) -> Tensor:
@@ -141,7 +141,7 @@ def _arrives(
         if input_channels(layer) != count or one.shape[axis] != count:
             return False
         shape = [-1 if position == axis % one.dim() else 1 for position in range(one.dim())]
-        if not torch.allclose(other, one * ramp(count).reshape(shape), rtol=1e-4, atol=1e-5):
+        if not torch.allclose(other, one * ramp(count).to(one).reshape(shape), rtol=1e-4, atol=1e-5):
             return False
     return True
 
@@ -149,10 +149,11 @@ def _arrives(
 @torch.no_grad()
 def _probes(network: Network, producers: frozenset[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     read = []
-    module = copy.copy(network.module)
+    module = network.module
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     for as_ramp in (False, True):
         probing = _Probing(module, producers, ramp=as_ramp)
-        probing.run(*network.examples())
+        probing.run(*(example.to(device) for example in network.examples()))
         read.append(probing.read)
     return read[0], read[1]
 
