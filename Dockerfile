@@ -41,15 +41,27 @@ FROM api-packages AS worker-cpu-packages
 ARG PIP_ARGS=""
 ARG TORCH_CPU_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 RUN pip install ${PIP_ARGS} --constraint /constraints.txt torch ${TORCH_CPU_ARGS}
+# Optional targets: --build-arg EXTRAS=executorch,litert (docs/targets.md).
+ARG EXTRAS=""
+COPY constraints-litert.txt /
 RUN --mount=from=wheel,source=/wheels,target=/wheels \
-    pip install ${PIP_ARGS} --constraint /constraints.txt "$(ls /wheels/*.whl)[worker]"
+    pip install ${PIP_ARGS} --constraint /constraints.txt "$(ls /wheels/*.whl)[worker${EXTRAS:+,${EXTRAS}}]" \
+ && case ",${EXTRAS}," in \
+      *,litert,*) pip install ${PIP_ARGS} --no-deps --requirement /constraints-litert.txt ;; \
+    esac
 
 FROM api-packages AS worker-gpu-packages
 ARG PIP_ARGS=""
 ARG TORCH_GPU_ARGS=""
 RUN pip install ${PIP_ARGS} --constraint /constraints.txt torch ${TORCH_GPU_ARGS}
+# Optional targets: --build-arg EXTRAS=executorch,litert (docs/targets.md).
+ARG EXTRAS=""
+COPY constraints-litert.txt /
 RUN --mount=from=wheel,source=/wheels,target=/wheels \
-    pip install ${PIP_ARGS} --constraint /constraints.txt "$(ls /wheels/*.whl)[worker]"
+    pip install ${PIP_ARGS} --constraint /constraints.txt "$(ls /wheels/*.whl)[worker${EXTRAS:+,${EXTRAS}}]" \
+ && case ",${EXTRAS}," in \
+      *,litert,*) pip install ${PIP_ARGS} --no-deps --requirement /constraints-litert.txt ;; \
+    esac
 
 FROM base AS runtime
 ENV MODELPRESS_STORE_URL=file:///var/lib/modelpress/store \
