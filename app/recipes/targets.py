@@ -69,6 +69,7 @@ TARGETS: dict[str, Grid] = {
             activation_bits=(8, 16),
             weight_bits=(8, 4),
             float_formats=("float16", "bfloat16", "float8_e4m3"),
+            operators=("conv", "linear", "add", "mul", "cat", "matmul"),
             saturates=True,
             notes=(
                 "QuantizeLinear / DequantizeLinear, opset 21; integer kernels need AVX512-VNNI or similar to pay",
@@ -86,6 +87,7 @@ TARGETS: dict[str, Grid] = {
             weight_bits=(8, 4),
             dynamic_activations=False,
             float_formats=("float16", "bfloat16"),
+            operators=("conv", "linear", "add", "mul", "cat", "matmul"),
             stored_beside_integers=("conv3d", "embedding"),
             saturates=True,
             notes=(
@@ -102,7 +104,6 @@ TARGETS: dict[str, Grid] = {
             activation_bits=(8, 16, 4),
             weight_bits=(8, 4),
             float_formats=("float16", "bfloat16", "float8_e4m3"),
-            operators=("conv", "linear", "add", "mul", "cat", "matmul"),
             notes=(
                 "packed weights in plain aten, loads with torch alone",
                 "arithmetic is float32, on the numbers of the grid: for size, it is not faster than float",

@@ -106,6 +106,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
     return {name: Floats(make(), tmp_path_factory.mktemp(name)) for name, make in NETWORKS.items()}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.xdist_group("pairs")
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("case", CASES, ids=str)
