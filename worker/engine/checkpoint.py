@@ -1,14 +1,16 @@
 """A job's state between two steps, as one zip: ``state.json``, ``tensors.safetensors``, where a step changed the
-network ``network.pt2``, and where a step is under way ``partial.safetensors``. Never a pickle: the process that wrote
+network ``weights.safetensors`` (the graph is still the one that was read, with its batch norms folded) or
+``network.pt2``, and where a step is under way ``partial.safetensors``. Never a pickle: the process that wrote
 it is not trusted.
 """
 
+import copy
 import json
 import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,8 @@ from worker.engine.quantized.placement import LAYERS, STORED, operation
 from worker.engine.state import Compressed, Partial
 
 STATE, TENSORS, NETWORK, PARTIAL = "state.json", "tensors.safetensors", "network.pt2", "partial.safetensors"
+WEIGHTS: Final = "weights.safetensors"
+_FILES: Final = frozenset({STATE, TENSORS, NETWORK, PARTIAL, WEIGHTS})
 _LARGEST_STATE: Final = 256 << 20
 _STORED_TYPES: Final = (torch.int8, torch.float16, torch.bfloat16, torch.float8_e4m3fn)
 
@@ -72,6 +76,7 @@ class _State(_Strict):
     layers: list[dict[str, Any]]
     notes: list[str]
     curves: dict[str, list[float]]
+    sourced: bool
     nodes: tuple[_Node, ...]
     forms: tuple[_Form, ...]
     partial: dict[str, Any] | None = None
@@ -101,6 +106,7 @@ def save(
         layers=compressed.layers,
         notes=compressed.notes,
         curves=compressed.curves,
+        sourced=compressed.network.source is not None,
         nodes=_nodes(compressed.network),
         forms=described,
         partial=None if partial is None else dict(partial.state),
@@ -110,7 +116,12 @@ def save(
         archive.writestr(TENSORS, safetensors.torch.save(tensors))
         if partial is not None:
             archive.writestr(PARTIAL, safetensors.torch.save(dict(partial.tensors)))
-        if compressed.network is not original:
+        if compressed.network is original:
+            return
+        if original is not None and _same_graph(compressed.network, fold_batch_norm(original)):
+            weights = {name: value.contiguous().clone() for name, value in _weights_of(compressed.network).items()}
+            archive.writestr(WEIGHTS, safetensors.torch.save(weights))
+        else:
             write_pt2(compressed.network, Path(folder) / NETWORK)
             archive.write(Path(folder) / NETWORK, NETWORK)
 
@@ -130,7 +141,7 @@ def load(path: Path, original: Network) -> Saved:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                if not {STATE, TENSORS} <= set(names) <= {STATE, TENSORS, NETWORK, PARTIAL} or len(names) > 4:
+                if not {STATE, TENSORS} <= set(names) <= _FILES or len(names) > len(_FILES):
                     raise _damaged("it holds other files than a checkpoint does")
                 archive.extractall(folder)
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
@@ -149,7 +160,9 @@ def _load(folder: Path, original: Network) -> Saved:
             partial = Partial(state.partial, safetensors.torch.load((folder / PARTIAL).read_bytes()))
     except (OSError, ValidationError, SafetensorError, struct.error, json.JSONDecodeError) as error:
         raise _damaged(str(error)) from error
-    network = read_pt2(folder / NETWORK) if (folder / NETWORK).exists() else original
+    network = _network(folder, original)
+    if network is not original and not state.sourced:
+        network = replace(network, source=None)  # the user's own graph does not have what was changed
     _rename(network, state.nodes)
     quantized: dict[str, Quantization] = {}
     folded = fold_batch_norm(network) if state.forms else network
@@ -157,6 +170,37 @@ def _load(folder: Path, original: Network) -> Saved:
         quantization = _restore(index, form, folded, tensors)
         quantized.update(dict.fromkeys(form.targets, quantization))
     return Saved(Compressed(network, quantized, state.layers, state.notes, state.curves), state.steps, partial)
+
+
+def _network(folder: Path, original: Network) -> Network:
+    """The network as the steps left it."""
+    if (folder / NETWORK).exists():
+        return read_pt2(folder / NETWORK)
+    if not (folder / WEIGHTS).exists():
+        return original
+    folded = fold_batch_norm(original)
+    network = replace(folded, module=copy.deepcopy(folded.module)) if folded is original else folded
+    try:
+        network.module.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
+    except (OSError, SafetensorError, struct.error, json.JSONDecodeError, RuntimeError) as error:
+        raise _damaged(str(error)) from error
+    return network
+
+
+def _weights_of(network: Network) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = network.module.state_dict()
+    return weights
+
+
+def _same_graph(one: Network, other: Network) -> bool:
+    """Whether two networks differ in nothing but the numbers of their weights."""
+    kinds = [{name: (w.shape, w.dtype) for name, w in _weights_of(network).items()} for network in (one, other)]
+    calls = [
+        [(node.name, node.target, str(node.args), str(node.kwargs)) for node in network.module.graph.nodes]
+        for network in (one, other)
+    ]
+    parts = [[(name, repr(part)) for name, part in network.module.named_modules() if name] for network in (one, other)]
+    return kinds[0] == kinds[1] and calls[0] == calls[1] and parts[0] == parts[1]
 
 
 def _describe(index: int, form: Quantization, targets: list[str], tensors: dict[str, Tensor]) -> _Form:
