@@ -40,6 +40,9 @@ def reach_faults(step: Step, target: str, pointer: str) -> Iterator[RecipeFault]
                 f"{name} {value} can go to {_listed(others)}"
             )
             yield RecipeFault("target_unsupported", pointer, detail)
+    if getattr(step, "symmetric_activations", None) is False and not TARGETS[target].asymmetric_activations:
+        detail = f"{target} holds symmetric activations alone: leave symmetric_activations out, or set it to true"
+        yield RecipeFault("target_unsupported", pointer, detail)
 
 
 def _values(method: type[Step], grid: Grid) -> Values:

@@ -1,7 +1,7 @@
 """The runtimes that an artifact can be for, and the numbers each can hold.
 
 A target declares its numeric grid here; a method asks the grid and never guesses. Adding a target is one `Grid`
-here and one file in ``worker/engine/targets``.
+here, one file in ``worker/engine/targets``, its session in ``worker/engine/runtimes``, and a line in each one's table.
 """
 
 from typing import Literal
@@ -21,7 +21,8 @@ class Grid(BaseModel):
         artifact: what the user downloads.
         runs_on: devices.
         activation_dtype: 8-bit integer type of activations that its kernels are fastest with.
-        symmetric_activations: whether the zero point of activations must be (or is best) zero.
+        symmetric_activations: whether the zero point of activations is best zero.
+        asymmetric_activations: whether it can be anything else.
         activation_bits / weight_bits: widths of static quantization that it stores.
         weight_granularity: per-channel or per-tensor scales of weights.
         dynamic_weight_bits: widths of weights whose activations are quantized while running, or not at all.
@@ -43,6 +44,7 @@ class Grid(BaseModel):
     runs_on: tuple[str, ...]
     activation_dtype: Literal["uint8", "int8"]
     symmetric_activations: bool
+    asymmetric_activations: bool = True
     activation_bits: tuple[int, ...]
     weight_bits: tuple[int, ...]
     weight_granularity: tuple[str, ...] = ("channel", "tensor")
@@ -144,6 +146,7 @@ TARGETS: dict[str, Grid] = {
             runs_on=("cuda",),
             activation_dtype="int8",
             symmetric_activations=True,
+            asymmetric_activations=False,
             activation_bits=(8,),
             weight_bits=(8,),
             dynamic_weight_bits=(),

@@ -30,6 +30,8 @@ from worker.engine.targets.floats import Floats
 
 #: Phase -> where it starts and ends on the job's way from 0 to 1.
 PHASES = {"reading": (0.0, 0.06), "compressing": (0.06, 0.45), "exporting": (0.45, 0.65), "measuring": (0.65, 1.0)}
+#: Checkpoints within a step are at least so far apart, in seconds: short epochs would write more than they compute.
+_APART_S = 5.0
 #: By now a checkpoint within a step has been collected, or a later one has; in seconds.
 _COLLECTED_S = 60.0
 
@@ -169,8 +171,12 @@ class _Keeper:
     original: Network
     reporter: Reporter
     files: list[Path] = field(default_factory=list)
+    kept: float = 0.0
 
     def __call__(self, label: str, partial: Partial) -> None:
+        if self.files and time.monotonic() - self.kept < _APART_S:
+            return
+        self.kept = time.monotonic()
         file = self.folder / f"checkpoint-{len(self.rows)}-{len(self.files)}.zip"
         checkpoint.save(self.compressed, self.rows, file, self.original, partial)
         self.reporter.checkpoint(f"within step {len(self.rows) + 1}, {label}", file)

@@ -71,7 +71,7 @@ class IntegerStep(Step):
 
     @property
     def changes_weights(self) -> bool:
-        """Equalization and smoothing move scales between layers."""
+        """Equalization and smoothing move scales between layers; training leaves alone what is quantized."""
         return self.equalize or self.smooth > 0
 
 
@@ -109,8 +109,3 @@ class QuantizeAwareTraining(IntegerStep):
     batch_size: int = Field(64, ge=1, le=4096)
     learned_scale: bool = True
     teacher: bool = True
-
-    @property
-    def changes_weights(self) -> bool:
-        """Training does."""
-        return True

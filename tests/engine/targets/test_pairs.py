@@ -93,11 +93,21 @@ def test_the_cases_cover_the_table() -> None:
         (name, target, parameter, value)
         for name, method in DECLARED.items()
         for target, row in possible(method).items()
+        if TARGETS[target].available() is None
         for parameter, values in row.items()
         for value in values
     }
     assert covered >= declared
     assert {type(case.step) for case in CASES} == set(METHODS)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_target_runs_here(target: str) -> None:
+    """Says which rows of the table were not run, and why."""
+    reason = TARGETS[target].available()
+    if reason is not None:
+        pytest.skip(reason)
+    assert any(target in case.targets for case in CASES)
 
 
 @pytest.fixture(scope="module")

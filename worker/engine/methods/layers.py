@@ -1,9 +1,9 @@
 """What the quantization methods share: refusing what they cannot do, and the per-layer report."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -13,10 +13,12 @@ from worker.engine.errors import Unsupported
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.form import Quantization, original, stored_in
-from worker.engine.quantized.placement import LAYERS, STORED, layer_calls
+from worker.engine.quantized.placement import LAYERS, STORED, Placement, layer_calls
 from worker.engine.quantized.trace import output_sqnr
 from worker.engine.quantized.weights import sqnr_db
 from worker.engine.state import Context
+
+_STAYS: Final = " stays in float"
 
 
 def check_quantizable(network: Network, layers: LayerFilter) -> None:
@@ -86,6 +88,25 @@ def saturation_note(targets: Collection[str]) -> list[str]:
     ]
 
 
-def left_notes(left: Mapping[str, str]) -> list[str]:
-    """One line for each layer that stays in float."""
-    return [f"{path} stays in float: {reason}" for path, reason in left.items()]
+def with_left(
+    notes: Sequence[str], places: Mapping[str, Placement], quantized: Mapping[str, Quantization]
+) -> list[str]:
+    """`notes` and one line for each layer that stays in float, naming the targets where it does not so in all.
+
+    Args:
+        notes: of earlier steps; what they said of layers that are quantized now is taken back.
+        places: target -> what this step decided for it.
+        quantized: target -> everything that is quantized for it now.
+    """
+    done = {key for form in quantized.values() for key in form.weights}
+    kept = [note for note in notes if not any(note.startswith(f"{key}{_STAYS}") for key in done)]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for target, place in places.items():
+        for path, reason in place.left.items():
+            if path not in quantized[target].weights:
+                reasons.setdefault((path, reason), []).append(target)
+    told = [
+        f"{path}{_STAYS}{'' if len(targets) == len(places) else ' in ' + ', '.join(targets)}: {reason}"
+        for (path, reason), targets in reasons.items()
+    ]
+    return [*kept, *told]

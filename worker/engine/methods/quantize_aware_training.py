@@ -18,7 +18,7 @@ from app.recipes import Step
 from app.recipes.methods import QuantizeAwareTraining
 from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset, Unsupported
-from worker.engine.methods.layers import layer_rows, left_notes, saturation_note
+from worker.engine.methods.layers import layer_rows, saturation_note, with_left
 from worker.engine.methods.quantize_static import calibrate, chosen, prepared
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
@@ -96,6 +96,7 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     places = placements(folded, step, settings.values())
     forms = {each: narrowed(form, place, each.signed) for each, place in places.items()}
     quantized = {target: forms[each].beside(compressed.quantized.get(target)) for target, each in settings.items()}
+    where = {target: places[each] for target, each in settings.items()}
     careful = [target for target in settings if setting.avoid_saturation and step.weight_bits == 8]
     return replace(
         compressed,
@@ -103,7 +104,7 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
         quantized={**compressed.quantized, **quantized},
         layers=layer_rows(next(iter(quantized.values())), samples, replace(context, device="cpu")),
         curves={**compressed.curves, **session.curves},
-        notes=[*compressed.notes, *left_notes(placement.left), *_notes(task), *saturation_note(careful)],
+        notes=[*with_left(compressed.notes, where, quantized), *_notes(task), *saturation_note(careful)],
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from app.recipes import Grid, Step
 from app.recipes.methods import QuantizeDynamic
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes, saturation_note
+from worker.engine.methods.layers import check_quantizable, layer_rows, saturation_note, with_left
 from worker.engine.network import Network
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.placement import LAYERS, Placement, layer_calls, place
@@ -43,14 +43,14 @@ def quantize_dynamic(compressed: Compressed, step: Step, context: Context) -> Co
         for name, grid in context.grids.items()
     }
     placement = next(iter(places.values()))
+    where = {name: places[stored] for name, (_, stored) in keys.items()}
     context.progress(1.0)
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
         layers=layer_rows(next(iter(quantized.values())), context.calibration, context),
         notes=[
-            *compressed.notes,
-            *left_notes(placement.left),
+            *with_left(compressed.notes, where, quantized),
             *([_CONVOLUTIONS_NOTE] if _convolutions(network, placement) else []),
             *saturation_note([name for name, flag in careful.items() if flag]),
         ],

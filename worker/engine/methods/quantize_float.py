@@ -16,7 +16,7 @@ from torch import Tensor
 from app.recipes import Step
 from app.recipes.methods import QuantizeFloat
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes
+from worker.engine.methods.layers import check_quantizable, layer_rows, with_left
 from worker.engine.network import Network
 from worker.engine.quantized.affine import SMALLEST_SCALE
 from worker.engine.quantized.form import Quantization, Weight, original, stored_in
@@ -39,7 +39,7 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
     network = fold_batch_norm(compressed.network)
     check_quantizable(network, step.layers)
     places = {grid.stored: place(network, step.layers, stored=grid.stored) for grid in context.grids.values()}
-    placement = next(iter(places.values()))
+    where = {name: places[grid.stored] for name, grid in context.grids.items()}
     weights = {
         key: _stored(network.module, key, _TYPES[step.format])
         for key in dict.fromkeys(key for one in places.values() for key in (*one.layers, *one.stored))
@@ -54,8 +54,7 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
         quantized={**compressed.quantized, **quantized},
         layers=layer_rows(next(iter(quantized.values())), context.calibration, context),
         notes=[
-            *compressed.notes,
-            *left_notes(placement.left),
+            *with_left(compressed.notes, where, quantized),
             f"weights are stored in {step.format} and layers compute in float32: smaller, not faster",
         ],
     )

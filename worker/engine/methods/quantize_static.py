@@ -16,7 +16,7 @@ from app.recipes.methods import IntegerStep, QuantizeStatic
 from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, left_notes, saturation_note
+from worker.engine.methods.layers import check_quantizable, layer_rows, saturation_note, with_left
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.adaround import adaround
@@ -51,13 +51,13 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
     quantized = {
         target: forms[setting].beside(compressed.quantized.get(target)) for target, setting in settings.items()
     }
-    first = next(iter(forms))
+    where = {target: places[setting] for target, setting in settings.items()}
     careful = [target for target, setting in settings.items() if setting.avoid_saturation and step.weight_bits == 8]
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
         layers=layer_rows(next(iter(quantized.values())), samples, context),
-        notes=[*compressed.notes, *left_notes(places[first].left), *saturation_note(careful)],
+        notes=[*with_left(compressed.notes, where, quantized), *saturation_note(careful)],
     )
 
 

@@ -88,15 +88,20 @@ class Quantization:
         return replace(self, network=self.network.to(device), weights=weights)
 
     def beside(self, earlier: "Quantization | None") -> "Quantization":
-        """This quantization and an `earlier` one of other layers of the same network, as one."""
+        """This quantization and an `earlier` one of other layers of the same network, as one.
+
+        A value that both have a grid for keeps the earlier one; a ReLU that it cannot stand in for stays.
+        """
         if earlier is None:
             return self
+        activations = {**self.activations, **earlier.activations}
+        absorbed = {**self.absorbed, **earlier.absorbed}
         return Quantization(
             network=self.network,
             weights={**earlier.weights, **self.weights},
-            activations={**earlier.activations, **self.activations},
+            activations=activations,
             integer=earlier.integer | self.integer,
-            absorbed={**earlier.absorbed, **self.absorbed},
+            absorbed={name: tail for name, tail in absorbed.items() if activations[tail].range[0] >= 0},
             dynamic=(earlier.dynamic - self.integer) | self.dynamic,
         )
 

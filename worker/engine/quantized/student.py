@@ -131,10 +131,13 @@ def _own_layers(
 
 def graduate(student: Student) -> tuple[Network, Quantization]:
     """The trained float network with its batch norms folded, and its quantization; both on CPU."""
+    student.module.to("cpu")
     network = student.network.to("cpu")
     network.module.eval().zero_grad()
     folded = fold_batch_norm(network)
-    folded = replace(folded, source=folded.source if _only_layers_train(student) else None)
+    # What is written back into the user's own file are layers, with the batch norms that were folded into them.
+    alone = any(isinstance(part, NORMS) for part in folded.module.modules())
+    folded = replace(folded, source=folded.source if _only_layers_train(student) and not alone else None)
     own = {name: grid.grid() for name, grid in student.grids.items()}
     start, placement = replace(student.start, activations=own), student.placement
     activations = {name: own[source] for name, source in placement.values.items()}

@@ -94,7 +94,12 @@ def _unchanged(model: ModelProto, site: Site, layer: Layer) -> bool:
         return False
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     weight = numpy_helper.to_array(constants[site.node.input[1]])
-    return bool(np.array_equal(weight.T if site.transposed else weight, layer.weight.detach().numpy()))
+    if not np.array_equal(weight.T if site.transposed else weight, layer.weight.detach().numpy()):
+        return False
+    if layer.bias is None or site.bias is None:
+        return layer.bias is None
+    bias = constants.get(site.bias[0].input[site.bias[1]])
+    return bias is not None and np.array_equal(numpy_helper.to_array(bias).reshape(-1), layer.bias.detach().numpy())
 
 
 def _drop_norm(model: ModelProto, site: Site) -> None:

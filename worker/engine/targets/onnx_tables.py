@@ -71,11 +71,11 @@ def write_recurrent(storage: Storage, module: nn.Module, path: str, weights: Map
         names = [f"{stem}{suffix}" for suffix in ([""] if not layer.bidirectional else ["", "_reverse"])]
         order = _GATES[type(layer)]
         floats = np.stack([_gates(original(module, f"{path}.{name}").numpy(), order) for name in names])
-        node, position = _reader(storage.graph, path, floats)
         joined = _joined([weights[name] for name in names], order)
         fold = partial(_folded, directions=len(names))
         where = f"{path}.{stem}"
-        node.input[position] = storage.float_weight(where, where, joined, fold, None)
+        for node, position in _readers(storage.graph, path, floats):
+            node.input[position] = storage.float_weight(where, where, joined, fold, None)
 
 
 def _stems(layer: nn.RNNBase) -> Iterator[str]:
@@ -107,12 +107,15 @@ def _folded(values: Array, directions: int) -> Array:
     return values.reshape(directions, len(values) // directions, -1)
 
 
-def _reader(graph: GraphProto, path: str, floats: Array) -> tuple[NodeProto, int]:
-    """The recurrent operator that reads `floats`, and at which input."""
+def _readers(graph: GraphProto, path: str, floats: Array) -> list[tuple[NodeProto, int]]:
+    """The recurrent operators that read `floats`, one for each call, and at which input."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    found = []
     for node in graph.node:
         for position in (1, 2) if node.op_type in _RECURRENT else ():
             tensor = constants.get(node.input[position])
             if tensor is not None and np.array_equal(numpy_helper.to_array(tensor), floats):
-                return node, position
+                found.append((node, position))
+    if found:
+        return found
     raise RuntimeFailure("export_failed", f"layer {path} has no place in the ONNX graph")

@@ -27,6 +27,9 @@ _LONGEST_GRADIENT: Final = 1.0
 _DECAY: Final = 0.01
 #: What AdamW keeps for each parameter.
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+#: Tensors that are never negative, by the end of their first or last name, and the largest logarithm of a step.
+_POSITIVE: Final = ("running_var",)
+_LOGARITHM: Final = 70.0
 
 
 class NotResumable(ValueError):
@@ -201,6 +204,10 @@ def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
             raise NotResumable(f"{name!r} has another shape or type")
         if other.is_floating_point() and not bool(torch.isfinite(other).all()):
             raise NotResumable(f"{name!r} is not finite")
+        if (name.endswith(_POSITIVE) or name.startswith("exp_avg_sq/")) and bool((other < 0).any()):
+            raise NotResumable(f"{name!r} is negative")
+        if name.startswith("model/") and name.endswith("log_step") and bool((other.abs() > _LOGARITHM).any()):
+            raise NotResumable(f"{name!r} is no logarithm of a step")
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -126,6 +126,3 @@ def spreads(outputs: Outputs) -> tuple[float | None, ...]:
         else None
         for value in outputs
     )
-
-
-Criterion = Callable[[Outputs, Batch], Loss]
