@@ -260,7 +260,7 @@ def test_one_training_serves_targets_with_different_integers(tmp_path: Path) -> 
     done = train(network, tmp_path, {"grids": grids, "saturating": True})
     forms = done.quantized
     assert {grid.dtype for grid in forms["signed"].activations.values()} == {"int8"}
-    assert len(forms["onnxruntime"].integer) < len(forms["torch"].integer)  # products of activations
+    assert len(forms["onnxruntime"].integer) > len(forms["torch"].integer)  # products of activations
     results = [outputs(fake_quantized(forms[name]), network)[0] for name in ("torch", "signed", "onnxruntime")]
     torch.testing.assert_close(results[0], results[1])
     assert sqnr_db(results[0], results[2]) > 20
