@@ -112,12 +112,11 @@ def test_the_target_runs_here(target: str) -> None:
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
-    """The float exports of each network, made once: exporters are slow."""
+    """The float exports of each network, made once in each test process: exporters are slow."""
     return {name: Floats(make(), tmp_path_factory.mktemp(name)) for name, make in NETWORKS.items()}
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("pairs")
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Floats], tmp_path: Path) -> None:
