@@ -59,6 +59,11 @@ class Case:
         return "-".join([self.step.method, *map(str, parameters.values())])
 
     @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """Every method is run with its defaults; other values take minutes together."""
+        return [] if self.step == _step(type(self.step), {}) else [pytest.mark.slow]
+
+    @property
     def fewest(self) -> int:
         bits = [getattr(self.step, name) for name in self.step.asks if name.endswith("bits")]
         return min(bits, default=8)
@@ -118,7 +123,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=case.marks, id=str(case)) for case in CASES])
 def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Floats], tmp_path: Path) -> None:
     network = NETWORKS[name]()
     context = Context(
