@@ -177,7 +177,7 @@ def test_the_torch_artifact_needs_torch_alone(tmp_path: Path) -> None:
 def test_sessions_of_other_runtimes_load_no_torch(tmp_path: Path) -> None:
     code = "import sys; from worker.engine.runtimes import SESSIONS; print(len(SESSIONS), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "3 False"
+    assert done.stdout.strip() == "6 False"
 
 
 @pytest.mark.parametrize("entries", [["model.xml"], ["model.xml", "model.bin", "../evil"], ["a", "b"]])
