@@ -14,6 +14,8 @@ async def test_methods(api: httpx.AsyncClient) -> None:
     static = items["quantize.static"]
     assert static["needs"] == ["calibration"]
     assert set(static["targets"]) <= set(TARGETS)
+    assert set(static["possible"]) == set(static["targets"])
+    assert static["possible"]["torch"]["activation_bits"] == [8, 16, 4]
     schema = static["parameters"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["calibration"]["default"] == "mse"
@@ -25,6 +27,8 @@ async def test_targets(api: httpx.AsyncClient) -> None:
     assert set(items) == set(TARGETS)
     assert {name for name, item in items.items() if item["offered"]} == {"onnxruntime", "openvino", "torch"}
     assert items["torch"]["compute"] == ["cpu"]
+    assert items["torch"]["weight_bits"] == [8, 4]
+    assert "matmul" in items["onnxruntime"]["operators"]
     assert items["onnxruntime"]["activation_dtype"] == TARGETS["onnxruntime"].activation_dtype
 
 
