@@ -34,7 +34,7 @@ class Statistics:
     samples: int = 0
 
 
-class _Watching(fx.Interpreter):
+class Watching(fx.Interpreter):
     """Runs the network and shows chosen values; frees each value after its last use."""
 
     def __init__(self, module: fx.GraphModule, watched: Collection[str], seen: Callable[[str, Tensor], None]) -> None:
@@ -43,6 +43,7 @@ class _Watching(fx.Interpreter):
         self._seen = seen
 
     def run_node(self, n: fx.Node) -> Any:
+        """Run one node, and show its value where it is watched."""
         result = super().run_node(n)
         if n.name in self._watched and isinstance(result, Tensor):
             self._seen(n.name, result)
@@ -93,7 +94,7 @@ def _plan(network: Network, samples: Samples, device: str) -> _Plan:
     first = next(batches(network, samples, 1, device), None)
     if first is None:
         raise InvalidDataset("too_few_samples", "there are fewer calibration samples than the model's fixed batch")
-    watching = _Watching(network.module, [node.name for node in network.module.graph.nodes], measure)
+    watching = Watching(network.module, [node.name for node in network.module.graph.nodes], measure)
     bfloat16 = _fast_bfloat16(device)
     if bfloat16:
         try:
@@ -142,7 +143,7 @@ def observe(
             statistics.means[name] = _total(rows) + statistics.means.get(name, 0.0)
             counts[name] += len(rows)
 
-    watching = _Watching(network.module, {*values, *means}, seen)
+    watching = Watching(network.module, {*values, *means}, seen)
     with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):  # casts each weight once
         for inputs in batches(network, samples, plan.size, device):
             watching.run(*(_channels_last(value) for value in inputs))

@@ -12,15 +12,15 @@ norm's own gain and bias, so it costs nothing.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from app.recipes.methods import LayerFilter
 from worker.engine.data.samples import Samples
 from worker.engine.network import Network
-from worker.engine.quantized.observe import batches, fitting_batch
+from worker.engine.quantized.observe import Watching, batches, fitting_batch
 from worker.engine.quantized.scaling import changeable, divide, groups, input_range, layers_of
 
 #: Scales are kept within this factor of 1: a channel that never differs from 0 must not take all of the weight.
@@ -58,25 +58,16 @@ def _scale(activation: Tensor, weight: Tensor, alpha: float) -> Tensor:
     return torch.where(used, scale.clamp(1 / _MOST, _MOST), torch.ones_like(scale))
 
 
-class _Magnitudes(fx.Interpreter):
-    """Keeps the largest magnitude of each channel of some values."""
-
-    def __init__(self, module: fx.GraphModule, watched: frozenset[str]) -> None:
-        super().__init__(module)
-        self._watched = watched
-        self.seen: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self._watched:
-            largest = result.reshape(-1, result.shape[-1]).abs().amax(0)
-            self.seen[n.name] = torch.maximum(largest, self.seen.get(n.name, largest))
-        return result
-
-
 @torch.no_grad()
 def _magnitudes(network: Network, watched: frozenset[str], samples: Samples, device: str) -> Mapping[str, Tensor]:
-    watching = _Magnitudes(network.module, watched)
+    """FX node name -> the largest magnitude of each channel, which is its last dimension."""
+    largest: dict[str, Tensor] = {}
+
+    def seen(name: str, value: Tensor) -> None:
+        found = value.reshape(-1, value.shape[-1]).abs().amax(0)
+        largest[name] = torch.maximum(found, largest.get(name, found))
+
+    watching = Watching(network.module, watched, seen)
     for inputs in batches(network, samples, fitting_batch(network, samples, device), device):
         watching.run(*inputs)
-    return watching.seen
+    return largest

@@ -4,10 +4,6 @@ XNNPACK takes signed int8 activations, int8 weights with a scale per channel, an
 linear layers and ordinary two-dimensional convolutions. What it has no kernel for runs in portable operators.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +20,7 @@ from worker.engine.runtimes.executorch import open_session
 from worker.engine.targets.base import Target
 from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.floats import Floats
+from worker.engine.targets.quiet import quiet
 
 #: Samples that a file reserves memory for, where its batch can be symbolic.
 MOST_SAMPLES: Final = 16
@@ -77,26 +74,13 @@ def _program(module: fx.GraphModule, network: Network, most: int) -> bytes:
 
     batch = torch.export.Dim("batch", min=1, max=most) if most > 1 else None
     shapes: Any = None if batch is None else tuple({0: batch} for _ in network.inputs)
-    with _quiet():
+    with quiet():
         program = torch.export.export(module, network.examples(most), dynamic_shapes=shapes)
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         # Memory is planned for the largest batch, not for the one of the examples.
         config = ExecutorchBackendConfig(sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass())
         content: bytes = edge.to_executorch(config).buffer
     return content
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals, and logs what it leaves to portable operators."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 EXECUTORCH = Target(

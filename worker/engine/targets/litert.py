@@ -7,10 +7,6 @@ at a time: the converter cannot keep a symbolic batch through most networks.
 
 import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from worker.engine.runtimes.litert import open_session
 from worker.engine.targets.base import Target
 from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.floats import Floats
+from worker.engine.targets.quiet import quiet
 
 
 def export_float(floats: Floats) -> FloatExport:
@@ -47,7 +44,7 @@ def _convert(module: fx.GraphModule, network: Network, path: Path, dynamic: bool
     Args:
         dynamic: whether integer layers find the range of their input while running; None for a float module.
     """
-    with _quiet():
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress there
         import litert_torch  # noqa: PLC0415 (an optional exporter)
 
         try:
@@ -67,19 +64,6 @@ def _folding(dynamic: bool | None) -> Any:
 
     settings = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
     return quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(settings))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The converter tells of its progress, and warns about its own internals."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 LITERT = Target(
