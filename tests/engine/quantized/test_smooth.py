@@ -85,6 +85,9 @@ def test_nothing_to_smooth() -> None:
 def test_artifacts_and_checkpoints_follow(network: Network, source: str, tmp_path: Path) -> None:
     if source == "onnx":
         network = formats.read(TARGETS["onnxruntime"].export_float(Floats(network, tmp_path / "upload")).path, "onnx")
+        model = network.source.model
+        for index, node in enumerate(model.graph.node):
+            node.name = f"user.{index}"
     done = compress(network, QuantizeStatic(smooth=0.5, equalize=True), tmp_path)
     assert done.network is not network
     assert done.quantized["onnxruntime"].network is done.network
@@ -97,6 +100,11 @@ def test_artifacts_and_checkpoints_follow(network: Network, source: str, tmp_pat
         floats = network.module(*tensors(inputs, network, "cpu"))[0].numpy()
         predicted = fake_quantized(done.quantized["onnxruntime"])(*tensors(inputs, network, "cpu"))[0].numpy()
     assert sqnr_db(floats, base) > 80
+    if source == "onnx":  # the user's own graph, with other numbers in it
+        assert exported.onnx is not None
+        assert [node.name for node in exported.onnx.graph.node] == [
+            f"user.{index}" for index in range(len(exported.onnx.graph.node))
+        ]
     path = TARGETS["onnxruntime"].export_quantized(done.quantized["onnxruntime"], exported, tmp_path / "q.onnx")
     assert sqnr_db(predicted, TARGETS["onnxruntime"].session(path, 1, True).run(inputs)[0]) > 30
 

@@ -107,12 +107,6 @@ def _plan(network: Network, samples: Samples, device: str) -> _Plan:
     return _Plan(min(max(_ELEMENTS // largest, 1), _LARGEST_BATCH), bfloat16)
 
 
-def fitting_batch(network: Network, samples: Samples, device: str = "cpu") -> int:
-    """How many samples to run together, so that memory is bounded by the network alone."""
-    return _plan(network, samples, device).size
-
-
-@torch.no_grad()
 def observe(
     network: Network,
     samples: Samples,
@@ -132,7 +126,6 @@ def observe(
         InvalidDataset: ``not_finite`` where the network computes NaN or infinity from the samples.
     """
     statistics = Statistics(histograms={name: Histogram() for name in values})
-    plan = _plan(network, samples, device)
     counts: Counter[str] = Counter()
 
     def seen(name: str, value: Tensor) -> None:
@@ -143,14 +136,38 @@ def observe(
             statistics.means[name] = _total(rows) + statistics.means.get(name, 0.0)
             counts[name] += len(rows)
 
-    watching = Watching(network.module, {*values, *means}, seen)
+    statistics.samples = stream(network, samples, {*values, *means}, seen, device=device, progress=progress)
+    statistics.means = {name: (total / counts[name]).float() for name, total in statistics.means.items()}
+    return statistics
+
+
+@torch.no_grad()
+def stream(
+    network: Network,
+    samples: Samples,
+    watched: Collection[str],
+    seen: Callable[[str, Tensor], None],
+    *,
+    device: str = "cpu",
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> int:
+    """Run the network once over all samples, in batches that memory has room for, and show values as they come.
+
+    Args:
+        watched: FX node names whose values `seen` is called with.
+    Returns:
+        how many samples ran.
+    Raises:
+        InvalidDataset: ``too_few_samples`` for the network's fixed batch.
+    """
+    plan = _plan(network, samples, device)
+    watching, done = Watching(network.module, watched, seen), 0
     with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):  # casts each weight once
         for inputs in batches(network, samples, plan.size, device):
             watching.run(*(_channels_last(value) for value in inputs))
-            statistics.samples += len(inputs[0]) if inputs[0].dim() else 1
-            progress(statistics.samples / len(samples))
-    statistics.means = {name: (total / counts[name]).float() for name, total in statistics.means.items()}
-    return statistics
+            done += len(inputs[0]) if inputs[0].dim() else 1
+            progress(done / len(samples))
+    return done
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ norm's own gain and bias, so it costs nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from app.recipes.methods import LayerFilter
 from worker.engine.data.samples import Samples
 from worker.engine.network import Network
-from worker.engine.quantized.observe import Watching, batches, fitting_batch
+from worker.engine.quantized.observe import stream
 from worker.engine.quantized.scaling import changeable, divide, groups, input_range, layers_of
 
 #: Scales are kept within this factor of 1: a channel that never differs from 0 must not take all of the weight.
@@ -42,8 +41,7 @@ def smooth(
     if not found:
         return network, ["no layer norm could be smoothed: something else than linear layers reads them"]
     seen = _magnitudes(network, frozenset(group.producer for group in found), samples, device)
-    # The exporter of the user's own graph knows convolutions and linear layers alone.
-    result = replace(changeable(network), source=None)
+    result = changeable(network)
     for group in found:
         _, *consumers = layers_of(result, group)
         weight = torch.stack([input_range(layer) for layer in consumers]).amax(0)
@@ -58,16 +56,13 @@ def _scale(activation: Tensor, weight: Tensor, alpha: float) -> Tensor:
     return torch.where(used, scale.clamp(1 / _MOST, _MOST), torch.ones_like(scale))
 
 
-@torch.no_grad()
 def _magnitudes(network: Network, watched: frozenset[str], samples: Samples, device: str) -> Mapping[str, Tensor]:
     """FX node name -> the largest magnitude of each channel, which is its last dimension."""
     largest: dict[str, Tensor] = {}
 
     def seen(name: str, value: Tensor) -> None:
-        found = value.reshape(-1, value.shape[-1]).abs().amax(0)
+        found = value.float().reshape(-1, value.shape[-1]).abs().amax(0)
         largest[name] = torch.maximum(found, largest.get(name, found))
 
-    watching = Watching(network.module, watched, seen)
-    for inputs in batches(network, samples, fitting_batch(network, samples, device), device):
-        watching.run(*inputs)
+    stream(network, samples, watched, seen, device=device)
     return largest

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, numpy_helper
-from torch import Tensor, fx
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from torch import Tensor, fx, nn
 
 from worker.engine.errors import RuntimeFailure
 from worker.engine.formats.fold import fold_batch_norm
@@ -25,7 +25,7 @@ from worker.engine.network import Network
 from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
 from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.onnx_graph import producers, rename_value, sweep
-from worker.engine.targets.onnx_layers import Site, Sites, put_float
+from worker.engine.targets.onnx_layers import Site, Sites, put_float, put_initializer
 
 OPSET: Final = 21
 _DOMAIN: Final = "modelpress"
@@ -61,7 +61,8 @@ def save(model: ModelProto, path: Path) -> None:
 def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:
     """The graph that the network was read from, with today's weights and without its folded batch norms.
 
-    None where the network did not come from ONNX, has changed since, or is older than per-channel quantization.
+    None where the network did not come from ONNX, its layers are not found there, or it is older than per-channel
+    quantization.
     """
     source = getattr(network.source, "model", None)
     if not isinstance(source, ModelProto) or next(o.version for o in source.opset_import if not o.domain) < 13:
@@ -72,8 +73,13 @@ def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:
         return None
     model = ModelProto()
     model.CopyFrom(source)
-    sites = Sites(model.graph, producers(model.graph), set(values.values()))
+    made_by = producers(model.graph)
+    sites = Sites(model.graph, made_by, set(values.values()))
     for node, layer in layer_calls(network.module):
+        if isinstance(layer, nn.LayerNorm) and not _put_norm(
+            model.graph, made_by.get(values.get(node.name, "")), node, layer
+        ):
+            return None
         if not isinstance(layer, LAYERS):
             continue
         site = sites.find(values[node.name], tuple(layer.weight.shape))
@@ -100,6 +106,23 @@ def _unchanged(model: ModelProto, site: Site, layer: Layer) -> bool:
         return layer.bias is None
     bias = constants.get(site.bias[0].input[site.bias[1]])
     return bias is not None and np.array_equal(numpy_helper.to_array(bias).reshape(-1), layer.bias.detach().numpy())
+
+
+def _put_norm(graph: GraphProto, site: NodeProto | None, node: fx.Node, layer: nn.LayerNorm) -> bool:
+    """Write a layer norm's gain and bias where the file has others; whether its node could be found."""
+    named = [(position, part) for position, part in enumerate((layer.weight, layer.bias), 1) if part is not None]
+    if (
+        site is None
+        or site.op_type != "LayerNormalization"
+        or len(site.input) <= max((at for at, _ in named), default=0)
+    ):
+        return not named
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for position, part in named:
+        values, stored = part.detach().numpy(), constants.get(site.input[position])
+        if stored is None or not np.array_equal(numpy_helper.to_array(stored), values):
+            site.input[position] = put_initializer(graph, f"{node.target}.changed.{position}", values)
+    return True
 
 
 def _drop_norm(model: ModelProto, site: Site) -> None:

@@ -86,13 +86,13 @@ def place_of_bias(site: Site, added: list[NodeProto]) -> tuple[NodeProto, int]:
 
 def put_float(graph: GraphProto, site: Site, name: str, weight: Floats, bias: Floats | None) -> None:
     """Write a layer's weight (out, in, ...) and bias (out,) as initializers of its own, called after `name`."""
-    site.node.input[1] = _replace(graph, f"{name}.weight", weight.T if site.transposed else weight)
+    site.node.input[1] = put_initializer(graph, f"{name}.weight", weight.T if site.transposed else weight)
     if bias is not None:
         node, position = place_of_bias(site, [])
-        node.input[position] = _replace(graph, f"{name}.bias", bias)
+        node.input[position] = put_initializer(graph, f"{name}.bias", bias)
 
 
-def _replace(graph: GraphProto, name: str, values: Floats) -> str:
+def put_initializer(graph: GraphProto, name: str, values: Floats) -> str:
     """An initializer of that name with these values, whatever was there; a name in use by nobody else is kept."""
     for tensor in graph.initializer:
         if tensor.name == name:
