@@ -72,9 +72,9 @@ def input_faults(request: JobRequest, known: Known) -> Iterator[RecipeFault]:
 
 def need_faults(request: JobRequest, recipe: Recipe) -> Iterator[RecipeFault]:
     """Data that a step needs and that is not given."""
-    for role in sorted({role for step in recipe.steps for role in step.needs}):
+    for role in sorted({role for step in recipe.steps for role in step.needed}):
         if getattr(request, f"{role}_dataset_id") is None:
-            needing = ", ".join(step.method for step in recipe.steps if role in step.needs)
+            needing = ", ".join(step.method for step in recipe.steps if role in step.needed)
             yield RecipeFault("data_required", f"/{role}_dataset_id", f"{needing} needs {role} data: upload a dataset")
 
 

@@ -6,6 +6,7 @@ it is not trusted.
 
 import copy
 import json
+import math
 import struct
 import tempfile
 import zipfile
@@ -205,8 +206,8 @@ def _same_graph(one: Network, other: Network) -> bool:
 
 def _describe(index: int, form: Quantization, targets: list[str], tensors: dict[str, Tensor]) -> _Form:
     for path, weight in form.weights.items():
-        parts = {"values": weight.values, "scale": weight.scale, "bias": weight.bias}
-        tensors.update({f"{index}/{path}/{part}": value.clone() for part, value in parts.items() if value is not None})
+        parts = weight.tensors().items()
+        tensors.update({f"{index}/{path}/{part}": value.clone() for part, value in parts if value is not None})
     return _Form(
         targets=tuple(targets),
         bits={path: weight.bits for path, weight in form.weights.items()},
@@ -238,20 +239,46 @@ def _restore(index: int, form: _Form, network: Network, tensors: Mapping[str, Te
 
 
 def _weight(key: str, path: str, bits: int, network: Network, tensors: Mapping[str, Tensor]) -> Weight:
-    values, scale, bias = (tensors.get(f"{key}/{part}") for part in ("values", "scale", "bias"))
     try:
         layer, name = stored_in(network.module, path)
-        weight = getattr(layer, name)
+        shape = getattr(layer, name).shape
     except AttributeError as error:
         raise _damaged(f"there is no layer {path!r}") from error
+    values, scale = (tensors.get(f"{key}/{part}") for part in ("values", "scale"))
     if not isinstance(layer, (*LAYERS, *STORED.values())) or values is None or scale is None:
         raise _damaged(f"layer {path!r} is incomplete")
-    channels = weight.shape[0]
+    bias, zero_point, centroids = (tensors.get(f"{key}/{part}") for part in ("bias", "zero_point", "centroids"))
+    weight = Weight(values, scale, bias, bits, zero_point, centroids, () if centroids is None else tuple(shape))
     wanted = None if name != "weight" else getattr(layer, "bias", None)
-    fits = values.shape == weight.shape and values.dtype in _STORED_TYPES and scale.shape in ((1,), (channels,))
-    if not fits or (bias is None) != (wanted is None) or (bias is not None and bias.shape != (channels,)):
+    if not _fits(weight, shape) or (bias is None) != (wanted is None) or (bias is not None and bias.shape != shape[:1]):
         raise _damaged(f"layer {path!r} has weights of another shape or type")
-    return Weight(values, scale, bias, bits)
+    return weight
+
+
+def _fits(weight: Weight, shape: torch.Size) -> bool:
+    """Whether the parts of a weight are of a layer's `shape`."""
+    channels, each, scale, zero_point = shape[0], math.prod(shape[1:]), weight.scale, weight.zero_point
+    if weight.centroids is not None:
+        books, vector = weight.centroids.shape[0], weight.centroids.shape[-1]
+        codes, numbers = (channels, each // max(vector, 1)), 1 << weight.bits
+        return (
+            weight.centroids.dim() == 3
+            and books in (1, channels)
+            and weight.centroids.shape[1] == numbers
+            and codes[1] * vector == each
+            and weight.values.shape == codes
+            and weight.values.dtype == torch.uint8
+            and bool((weight.values < numbers).all())
+        )
+    groups = scale.shape[1] if scale.dim() == 2 else 0
+    return (
+        weight.values.shape == shape
+        and weight.values.dtype in _STORED_TYPES
+        and (scale.shape in ((1,), (channels,)) or (groups > 0 and scale.shape[0] == channels and each % groups == 0))
+        and (
+            zero_point is None or (zero_point.shape == scale.shape and zero_point.dtype in (torch.int8, torch.float32))
+        )
+    )
 
 
 def _nodes(network: Network) -> tuple[_Node, ...]:

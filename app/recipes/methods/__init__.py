@@ -7,11 +7,12 @@ from app.recipes.methods.quantize import (
     QuantizeDynamic,
     QuantizeFloat,
     QuantizeStatic,
+    QuantizeWeights,
 )
 
 #: The `method` of a step -> its parameter class.
 METHODS: dict[str, type[Step]] = {
-    cls.name(): cls for cls in (QuantizeStatic, QuantizeDynamic, QuantizeFloat, QuantizeAwareTraining)
+    cls.name(): cls for cls in (QuantizeStatic, QuantizeDynamic, QuantizeWeights, QuantizeFloat, QuantizeAwareTraining)
 }
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "QuantizeDynamic",
     "QuantizeFloat",
     "QuantizeStatic",
+    "QuantizeWeights",
     "Step",
 ]

@@ -31,7 +31,7 @@ class Step(BaseModel):
     Attributes:
         summary: one line for ``GET /v1/methods``.
         stage: decides the ordering (search, factorize, prune, train in any order, then quantize).
-        needs: data without which it cannot run.
+        needs: data without which it cannot run, whatever its parameters.
         asks: parameter -> attribute of a target's `Grid` that lists the values which the target can hold.
     """
 
@@ -44,6 +44,11 @@ class Step(BaseModel):
 
     method: str
     layers: LayerFilter = Field(default_factory=LayerFilter)
+
+    @property
+    def needed(self) -> tuple[Data, ...]:
+        """Data without which it cannot run with these parameters."""
+        return self.needs
 
     @property
     def changes_weights(self) -> bool:

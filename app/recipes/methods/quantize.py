@@ -36,6 +36,41 @@ class QuantizeFloat(Step):
     format: Literal["float16", "bfloat16", "float8_e4m3"] = "float16"
 
 
+class QuantizeWeights(Step):
+    """Weights of few bits in groups that share a scale; activations stay in float.
+
+    Attributes:
+        bits: width of a weight.
+        group_size: neighbouring inputs of a channel that share a scale, at most; -1: all of them.
+        algorithm: ``rtn``: to the nearest, on the grid of least squared error; ``gptq``: errors are made good by the
+            weights that are rounded later; ``awq``: scales move from large inputs into weights; ``hqq``: zero points
+            that are robust to outliers.
+        symmetric: grids around 0, without zero points.
+        samples: how many calibration samples are used, at most.
+    """
+
+    summary: ClassVar[str] = "weights of 8 to 2 bits in groups, activations in float; for large linear layers"
+    stage: ClassVar[Stage] = "quantize"
+    asks: ClassVar[Mapping[str, str]] = {"bits": "group_bits"}
+
+    method: Literal["quantize.weights"] = "quantize.weights"
+    bits: Literal[8, 4, 3, 2] = 8
+    group_size: Literal[128, 64, 32, 16, -1] = 128
+    algorithm: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
+    symmetric: bool = False
+    samples: int = Field(256, ge=1, le=100_000)
+
+    @property
+    def needed(self) -> tuple[Data, ...]:
+        """gptq and awq look at what layers read."""
+        return ("calibration",) if self.algorithm in ("gptq", "awq") else ()
+
+    @property
+    def changes_weights(self) -> bool:
+        """awq moves scales between layers."""
+        return self.algorithm == "awq"
+
+
 class IntegerStep(Step):
     """What static quantization and quantization-aware training have in common.
 

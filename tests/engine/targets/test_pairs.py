@@ -44,7 +44,7 @@ QUICK: dict[str, dict[str, Any]] = {"quantize.aware_training": {"epochs": 1, "ba
 #: dB; kernels round a half differently now and then.
 AGREEMENT = 28.0
 #: dB against the float network, by the fewest bits that are asked for.
-FIDELITY = {4: 8.0, 8: 18.0, 16: 18.0}
+FIDELITY = {2: 0.5, 3: 4.0, 4: 8.0, 8: 18.0, 16: 18.0}
 
 
 @dataclass(frozen=True)

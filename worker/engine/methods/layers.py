@@ -55,10 +55,10 @@ def layer_rows(quantization: Quantization, samples: Samples | None, context: Con
 
     `sqnr_db` is of the weight. `output_sqnr_db` is of the layer's output in the quantized network on a few of
     `samples`, with everything that goes wrong in front of it; None without samples. `share` is the part of all stored
-    weight bytes.
+    weight bytes, scales and centroids counted.
     """
     module, fake = quantization.network.module, fake_quantized(quantization)
-    total = sum(weight.values.numel() * weight.bits for weight in quantization.weights.values())
+    total = sum(weight.stored_bits for weight in quantization.weights.values())
     outputs = {} if samples is None else output_sqnr(quantization, fake, samples, context.device)
     rows = []
     for key, weight in quantization.weights.items():
@@ -72,7 +72,7 @@ def layer_rows(quantization: Quantization, samples: Samples | None, context: Con
                 "bits": weight.bits,
                 "sqnr_db": round(sqnr_db(before, after - before), 2),
                 "output_sqnr_db": outputs.get(path),
-                "share": round(weight.values.numel() * weight.bits / total, 6),
+                "share": round(weight.stored_bits / total, 6),
             }
         )
     return sorted(rows, key=lambda row: row["sqnr_db"] if row["output_sqnr_db"] is None else row["output_sqnr_db"])

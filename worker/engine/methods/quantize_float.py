@@ -6,8 +6,6 @@ float16 has 11 significant bits and ends at 65504, bfloat16 has 8 and float32's 
 gets scales too. Layers compute in float32 from what is stored, unless the runtime chooses less by itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -16,11 +14,10 @@ from torch import Tensor
 from app.recipes import Step
 from app.recipes.methods import QuantizeFloat
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, with_left
-from worker.engine.network import Network
+from worker.engine.methods.layers import check_quantizable
+from worker.engine.methods.stored import store, stored_places
 from worker.engine.quantized.affine import SMALLEST_SCALE
-from worker.engine.quantized.form import Quantization, Weight, original, stored_in
-from worker.engine.quantized.placement import Placement, place
+from worker.engine.quantized.form import Weight, original, stored_in
 from worker.engine.state import Compressed, Context
 
 _TYPES: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float8_e4m3": torch.float8_e4m3fn}
@@ -38,30 +35,13 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
         raise TypeError(f"{type(step).__name__} is not QuantizeFloat")
     network = fold_batch_norm(compressed.network)
     check_quantizable(network, step.layers)
-    places = {grid.stored: place(network, step.layers, stored=grid.stored) for grid in context.grids.values()}
-    where = {name: places[grid.stored] for name, grid in context.grids.items()}
-    weights = {
-        key: _stored(network.module, key, _TYPES[step.format])
-        for key in dict.fromkeys(key for one in places.values() for key in (*one.layers, *one.stored))
-    }
-    quantized = {
-        name: _of(network, weights, places[grid.stored]).beside(compressed.quantized.get(name))
-        for name, grid in context.grids.items()
-    }
-    context.progress(1.0)
-    return replace(
-        compressed,
-        quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(next(iter(quantized.values())), context.calibration, context),
-        notes=[
-            *with_left(compressed.notes, where, quantized),
-            f"weights are stored in {step.format} and layers compute in float32: smaller, not faster",
-        ],
+    places = stored_places(network, step.layers, context)
+    note = f"weights are stored in {step.format} and layers compute in float32: smaller, not faster"
+    done = store(
+        compressed, network, places, lambda key: _stored(network.module, key, _TYPES[step.format]), context, [note]
     )
-
-
-def _of(network: Network, weights: Mapping[str, Weight], placement: Placement) -> Quantization:
-    return Quantization(network, {key: weights[key] for key in (*placement.layers, *placement.stored)})
+    context.progress(1.0)
+    return done
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ How it is computed here:
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,7 +35,7 @@ from worker.engine.data.samples import Samples
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized, put, rounded_bias
 from worker.engine.quantized.form import Quantization, Weight
-from worker.engine.quantized.placement import LAYERS, Layer, layer_calls, relu_bounds
+from worker.engine.quantized.placement import Layer, called, layer_calls, relu_bounds
 from worker.engine.quantized.rows import Rows, Sampler
 
 #: Of the optimizer, for each layer.
@@ -104,7 +104,8 @@ def adaround(
     module = fake_quantized(quantization).to(device)
     sampler = Sampler(network, module, samples, device, seed)
     random = torch.Generator(device).manual_seed(seed)
-    layers = list(_layers(quantization))
+    integer = {str(node.target) for node, _ in layer_calls(network.module) if node.name in quantization.integer}
+    layers = called(network.module, [path for path in quantization.weights if path in integer])
     work = [layer.weight.numel() for _, layer, _ in layers]
     weights = dict(quantization.weights)
     for index, (path, layer, calls) in enumerate(layers):
@@ -115,18 +116,6 @@ def adaround(
         put(module, path, weights[path].dequantized().to(device), None if bias is None else bias.to(device))
         progress(sum(work[: index + 1]) / sum(work))
     return replace(quantization, weights=weights)
-
-
-def _layers(quantization: Quantization) -> Iterator[tuple[str, Layer, list[str]]]:
-    """Path, layer and names of its calls, in graph order, of the layers that compute on integers."""
-    calls: dict[str, list[str]] = {}
-    found: dict[str, Layer] = {}
-    for node, layer in layer_calls(quantization.network.module):
-        path = str(node.target)
-        if isinstance(layer, LAYERS) and node.name in quantization.integer and path in quantization.weights:
-            found[path] = layer
-            calls.setdefault(path, []).append(node.name)
-    return ((path, layer, calls[path]) for path, layer in found.items())
 
 
 def _bounds(network: Network, calls: list[str]) -> tuple[float, float] | None:

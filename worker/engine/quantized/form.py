@@ -4,10 +4,12 @@ It is data beside the float graph and never a second graph: `fake.fake_quantized
 and each target writes it in the way that its runtime fuses.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.network import Network
@@ -16,34 +18,80 @@ from worker.engine.quantized.affine import Affine
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A layer's weight in few bits: ``w ~ values * scale``.
+    """A layer's weight in few bits: ``w ~ (values - zero_point) * scale``, or the centroids whose numbers are stored.
 
     Attributes:
-        values: the shape of the layer's weight, output channels (rows of a table) first; int8 for integers around
-            zero of up to 8 bits, else the floating-point format that is stored.
-        scale: float32, (channels,), or (1,) for one scale per tensor.
+        values: the shape of the layer's weight, output channels (rows of a table) first; int8 for integers of up to 8
+            bits, -2^(bits - 1) and more; a floating-point format that is stored; or, beside `centroids`, their numbers
+            as uint8, (channels, weights of a channel / vector).
+        scale: float32, (channels,), or (1,) for one scale per tensor, or (channels, groups): one for each of as many
+            equal runs of a channel's weights in memory order.
         bias: float32, (channels,): the layer's bias, corrected where that was asked; None where it has none.
         bits: width that a value is stored in.
+        zero_point: int8, the shape of `scale`; None: 0 throughout.
+        centroids: float32, (books, 2^bits, vector): one book for the layer or one for each channel, of centroids that
+            stand for `vector` neighbouring weights of a channel. None: values are numbers.
+        size: shape of the layer's weight where there are centroids.
     """
 
     values: Tensor
     scale: Tensor
     bias: Tensor | None
     bits: int = 8
+    zero_point: Tensor | None = None
+    centroids: Tensor | None = None
+    size: tuple[int, ...] = ()
 
     def dequantized(self) -> Tensor:
         """The weight in float32, in its own shape."""
-        return self.values.float().mul_(self.scale.reshape(-1, *[1] * (self.values.dim() - 1)))
+        if self.centroids is not None:
+            return looked_up(self.values, self.centroids).reshape(self.shape)
+        values = self.values.float()
+        if self.zero_point is not None:
+            values = values.sub_(spread(self.zero_point, self.shape))
+        return values.mul_(spread(self.scale, self.shape))
 
     def to(self, device: str) -> "Weight":
         """The same on another device."""
-        bias = None if self.bias is None else self.bias.to(device)
-        return Weight(self.values.to(device), self.scale.to(device), bias, self.bits)
+        parts = {name: None if part is None else part.to(device) for name, part in self.tensors().items()}
+        return replace(self, **parts)  # type: ignore[arg-type]
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """All of its tensors, by name."""
+        return {name: getattr(self, name) for name in ("values", "scale", "bias", "zero_point", "centroids")}
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the layer's weight."""
+        return torch.Size(self.size) if self.centroids is not None else self.values.shape
+
+    @property
+    def stored_bits(self) -> int:
+        """What the values take, with all that it takes to read them."""
+        floats = self.scale if self.centroids is None else self.centroids
+        zeros = 0 if self.zero_point is None else self.zero_point.numel()
+        return (self.values.numel() + zeros) * self.bits + floats.numel() * 32
 
     @property
     def integers(self) -> bool:
-        """Whether the values are integers, not floating-point numbers."""
-        return not self.values.is_floating_point()
+        """Whether the values are integers on a grid, not floating-point numbers or the numbers of centroids."""
+        return self.centroids is None and not self.values.is_floating_point()
+
+
+def spread(part: Tensor, shape: torch.Size) -> Tensor:
+    """A `scale` or `zero_point` of a weight of `shape`, in a shape that broadcasts against it."""
+    if part.dim() == 1:
+        return part.reshape(-1, *[1] * (len(shape) - 1))
+    return part.repeat_interleave(math.prod(shape[1:]) // part.shape[1], 1).reshape(shape)
+
+
+def looked_up(codes: Tensor, centroids: Tensor) -> Tensor:
+    """Centroids (books, k, vector) in place of codes (channels, vectors): (channels, vectors * vector)."""
+    books, k, vector = centroids.shape
+    rows = codes.int()
+    if books > 1:
+        rows = rows + torch.arange(books, device=codes.device, dtype=torch.int32)[:, None] * k
+    return nn.functional.embedding(rows, centroids.reshape(books * k, vector)).reshape(len(codes), -1)
 
 
 @dataclass(frozen=True, eq=False)

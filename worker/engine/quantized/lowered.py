@@ -1,7 +1,7 @@
 """The quantized form as plain torch: weights of few bits in buffers, everything else ordinary aten arithmetic.
 
-What `torch.export` makes of it loads with torch alone, and holds no float copy of a weight. Four-bit integers lie two
-to a byte, the first in the low bits, as ``q + 8``.
+What `torch.export` makes of it loads with torch alone, and holds no float copy of a weight. Fewer than 8 bits are
+packed as `packing` does it.
 """
 
 import copy
@@ -13,52 +13,62 @@ from torch import Tensor, fx, nn
 
 from worker.engine.network import Network
 from worker.engine.quantized.fake import insert_grids, rounded_bias
-from worker.engine.quantized.form import Quantization, Weight
+from worker.engine.quantized.form import Quantization, Weight, looked_up, spread
+from worker.engine.quantized.packing import BYTE, pack, parts, unpack
 from worker.engine.quantized.placement import parameter_keys
-
-_HALF_BYTE = 4
-
-
-def packed(values: Tensor) -> Tensor:
-    """Integers of -8..7, any shape -> uint8, (half as many,)."""
-    flat = (values.reshape(-1) + 8).to(torch.uint8)
-    flat = nn.functional.pad(flat, (0, flat.numel() % 2))
-    return flat[::2] | (flat[1::2] << _HALF_BYTE)
-
-
-def unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
-    """What was packed, as int8 in its shape."""
-    pairs = torch.stack([bits & 15, bits >> _HALF_BYTE], dim=-1).reshape(-1)
-    return (pairs[: shape.numel()].to(torch.int8) - 8).reshape(shape)
 
 
 class StoredWeight(nn.Module):
     """A weight in few bits that becomes float32 when it is asked for."""
 
-    weight: Tensor
     scale: Tensor | None
+    zero_point: Tensor | None
+    centroids: Tensor | None
 
     def __init__(self, weight: Weight) -> None:
         super().__init__()
-        self._packed = weight.integers and weight.bits == _HALF_BYTE
-        self._shape = weight.values.shape
-        self.register_buffer("weight", packed(weight.values) if self._packed else weight.values)
-        scale = weight.scale.reshape(-1, *[1] * (weight.values.dim() - 1))
-        self.register_buffer("scale", None if bool((scale == 1).all()) else scale)
+        self._shape = weight.shape
+        self._bits, self._count, self._low = weight.bits, 0, 0
+        if weight.centroids is not None:
+            self._pack(weight.values)
+        elif weight.integers and weight.bits < BYTE:
+            self._low = -(1 << (weight.bits - 1))
+            self._pack(weight.values.int() - self._low)
+        else:
+            self.register_buffer("weight", weight.values)
+        self.register_buffer("scale", None if bool((weight.scale == 1).all()) else weight.scale)
+        self.register_buffer("zero_point", weight.zero_point)
+        self.register_buffer("centroids", weight.centroids)
+
+    def _pack(self, codes: Tensor) -> None:
+        self._count = codes.numel()
+        for width, part in zip(parts(self._bits), pack(codes, self._bits), strict=True):
+            self.register_buffer(f"packed_{width}", part)
+
+    def _codes(self) -> Tensor:
+        return unpack([self.get_buffer(f"packed_{width}") for width in parts(self._bits)], self._bits, self._count)
 
     def value(self) -> Tensor:
         """The weight, float32."""
-        values = unpacked(self.weight, self._shape) if self._packed else self.weight
-        return values.float() if self.scale is None else values.float() * self.scale
+        if self.centroids is not None:
+            return looked_up(self._codes().reshape(self._shape[0], -1), self.centroids).reshape(self._shape)
+        if self._count:
+            values = self._codes().reshape(self._shape).float() + self._low
+        else:
+            values = self.get_buffer("weight").float()
+        if self.zero_point is not None:
+            values = values - spread(self.zero_point.float(), self._shape)
+        return values if self.scale is None else values * spread(self.scale, self._shape)
 
     def rows(self, indices: Tensor) -> Tensor:
-        """Rows of a table, float32: only those asked for become float, unless two lie in a byte."""
-        if self._packed:
+        """Rows of a table, float32: only those asked for become float, unless several lie in a byte."""
+        if self._count or (self.scale is not None and self.scale.dim() > 1):
             return nn.functional.embedding(indices, self.value())
-        rows = self.weight[indices].float()
+        rows = self.get_buffer("weight")[indices].float()
         if self.scale is None:
             return rows
-        return rows * (self.scale[indices] if len(self.scale) > 1 else self.scale)
+        scale = self.scale.reshape(-1, 1)
+        return rows * (scale[indices] if len(scale) > 1 else scale)
 
 
 class StoredLayer(StoredWeight):

@@ -112,6 +112,18 @@ def layer_calls(module: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module]]:
             yield node, module.get_submodule(str(node.target))
 
 
+def called(module: fx.GraphModule, paths: Collection[str]) -> list[tuple[str, Layer, list[str]]]:
+    """Path, layer and names of its calls, in graph order, of the convolutions and linear layers at `paths`."""
+    calls: dict[str, list[str]] = {}
+    found: dict[str, Layer] = {}
+    for node, layer in layer_calls(module):
+        path = str(node.target)
+        if isinstance(layer, LAYERS) and path in paths:
+            found[path] = layer
+            calls.setdefault(path, []).append(node.name)
+    return [(path, layer, calls[path]) for path, layer in found.items()]
+
+
 def relu_bounds(module: fx.GraphModule, node: fx.Node) -> tuple[float, float] | None:
     """The bounds of a ReLU-like node whose lower one is 0, else None."""
     name = operation(module, node)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from worker.engine.errors import RuntimeFailure
 from worker.engine.quantized.affine import Affine
@@ -19,7 +19,7 @@ from worker.engine.quantized.form import Quantization, Weight
 from worker.engine.quantized.placement import parameter_keys, source_of
 from worker.engine.targets.onnx_graph import at_least, initializer, producers, region, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, place_of_bias
-from worker.engine.targets.onnx_storage import Storage, scalar
+from worker.engine.targets.onnx_storage import MICROSOFT, Storage, blocked, blocks, is_packed, scalar
 from worker.engine.targets.onnx_tables import write_embedding, write_recurrent
 
 
@@ -39,15 +39,19 @@ def quantized_onnx(
     writer = _Writer(result.graph, values, quantization, folds=folds)
     writer.write()
     sweep(result.graph)
+    if any(node.domain == MICROSOFT for node in result.graph.node):
+        result.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return result
 
 
 def _opset(quantization: Quantization) -> int:
     """The first ONNX version that has the types which the file needs."""
-    four = any(weight.bits == 4 for weight in quantization.weights.values())
+    weights = quantization.weights.values()
+    four = any(weight.bits == 4 for weight in weights)
     wide = any(grid.bits > KERNEL_BITS for grid in quantization.activations.values())
-    eight = any(weight.values.dtype == torch.float8_e4m3fn for weight in quantization.weights.values())
-    return 21 if four or wide else 19 if eight else 13
+    eight = any(weight.values.dtype == torch.float8_e4m3fn for weight in weights)
+    packed = any(is_packed(weight) for weight in weights)
+    return 21 if four or wide or packed else 19 if eight else 13
 
 
 class _Writer:
@@ -144,11 +148,14 @@ class _Writer:
 
     def _site(self, node: fx.Node, sites: Sites, weight: Weight) -> None:
         path = str(node.target)
-        site = sites.find(self.values[node.name], tuple(weight.values.shape))
+        site = sites.find(self.values[node.name], tuple(weight.shape))
         if site is None:
             raise RuntimeFailure("export_failed", f"layer {path} has no place in the ONNX graph")
         if node.name in self.quantization.dynamic:
             self._dynamic(path, node.name, site, weight)
+            return
+        if self.storage.folds and site.node.op_type != "Conv" and blocked(weight):
+            self._blocks(path, node.name, site, weight)
             return
         grid = self.quantization.activations.get(source_of(node).name)
         kernel = node.name in self.quantization.integer and grid is not None and grid.bits == KERNEL_BITS
@@ -173,18 +180,36 @@ class _Writer:
         axis = {"axis": 0} if len(scales) > 1 else {}
         reader.input[index] = self.storage.node("DequantizeLinear", [bias, scale], f"{call}.bias_dequantized", **axis)
 
+    def _blocks(self, path: str, call: str, site: Site, weight: Weight) -> None:
+        """ONNX Runtime's kernel for packed weights with a scale to a block: they stay packed in memory too."""
+        product = f"{call}.product"
+        inputs = [
+            site.node.input[0],
+            *(self.storage.constant(name, part) for name, part in blocks(path, weight).items()),
+        ]
+        channels, size = weight.shape
+        settings = {"K": size, "N": channels, "bits": weight.bits, "block_size": size // weight.scale.shape[1]}
+        self.storage.node(f"{MICROSOFT}::MatMulNBits", inputs, product, **settings)
+        self._replace_layer(site, path, call, weight.bias, product)
+
+    def _replace_layer(self, site: Site, path: str, call: str, bias: Tensor | None, product: str) -> None:
+        """Let `product` and the bias have the place of the layer in the graph."""
+        final = (site.adder or site.node).output[0]
+        if bias is not None:
+            corrected = initializer(self.graph, f"{path}.bias_corrected", bias.numpy())
+            self.added.append(helper.make_node("Add", [product, corrected], [final], name=f"{call}.add_bias"))
+        else:
+            self.added[-1].output[0] = final
+        for old in (site.node, site.adder):
+            if old is not None:
+                self.graph.node.remove(old)
+
     def _dynamic(self, path: str, call: str, site: Site, weight: Weight) -> None:
         """DynamicQuantizeLinear, MatMulInteger and the scaling of its int32 result, in the order that
         ONNX Runtime fuses to one kernel."""
         integers = initializer(self.graph, f"{path}.weight_quantized", weight.values.numpy().T)
         scales = initializer(self.graph, f"{path}.weight_scale", scalar(weight.scale.numpy()))
-        last, result = (site.adder or site.node), f"{call}.scaled"
-        data, final = site.node.input[0], last.output[0]
-        if weight.bias is not None:
-            bias = initializer(self.graph, f"{path}.bias_corrected", weight.bias.numpy())
-            self.added.append(helper.make_node("Add", [result, bias], [final], name=f"{call}.add_bias"))
-        else:
-            result = final
+        data, result = site.node.input[0], f"{call}.scaled"
         q, scale, zero = (f"{call}.input_{part}" for part in ("quantized", "scale", "zero_point"))
         chain = [
             ("DynamicQuantizeLinear", [data], [q, scale, zero]),
@@ -198,9 +223,7 @@ class _Writer:
             if operator == "Cast":
                 node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
             self.added.append(node)
-        for old in (site.node, site.adder):
-            if old is not None:
-                self.graph.node.remove(old)
+        self._replace_layer(site, path, call, weight.bias, result)
 
     def _sort(self) -> None:
         """Topological order, the old one where it can be."""

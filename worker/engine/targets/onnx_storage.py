@@ -18,9 +18,14 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 from torch import Tensor
 
 from worker.engine.quantized.form import Weight
+from worker.engine.quantized.packing import BYTE, pack, parts, shifts
 from worker.engine.targets.onnx_graph import initializer
 
 Array = NDArray[np.generic]
+#: Widths that no type of ONNX's that runtimes read has.
+_PACKED = (1, 2, 3, 5, 6, 7)
+#: What MatMulNBits of ONNX Runtime reads, whose operators are in a domain of their own.
+_KERNEL_BITS, _SMALLEST_BLOCK, MICROSOFT = (2, 4, 8), 16, "com.microsoft"
 #: Stored float format -> the integers of its size, and numpy's name for it.
 _FORMATS = {
     torch.float16: (torch.int16, np.dtype(np.float16)),
@@ -38,9 +43,38 @@ def stored_array(weight: Weight) -> Array:
     return weight.values.contiguous().view(integers).numpy().view(dtype)
 
 
+def is_packed(weight: Weight) -> bool:
+    """Whether the file holds packed codes, not one of ONNX's types with a scale to a channel."""
+    if weight.centroids is not None:
+        return True
+    return weight.integers and (weight.scale.dim() > 1 or weight.zero_point is not None or weight.bits in _PACKED)
+
+
 def scalar(values: Array) -> Array:
     """One value without dimensions, as per-tensor scales are written; several as they are."""
     return values.reshape(()) if len(values) == 1 else values
+
+
+def blocked(weight: Weight) -> bool:
+    """Whether ONNX Runtime has a kernel for such a linear layer: blocks of a power of two, of 2, 4 or 8 bits."""
+    if not weight.integers or weight.scale.dim() == 1 or weight.bits not in _KERNEL_BITS:
+        return False
+    size = weight.shape[1] // weight.scale.shape[1]
+    return size >= _SMALLEST_BLOCK and size & (size - 1) == 0
+
+
+def blocks(path: str, weight: Weight) -> dict[str, Array]:
+    """Name -> constant: the weight as MatMulNBits reads it; its zero points are unsigned codes too."""
+    low, per_byte = -(1 << (weight.bits - 1)), BYTE // weight.bits
+    channels, groups = weight.scale.shape
+    codes = pack(weight.values.int() - low, weight.bits)[0].reshape(channels, groups, -1)
+    found = {f"{path}.weight_packed": codes.numpy(), f"{path}.weight_scale": weight.scale.numpy()}
+    if weight.zero_point is not None and weight.zero_point.is_floating_point():
+        found[f"{path}.weight_zero_point"] = (weight.zero_point - low).numpy()
+    elif weight.zero_point is not None:
+        rows = torch.nn.functional.pad(weight.zero_point.int() - low, (0, -groups % per_byte))
+        found[f"{path}.weight_zero_point"] = pack(rows, weight.bits)[0].reshape(channels, -1).numpy()
+    return found
 
 
 class Storage:
@@ -75,6 +109,8 @@ class Storage:
             arrange: from the layout of the weight to that of the value.
             axis: of the channels after that; None where a one-dimensional scale cannot follow them.
         """
+        if is_packed(weight):
+            return self._laid_out(call, self.unpacked(path, call, weight), weight.shape, arrange)
         if not self.folds and weight.integers and axis is not None:
             return self.kernel_weight(path, call, weight, axis)
         values = self.constant(f"{path}.weight_stored", arrange(stored_array(weight)))
@@ -87,14 +123,106 @@ class Storage:
         scale = self.constant(f"{path}.weight_scale", arrange(np.asarray(scales)))
         return self.node("Mul", [result, scale], f"{call}.weight_dequantized")
 
+    def unpacked(self, path: str, call: str, weight: Weight) -> str:
+        """A float32 value in the shape of the layer's weight, of which the file holds packed codes."""
+        if weight.centroids is not None:
+            codes = self._codes(path, call, weight.values, weight.bits)
+            books, k, vector = weight.centroids.shape
+            codes = self.node("Cast", [codes], f"{call}.codes_wide", to=TensorProto.INT32)
+            codes = self._reshaped(codes, f"{call}.codes", tuple(weight.values.shape))
+            if books > 1:
+                first = self.constant(f"{path}.first_centroid", (np.arange(books, dtype=np.int32) * k)[:, None])
+                codes = self.node("Add", [codes, first], f"{call}.centroid")
+            table = self.constant(f"{path}.centroids", weight.centroids.reshape(books * k, vector).numpy())
+            values = self.node("Gather", [table, codes], f"{call}.weight_vectors", axis=0)
+            return self._reshaped(values, f"{call}.weight_float", tuple(weight.shape))
+        if not self.folds:
+            return self._reshaped(self._decompressed(path, call, weight), f"{call}.weight_float", tuple(weight.shape))
+        low = -(1 << (weight.bits - 1))
+        groups = weight.scale.shape[1] if weight.scale.dim() > 1 else 1
+        rows = (weight.shape[0], groups, -1)
+        values = self._codes(path, call, weight.values.int() - low, weight.bits)
+        values = self.node("Cast", [values], f"{call}.weight_codes", to=TensorProto.FLOAT)
+        values = self._reshaped(values, f"{call}.weight_groups", rows)
+        zero_points = torch.zeros_like(weight.scale) if weight.zero_point is None else weight.zero_point.float()
+        offset = self.constant(f"{path}.weight_offset", (low - zero_points).reshape(-1, groups, 1).numpy())
+        values = self.node("Add", [values, offset], f"{call}.weight_steps")
+        scale = self.constant(f"{path}.weight_scale", weight.scale.reshape(-1, groups, 1).numpy())
+        values = self.node("Mul", [values, scale], f"{call}.weight_scaled")
+        return self._reshaped(values, f"{call}.weight_float", tuple(weight.shape))
+
+    def _decompressed(self, path: str, call: str, weight: Weight) -> str:
+        """(channels, weights of a channel) in float32, from a type of the file's own by DequantizeLinear in blocks."""
+        dtype = ml_dtypes.int4 if weight.bits == 4 else np.dtype(np.int8)
+        rows, grouped = weight.values.reshape(len(weight.values), -1), weight.scale.dim() > 1
+        points = None if weight.zero_point is None else weight.zero_point.numpy()
+        if points is not None and points.dtype.kind == "f":
+            return self._decompressed_between(path, call, weight, points)
+        values = self.constant(f"{path}.weight_quantized", rows.numpy().astype(dtype))
+        inputs = [values, self.constant(f"{path}.weight_scale", weight.scale.numpy())]
+        if points is not None:
+            inputs.append(self.constant(f"{path}.weight_zero_point", points.astype(dtype)))
+        blocks = {"block_size": rows.shape[1] // weight.scale.shape[1]} if grouped else {}
+        axis = {"axis": 1 if blocks else 0} if weight.scale.numel() > 1 else {}
+        return self.node("DequantizeLinear", inputs, f"{call}.weight_rows", **axis, **blocks)
+
+    def _decompressed_between(self, path: str, call: str, weight: Weight, points: Array) -> str:
+        """The same with zero points between integers, which DequantizeLinear does not have."""
+        groups = points.shape[1]
+        values = weight.values.reshape(len(weight.values), groups, -1).numpy()
+        stored = values.astype(ml_dtypes.int4) if weight.bits == 4 else values
+        result = self.constant(f"{path}.weight_quantized", stored)
+        result = self.node("Cast", [result], f"{call}.weight_codes", to=TensorProto.FLOAT)
+        for operator, part in (("Sub", points), ("Mul", weight.scale.numpy())):
+            constant = self.constant(f"{path}.weight_{operator}", part.reshape(-1, groups, 1))
+            result = self.node(operator, [result, constant], f"{call}.weight_after_{operator}")
+        return result
+
+    def _codes(self, path: str, call: str, codes: Tensor, bits: int) -> str:
+        """uint8 values (codes,), flat, of packed codes: shift, mask, and the sum of the parts."""
+        sums, taken = "", 0
+        for width, part in zip(parts(bits), pack(codes, bits), strict=True):
+            value = self.constant(f"{path}.weight_packed_{width}", part.numpy())
+            name = f"{call}.weight_part_{width}"
+            if width < BYTE:
+                shift = self.constant(f"shifts_{width}", np.array([shifts(width)], np.uint8))
+                mask = self.constant(f"mask_{width}", np.array((1 << width) - 1, np.uint8))
+                value = self.node("BitShift", [value, shift], f"{name}.shifted", direction="RIGHT")
+                value = self.node("BitwiseAnd", [value, mask], f"{name}.masked")
+            value = self._reshaped(value, f"{name}.flat", (-1,))
+            if codes.numel() % (BYTE // width):
+                start, end = (self.constant(f"n_{n}", np.array([n], np.int64)) for n in (0, codes.numel()))
+                value = self.node("Slice", [value, start, end], f"{name}.cut")
+            if taken:
+                by = self.constant(f"shift_{taken}", np.array(taken, np.uint8))
+                value = self.node("BitShift", [value, by], f"{name}.raised", direction="LEFT")
+            sums = self.node("BitwiseOr", [sums, value], f"{name}.sum") if sums else value
+            taken += width
+        return sums
+
+    def _laid_out(self, call: str, value: str, shape: torch.Size, arrange: Callable[[Array], Array]) -> str:
+        """`value`, of the layer's weight, as `arrange` lays it out: transposed, or in another shape."""
+        numbers = np.arange(int(np.prod(shape))).reshape(shape)
+        arranged = arrange(numbers)
+        if arranged.shape == numbers.shape and np.array_equal(arranged, numbers):
+            return value
+        if np.array_equal(arranged.reshape(-1), numbers.reshape(-1)):
+            return self._reshaped(value, f"{call}.weight_arranged", arranged.shape)
+        return self.node("Transpose", [value], f"{call}.weight_arranged")
+
+    def _reshaped(self, value: str, result: str, shape: tuple[int, ...]) -> str:
+        to = self.constant("shape_" + "_".join(map(str, shape)), np.array(shape, np.int64))
+        return self.node("Reshape", [value, to], result)
+
     def constant(self, name: str, values: Array) -> str:
         """An initializer, made once."""
         return initializer(self.graph, name, values)
 
-    def node(self, operator: str, inputs: list[str], result: str, **settings: int) -> str:
-        """A node with one result, made once; returns the result's name."""
+    def node(self, operator: str, inputs: list[str], result: str, **settings: int | str) -> str:
+        """A node with one result, made once; returns the result's name. Other domains: ``domain::operator``."""
         if all(result not in node.output for node in self.added):
-            node = helper.make_node(operator, inputs, [result], name=f"{result}.node")
+            domain, _, kind = operator.rpartition("::")
+            node = helper.make_node(kind, inputs, [result], name=f"{result}.node", domain=domain)
             node.attribute.extend(helper.make_attribute(key, value) for key, value in settings.items())
             self.added.append(node)
         return result

@@ -17,7 +17,7 @@ from torch import nn
 
 from worker.engine.errors import RuntimeFailure
 from worker.engine.quantized.form import Weight, original
-from worker.engine.targets.onnx_storage import Storage, scalar, stored_array
+from worker.engine.targets.onnx_storage import Storage, is_packed, scalar, stored_array
 
 Array = NDArray[np.generic]
 #: Class -> position in PyTorch's order of each of ONNX's gates: ``i f g o`` against ``i o f c``, ``r z n`` against
@@ -35,11 +35,15 @@ def write_embedding(storage: Storage, region: list[NodeProto], path: str, call: 
         RuntimeFailure: ``export_failed`` where there is no such Gather.
     """
     constants = {tensor.name: tuple(tensor.dims) for tensor in storage.graph.initializer}
-    shape = tuple(weight.values.shape)
+    shape = tuple(weight.shape)
     gather = next((n for n in region if n.op_type == "Gather" and constants.get(n.input[0]) == shape), None)
     if gather is None:
         raise RuntimeFailure("export_failed", f"layer {path} has no place in the ONNX graph")
     result, indices = gather.output[0], gather.input[1]
+    if is_packed(weight):
+        storage.node("Gather", [storage.unpacked(path, call, weight), indices], result, axis=0)
+        storage.graph.node.remove(gather)
+        return
     table = storage.constant(f"{path}.weight_stored", stored_array(weight))
     if weight.bits == 4 or weight.values.dtype in _WIDENED:
         wide = _WIDENED.get(weight.values.dtype, TensorProto.INT8)
@@ -99,7 +103,9 @@ def _joined(weights: list[Weight], order: tuple[int, ...]) -> Weight:
     # Concatenation knows no float8: its bytes do.
     values = [w.values.view(torch.uint8) if w.values.itemsize == 1 else w.values for w in weights]
     joined = torch.cat([rows(value) for value in values]).view(weights[0].values.dtype)
-    return Weight(joined, torch.cat([rows(scale) for scale in scales]), None, weights[0].bits)
+    points = [w.zero_point for w in weights if w.zero_point is not None]
+    zero_point = torch.cat([rows(point) for point in points]) if points else None
+    return Weight(joined, torch.cat([rows(scale) for scale in scales]), None, weights[0].bits, zero_point)
 
 
 def _folded(values: Array, directions: int) -> Array:

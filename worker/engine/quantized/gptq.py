@@ -1,0 +1,126 @@
+"""GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323): weights are rounded one input after another, and what
+an input's rounding does to the layer's output is made good by the inputs that are still to come.
+
+With H = E[x x^T] + damping, the weights w of one output channel and the upper Cholesky factor U of H^-1, input j is
+rounded, and the rest moves by
+
+    w_k -= (w_j - w'_j) / U_jj * U_jk    for all k > j
+
+which is the least-squares answer (equation 2). Inputs go by falling E[x_j^2]: those that matter most have the most
+others left to make good (section "act-order" of the authors' code). Grids are found beforehand, with errors weighted
+by E[x_j^2]. Layers are taken in graph order, each on what it reads behind the layers that are rounded already.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from worker.engine.data.samples import Samples
+from worker.engine.network import Network
+from worker.engine.quantized.fake import put
+from worker.engine.quantized.form import Weight
+from worker.engine.quantized.groups import Grids, GroupForm, grids_of, grouped, weight_on
+from worker.engine.quantized.placement import called
+from worker.engine.quantized.rows import Sampler
+
+#: Share of the mean diagonal that is added to the diagonal; more where the matrix cannot be inverted.
+_DAMPING: Final = 0.01
+_ATTEMPTS: Final = 6
+#: Inputs whose corrections are carried to the rest together.
+_BLOCK: Final = 128
+
+
+@torch.no_grad()
+def gptq(
+    network: Network,
+    samples: Samples,
+    paths: Sequence[str],
+    form: GroupForm,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> dict[str, Weight]:
+    """Path -> weight, of the convolutions and linear layers at `paths`; `network` has its batch norms folded."""
+    module = copy.deepcopy(network.module).to(device)
+    sampler = Sampler(network, module, samples, device, seed)
+    found: dict[str, Weight] = {}
+    for path, layer, calls in called(network.module, paths):
+        inputs = sampler.rows(calls, layer).inputs.transpose(0, 1)  # (groups, rows, k)
+        moments = torch.bmm(inputs.mT, inputs).div_(inputs.shape[1])
+        rows = grouped(layer.weight, form)
+        each = len(rows) // len(moments)
+        power = moments.diagonal(dim1=1, dim2=2).repeat_interleave(each, 0).reshape(rows.shape)
+        grids = grids_of(rows, form, power)
+        parts = [
+            rounded(weight, moment, part)
+            for weight, moment, part in zip(
+                layer.weight.detach().float().reshape(len(moments), each, -1), moments, _split(grids, each), strict=True
+            )
+        ]
+        found[path] = weight_on(layer, "weight", grids, torch.cat(parts).reshape(rows.shape))
+        put(module, path, found[path].dequantized(), None)
+        progress(len(found) / len(paths))
+    return found
+
+
+def _split(grids: Grids, each: int) -> list[Grids]:
+    """The grids of each `each` channels."""
+    scales = torch.split(grids.scale, each)
+    points = [None] * len(scales) if grids.zero_point is None else list(torch.split(grids.zero_point, each))
+    return [Grids(scale, point, grids.bits) for scale, point in zip(scales, points, strict=True)]
+
+
+@torch.no_grad()
+def rounded(weight: Tensor, moments: Tensor, grids: Grids) -> Tensor:
+    """The integers of one layer (or of one group of a convolution).
+
+    Args:
+        weight: (channels, k), float32.
+        moments: (k, k): E[x x^T].
+        grids: of the weight's groups.
+    Returns:
+        integers as float32, (channels, k).
+    """
+    k = weight.shape[1]
+    diagonal = moments.diagonal()
+    order = torch.argsort(diagonal, descending=True, stable=True)
+    factor = _factor(moments[order][:, order])
+    column = torch.arange(k, device=weight.device)[order] // (k // grids.scale.shape[1])
+    scale = grids.scale[:, column]
+    zero_point = torch.zeros_like(scale) if grids.zero_point is None else grids.zero_point[:, column]
+    left = torch.where(diagonal[order] > 0, weight[:, order], 0.0)
+    integers = torch.empty_like(left)
+    for first in range(0, k, _BLOCK):
+        last = min(first + _BLOCK, k)
+        block, upper = left[:, first:last].clone(), factor[first:last, first:last]
+        errors = torch.empty_like(block)
+        for at in range(last - first):
+            step, point = scale[:, first + at], zero_point[:, first + at]
+            integer = torch.round(block[:, at] / step + point).clamp_(grids.low, grids.high)
+            errors[:, at] = (block[:, at] - (integer - point) * step) / upper[at, at]
+            integers[:, first + at] = integer
+            block[:, at + 1 :].addr_(errors[:, at], upper[at, at + 1 :], alpha=-1)
+        left[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1)
+    return integers[:, torch.argsort(order)]
+
+
+def _factor(moments: Tensor) -> Tensor:
+    """The upper Cholesky factor of the inverse, (k, k)."""
+    moments = moments.clone()
+    diagonal = moments.diagonal()
+    unit = float(diagonal.mean())
+    if unit <= 0:
+        return torch.eye(len(moments), device=moments.device)
+    diagonal[diagonal == 0] = unit
+    for attempt in range(_ATTEMPTS):
+        diagonal += _DAMPING * unit * 10.0**attempt
+        lower, failed = torch.linalg.cholesky_ex(moments)
+        if not int(failed):
+            found: tuple[Tensor, Tensor] = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not int(found[1]):
+                return found[0]
+    return torch.diag(diagonal.rsqrt())
