@@ -21,7 +21,7 @@ _SPEED = ("latency", "speedup")
 
 #: AIMET's default is 15 000 iterations for each layer, which would take hours on two cores.
 AIMET_ITERATIONS = 500
-EPOCHS, RATE = 2, 2e-4
+EPOCHS, RATE = 1, 2e-4
 #: Samples of the calibration sets whose memory is compared.
 FEW, SOME, MANY = 64, 1024, 4096
 
