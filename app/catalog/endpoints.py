@@ -22,7 +22,9 @@ class MethodView(BaseModel):
     name: str
     summary: str
     stage: str = Field(description="Recipes run search, factorize, prune and train in any order, then quantize.")
-    needs: list[str] = Field(description="Data without which it cannot run.")
+    needs: list[str] = Field(
+        description="Data without which it cannot run; some parameters need more, which a job's check says."
+    )
     targets: list[str] = Field(description="Targets that can run what it makes.")
     possible: dict[str, dict[str, list[int | str]]] = Field(
         description="For each of these targets, the values of the parameters that depend on it."

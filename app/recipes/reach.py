@@ -32,8 +32,7 @@ def reach_faults(step: Step, target: str, pointer: str) -> Iterator[RecipeFault]
         yield RecipeFault("target_unsupported", pointer, detail)
         return
     for name, values in rows[target].items():
-        value = getattr(step, name)
-        if value not in values:
+        for value in impossible(getattr(step, name), values):
             others = sorted(other for other, row in rows.items() if value in row[name])
             detail = (
                 f"{step.method} with {name} {value} cannot go to {target}, which holds {name} {_listed(values)}; "
@@ -45,13 +44,19 @@ def reach_faults(step: Step, target: str, pointer: str) -> Iterator[RecipeFault]
         yield RecipeFault("target_unsupported", pointer, detail)
 
 
+def impossible(given: object, values: list[int | str]) -> list[object]:
+    """What of a parameter, or of each entry of a list, is not among `values`."""
+    return [value for value in (given if isinstance(given, tuple) else (given,)) if value not in values]
+
+
 def _values(method: type[Step], grid: Grid) -> Values:
     """What both the parameter's type and the grid admit, in the grid's order."""
     choices = method.model_json_schema()["properties"]
     values: Values = {}
     for name, attribute in method.asks.items():
         schema = choices[name]
-        admitted = schema.get("enum", [schema.get("const")])
+        one = schema.get("items", schema)  # of a list, each entry must be possible
+        admitted = one.get("enum", [one.get("const")])
         values[name] = [value for value in getattr(grid, attribute) if value in admitted]
     return values
 

@@ -26,12 +26,14 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "quantize.aware_training": [{"epochs": 1, "batch_size": 16}],
     "quantize.dynamic": [{}],
+    "quantize.weights": [{"bits": 4, "algorithm": name} for name in ("rtn", "hqq", "awq", "gptq")],
+    "quantize.mixed": [{"choices": [8, 4, 2], "average_bits": 4}],
     "quantize.float": [{"format": name} for name in ("float16", "bfloat16", "float8_e4m3")],
 }
 CASES = [(name, settings) for name, rows in SETTINGS.items() for settings in rows]
 #: dB between the networks that CPU and GPU quantized: sums in another order move ranges by parts in a million, and
 #: here and there a weight by one step. Learned roundings and trained weights take other ways to as good a place.
-AGREEMENT = {"quantize.static": 40.0, "quantize.dynamic": 60.0, "quantize.float": 100.0}
+AGREEMENT = {"quantize.static": 40.0, "quantize.weights": 40.0, "quantize.dynamic": 60.0, "quantize.float": 100.0}
 #: dB that learned results may be further from the float network on the GPU than on the CPU.
 LEARNED = 3.0
 
@@ -67,7 +69,8 @@ def test_the_gpu_agrees_with_the_cpu(name: str, settings: dict[str, Any], make: 
             fake_quantized(quantized(network, name, settings, device, tmp_path))(*inputs)[0].numpy()
             for device in ("cpu", "cuda")
         )
-    if settings.get("rounding") == "adaptive" or name == "quantize.aware_training":
+    gives_way = "adaptive" in settings.values() or "gptq" in settings.values()  # errors are made good by other weights
+    if gives_way or name in ("quantize.mixed", "quantize.aware_training"):
         assert sqnr_db(expected, gpu) > sqnr_db(expected, cpu) - LEARNED
     else:
         assert sqnr_db(cpu, gpu) > AGREEMENT[name]

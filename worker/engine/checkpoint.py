@@ -77,6 +77,7 @@ class _State(_Strict):
     layers: list[dict[str, Any]]
     notes: list[str]
     curves: dict[str, list[float]]
+    sensitivity: list[dict[str, Any]] = []
     sourced: bool
     nodes: tuple[_Node, ...]
     forms: tuple[_Form, ...]
@@ -107,6 +108,7 @@ def save(
         layers=compressed.layers,
         notes=compressed.notes,
         curves=compressed.curves,
+        sensitivity=compressed.sensitivity,
         sourced=compressed.network.source is not None,
         nodes=_nodes(compressed.network),
         forms=described,
@@ -170,7 +172,8 @@ def _load(folder: Path, original: Network) -> Saved:
     for index, form in enumerate(state.forms):
         quantization = _restore(index, form, folded, tensors)
         quantized.update(dict.fromkeys(form.targets, quantization))
-    return Saved(Compressed(network, quantized, state.layers, state.notes, state.curves), state.steps, partial)
+    compressed = Compressed(network, quantized, state.layers, state.notes, state.curves, state.sensitivity)
+    return Saved(compressed, state.steps, partial)
 
 
 def _network(folder: Path, original: Network) -> Network:

@@ -111,6 +111,7 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "layers": compressed.layers,
         "steps": steps,
         **({"curves": compressed.curves} if compressed.curves else {}),
+        **({"sensitivity": compressed.sensitivity} if compressed.sensitivity else {}),
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
     timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}

@@ -88,6 +88,7 @@ class Compressed:
         network: the current float network; methods that change weights or structure replace it.
         quantized: target name -> quantization to apply when exporting to it; empty until a quantize step.
         layers: per-layer report for ``metrics.layers``: name, kind, bits, sqnr_db, output_sqnr_db, share.
+        sensitivity: ``metrics.sensitivity``: per layer name, bits chosen, and the cost of each choice in dB.
         curves: ``metrics.curves``: name -> one value per epoch.
         notes: what the user should know (layers left alone and why, ...).
     """
@@ -97,6 +98,7 @@ class Compressed:
     layers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=dict)
+    sensitivity: list[dict[str, Any]] = field(default_factory=list)
 
     def to(self, device: str) -> Self:
         """Move networks and quantized weights, in place: steps run on the worker's device, exporters on the CPU."""

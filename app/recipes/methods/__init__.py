@@ -6,13 +6,15 @@ from app.recipes.methods.quantize import (
     QuantizeAwareTraining,
     QuantizeDynamic,
     QuantizeFloat,
+    QuantizeMixed,
     QuantizeStatic,
     QuantizeWeights,
 )
 
 #: The `method` of a step -> its parameter class.
 METHODS: dict[str, type[Step]] = {
-    cls.name(): cls for cls in (QuantizeStatic, QuantizeDynamic, QuantizeWeights, QuantizeFloat, QuantizeAwareTraining)
+    cls.name(): cls
+    for cls in (QuantizeStatic, QuantizeDynamic, QuantizeWeights, QuantizeMixed, QuantizeFloat, QuantizeAwareTraining)
 }
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "QuantizeAwareTraining",
     "QuantizeDynamic",
     "QuantizeFloat",
+    "QuantizeMixed",
     "QuantizeStatic",
     "QuantizeWeights",
     "Step",

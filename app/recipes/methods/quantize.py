@@ -1,9 +1,9 @@
 """Parameters of the quantization methods."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage, Step
 
@@ -69,6 +69,42 @@ class QuantizeWeights(Step):
     def changes_weights(self) -> bool:
         """awq moves scales between layers."""
         return self.algorithm == "awq"
+
+
+class QuantizeMixed(Step):
+    """As many bits for each layer's weights as its rounding needs, in a budget; activations stay in float.
+
+    Attributes:
+        choices: widths that a layer may get.
+        average_bits: of a weight, at most, over all layers; null beside `max_size_ratio`, else the middle of the
+            choices.
+        max_size_ratio: what is stored of the weights, scales and float rest included, over the float weights.
+        group_size / algorithm / symmetric / samples: see `QuantizeWeights`.
+    """
+
+    summary: ClassVar[str] = "bits chosen for each layer by its measured sensitivity, in a budget"
+    stage: ClassVar[Stage] = "quantize"
+    needs: ClassVar[tuple[Data, ...]] = ("calibration",)
+    asks: ClassVar[Mapping[str, str]] = {"choices": "group_bits"}
+
+    method: Literal["quantize.mixed"] = "quantize.mixed"
+    choices: tuple[Literal[8, 4, 3, 2], ...] = Field((8, 4), min_length=1, max_length=4)
+    average_bits: float | None = Field(None, ge=2, le=8)
+    max_size_ratio: float | None = Field(None, gt=0, le=1)
+    group_size: Literal[128, 64, 32, 16, -1] = 128
+    algorithm: Literal["gptq", "rtn", "hqq"] = "gptq"
+    symmetric: bool = False
+    samples: int = Field(256, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.average_bits is not None and self.max_size_ratio is not None:
+            raise ValueError("give average_bits or max_size_ratio, not both")
+        if self.average_bits is not None and self.average_bits < min(self.choices):
+            raise ValueError(
+                f"average_bits {self.average_bits:g} is below the smallest of choices, {min(self.choices)}"
+            )
+        return self
 
 
 class IntegerStep(Step):

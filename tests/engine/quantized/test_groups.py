@@ -119,7 +119,7 @@ def test_gptq_takes_convolutions_of_every_kind(name: str) -> None:
 
     network = fold_batch_norm(build(name))
     paths = [name for name, part in network.module.named_modules() if isinstance(part, nn.Conv2d | nn.Conv1d)]
-    found = gptq(network, samples(network), paths, GroupForm(4, 32, False))
+    found = gptq(network, samples(network), dict.fromkeys(paths, GroupForm(4, 32, False)))
     assert {path: weight.shape for path, weight in found.items()} == {
         path: network.module.get_submodule(path).weight.shape for path in paths
     }

@@ -17,7 +17,7 @@ import torch
 from app.recipes import METHODS as DECLARED
 from app.recipes import TARGETS as GRIDS
 from app.recipes import Step
-from app.recipes.reach import possible
+from app.recipes.reach import impossible, possible
 from tests.support import everything
 from tests.support.quantizable import Notebook, sqnr_db
 from worker.engine.measure.machine import saturates
@@ -65,19 +65,30 @@ class Case:
 
     @property
     def fewest(self) -> int:
-        bits = [getattr(self.step, name) for name in self.step.asks if name.endswith("bits")]
-        return min(bits, default=8)
+        asked = [getattr(self.step, name) for name in self.step.asks if name.endswith("bits") or name == "choices"]
+        return min((bits for one in asked for bits in (one if isinstance(one, tuple) else (one,))), default=8)
 
 
 def cases() -> Iterator[Case]:
     """One case for each set of parameter values, with all targets that take it: they share one run of the method."""
     for method in DECLARED.values():
         rows = possible(method)
-        settings = [{}, *({name: value} for row in rows.values() for name, values in row.items() for value in values)]
+        settings = [{}, *(setting(method, *pair) for row in rows.values() for pair in _pairs(row))]
         steps = {step: None for setting in settings if (step := _step(method, setting)) is not None}
         for step in steps:
-            reached = [name for name, row in rows.items() if all(getattr(step, p) in row[p] for p in step.asks)]
+            reached = [
+                name for name, row in rows.items() if not any(impossible(getattr(step, p), row[p]) for p in step.asks)
+            ]
             yield Case(step, tuple(reached))
+
+
+def _pairs(row: dict[str, list[int | str]]) -> Iterator[tuple[str, int | str]]:
+    return ((name, value) for name, values in row.items() for value in values)
+
+
+def setting(method: type[Step], name: str, value: int | str) -> dict[str, Any]:
+    """The parameter with this value; a list of it where the parameter is a list."""
+    return {name: (value,) if isinstance(method.model_fields[name].default, tuple) else value}
 
 
 def _step(method: type[Step], setting: dict[str, Any]) -> Step:
@@ -95,7 +106,7 @@ def test_the_cases_cover_the_table() -> None:
         for p in case.step.asks
     }
     declared = {
-        (name, target, parameter, value)
+        (name, target, parameter, setting(method, parameter, value)[parameter])
         for name, method in DECLARED.items()
         for target, row in possible(method).items()
         if TARGETS[target].available() is None

@@ -4,10 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from app.recipes import Step
-from app.recipes.methods import QuantizeAwareTraining, QuantizeDynamic, QuantizeFloat, QuantizeStatic, QuantizeWeights
+from app.recipes.methods import (
+    QuantizeAwareTraining,
+    QuantizeDynamic,
+    QuantizeFloat,
+    QuantizeMixed,
+    QuantizeStatic,
+    QuantizeWeights,
+)
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
 from worker.engine.methods.quantize_float import quantize_float
+from worker.engine.methods.quantize_mixed import quantize_mixed
 from worker.engine.methods.quantize_static import quantize_static
 from worker.engine.methods.quantize_weights import quantize_weights
 from worker.engine.state import Compressed, Context
@@ -17,6 +25,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeFloat: quantize_float,
+    QuantizeMixed: quantize_mixed,
     QuantizeWeights: quantize_weights,
     QuantizeAwareTraining: quantize_aware_training,
 }

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from torch import Tensor
+
 from app.recipes import Step
 from app.recipes.methods import QuantizeWeights
 from worker.engine.data.samples import Samples
@@ -19,9 +21,9 @@ from worker.engine.methods.quantize_static import chosen
 from worker.engine.methods.stored import layers_in, store, stored_places
 from worker.engine.network import Network
 from worker.engine.quantized.awq import activation_aware, input_power
-from worker.engine.quantized.form import Weight, original, stored_in
+from worker.engine.quantized.form import Weight
 from worker.engine.quantized.gptq import gptq
-from worker.engine.quantized.groups import GroupForm, grids_of, grouped, weight_on
+from worker.engine.quantized.groups import Grids, GroupForm, grids_of, nearest
 from worker.engine.quantized.hqq import half_quadratic
 from worker.engine.state import Compressed, Context
 
@@ -29,12 +31,11 @@ _NOTE: Final = "layers compute in float from weights of few bits: smaller; faste
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is to be rounded: the layers at `paths`, in graph order."""
+class Rounding:
+    """What is to be rounded: layers by their paths, in graph order, and how each is stored."""
 
     network: Network
-    paths: list[str]
-    form: GroupForm
+    forms: dict[str, GroupForm]
     samples: Samples | None
     context: Context
 
@@ -63,63 +64,55 @@ def quantize_weights(compressed: Compressed, step: Step, context: Context) -> Co
         compressed = compressed if moved is network else replace(compressed, network=moved)
         network, notes = moved, [*notes, *told]
     places = stored_places(network, step.layers, context)
-    found = _ALGORITHMS[step.algorithm](_Task(network, layers_in(places), form, samples, context))
-    return store(
-        compressed, network, places, lambda key: found.get(key) or _nearest(network, key, form), context, notes
-    )
+    found = rounded(step.algorithm, Rounding(network, dict.fromkeys(layers_in(places), form), samples, context))
+    return store(compressed, network, places, lambda key: found.get(key) or nearest(network, key, form), context, notes)
 
 
-def _nearest(network: Network, key: str, form: GroupForm) -> Weight:
-    """The weight that a key of `Quantization.weights` stands for, on grids of least squared error."""
-    layer, name = stored_in(network.module, key)
-    rows = grouped(original(network.module, key), form)
-    grids = grids_of(rows, form)
-    return weight_on(layer, name, grids, grids.nearest(rows))
+def rounded(algorithm: str, task: Rounding) -> dict[str, Weight]:
+    """Path -> weight, for every layer of the task."""
+    return _ALGORITHMS[algorithm](task)
 
 
-def _rtn(task: _Task) -> dict[str, Weight]:
-    found = {}
-    for index, path in enumerate(task.paths):
-        found[path] = _nearest(task.network, path, task.form)
-        task.context.progress((index + 1) / len(task.paths))
+def _rtn(task: Rounding) -> dict[str, Weight]:
+    return _each(task, grids_of)
+
+
+def _hqq(task: Rounding) -> dict[str, Weight]:
+    return _each(task, half_quadratic)
+
+
+def _each(task: Rounding, fit: Callable[[Tensor, GroupForm], Grids]) -> dict[str, Weight]:
+    """Every layer to the nearest, on the grids that `fit` finds."""
+    found: dict[str, Weight] = {}
+    for path, form in task.forms.items():
+        found[path] = nearest(task.network, path, form, fit)
+        task.context.progress(len(found) / len(task.forms))
     return found
 
 
-def _hqq(task: _Task) -> dict[str, Weight]:
-    found = {}
-    for index, path in enumerate(task.paths):
-        rows = grouped(original(task.network.module, path), task.form)
-        grids = half_quadratic(rows, task.form)
-        found[path] = weight_on(task.network.module.get_submodule(path), "weight", grids, grids.nearest(rows))
-        task.context.progress((index + 1) / len(task.paths))
-    return found
-
-
-def _awq(task: _Task) -> dict[str, Weight]:
+def _awq(task: Rounding) -> dict[str, Weight]:
     """On grids whose errors are weighted by the power of the inputs; scales were moved before."""
     if task.samples is None:
         return _rtn(task)
-    power = input_power(task.network, task.samples, task.paths, task.context.device)
-    found = {}
-    for path in task.paths:
-        rows = grouped(original(task.network.module, path), task.form)
-        grids = grids_of(rows, task.form, importance=power[path].expand(len(rows), -1).reshape(rows.shape))
-        found[path] = weight_on(task.network.module.get_submodule(path), "weight", grids, grids.nearest(rows))
-    task.context.progress(1.0)
-    return found
+    power = input_power(task.network, task.samples, list(task.forms), task.context.device)
+
+    def fit(path: str) -> Callable[[Tensor, GroupForm], Grids]:
+        return lambda rows, form: grids_of(rows, form, power[path].expand(len(rows), -1).reshape(rows.shape))
+
+    return {path: nearest(task.network, path, form, fit(path)) for path, form in task.forms.items()}
 
 
-def _gptq(task: _Task) -> dict[str, Weight]:
+def _gptq(task: Rounding) -> dict[str, Weight]:
     if task.samples is None:
         return _rtn(task)
     context = task.context
     return gptq(
-        task.network, task.samples, task.paths, task.form,
+        task.network, task.samples, task.forms,
         device=context.device, seed=context.seed, progress=context.progress,
     )  # fmt: skip
 
 
-_ALGORITHMS: Final[Mapping[str, Callable[[_Task], dict[str, Weight]]]] = {
+_ALGORITHMS: Final[Mapping[str, Callable[[Rounding], dict[str, Weight]]]] = {
     "rtn": _rtn,
     "gptq": _gptq,
     "awq": _awq,

@@ -12,7 +12,7 @@ by E[x_j^2]. Layers are taken in graph order, each on what it reads behind the l
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -37,24 +37,30 @@ _BLOCK: Final = 128
 def gptq(
     network: Network,
     samples: Samples,
-    paths: Sequence[str],
-    form: GroupForm,
+    forms: Mapping[str, GroupForm],
     *,
     device: str = "cpu",
     seed: int = 0,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Weight]:
-    """Path -> weight, of the convolutions and linear layers at `paths`; `network` has its batch norms folded."""
+    """Path -> weight, of the convolutions and linear layers at the paths in `forms`.
+
+    Args:
+        network: with its batch norms folded.
+        samples: what inputs are seen on.
+        forms: path -> how the layer's weight is stored.
+        progress: called with 0..1.
+    """
     module = copy.deepcopy(network.module).to(device)
     sampler = Sampler(network, module, samples, device, seed)
     found: dict[str, Weight] = {}
-    for path, layer, calls in called(network.module, paths):
+    for path, layer, calls in called(network.module, forms):
         inputs = sampler.rows(calls, layer).inputs.transpose(0, 1)  # (groups, rows, k)
         moments = torch.bmm(inputs.mT, inputs).div_(inputs.shape[1])
-        rows = grouped(layer.weight, form)
+        rows = grouped(layer.weight, forms[path])
         each = len(rows) // len(moments)
         power = moments.diagonal(dim1=1, dim2=2).repeat_interleave(each, 0).reshape(rows.shape)
-        grids = grids_of(rows, form, power)
+        grids = grids_of(rows, forms[path], power)
         parts = [
             rounded(weight, moment, part)
             for weight, moment, part in zip(
@@ -63,7 +69,7 @@ def gptq(
         ]
         found[path] = weight_on(layer, "weight", grids, torch.cat(parts).reshape(rows.shape))
         put(module, path, found[path].dequantized(), None)
-        progress(len(found) / len(paths))
+        progress(len(found) / len(forms))
     return found
 
 

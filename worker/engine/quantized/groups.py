@@ -6,14 +6,16 @@ the expected error of the output for inputs that are not correlated.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from worker.engine.network import Network
 from worker.engine.quantized.affine import SMALLEST_SCALE
-from worker.engine.quantized.form import Weight
+from worker.engine.quantized.form import Weight, original, stored_in
 
 #: Shares of the range that are tried, and the smallest, by bits.
 _TRIED: Final = 20
@@ -129,6 +131,20 @@ def grids_of(rows: Tensor, form: GroupForm, importance: Tensor | None = None, tr
         parts.append(_fitted(rows[at], form.bits, form.symmetric, weights, tried))
     scale, zero_point = (torch.cat(part) for part in zip(*parts, strict=True))
     return Grids(scale, None if form.symmetric else zero_point, form.bits)
+
+
+def nearest(
+    network: Network, key: str, form: GroupForm, fit: Callable[[Tensor, GroupForm], Grids] | None = None
+) -> Weight:
+    """The weight that a key of `Quantization.weights` stands for, rounded to nearest.
+
+    Args:
+        fit: finds the grids; None: those of least squared error.
+    """
+    layer, name = stored_in(network.module, key)
+    rows = grouped(original(network.module, key), form)
+    grids = (fit or grids_of)(rows, form)
+    return weight_on(layer, name, grids, grids.nearest(rows))
 
 
 def _fitted(rows: Tensor, bits: int, symmetric: bool, importance: Tensor | None, tried: int) -> tuple[Tensor, Tensor]:

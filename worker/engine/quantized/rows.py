@@ -59,6 +59,15 @@ class Walk:
             self._step(node)
         self._next = max(self._next, self._places[name])
 
+    def to_end(self, inputs: list[Tensor]) -> None:
+        """Run everything that is left."""
+        self.to(self._nodes[-1].name, inputs)
+
+    def outputs(self) -> list[Tensor]:
+        """The network's floating-point outputs, at its end."""
+        values = [self._interpreter.env[node] for node in self._nodes[-1].all_input_nodes]
+        return [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+
     def reading(self, name: str) -> Tensor:
         """The data that the layer called at node `name` is about to read."""
         value: Tensor = self._interpreter.env[source_of(self._nodes[self._places[name]])]
