@@ -5,10 +5,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
-from app.recipes.methods import QuantizeDynamic, QuantizeStatic
+from app.recipes.methods import QuantizeDynamic, QuantizeStatic, QuantizeWeights
 from tests.support.quantizable import NETWORKS, build, compress
 from worker.engine import checkpoint
 from worker.engine.errors import InvalidModel
@@ -113,3 +114,38 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel):
         checkpoint.load(tmp_path / "c.zip", build("two_inputs"))
     assert isinstance(network.module, nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("scale", lambda old: torch.zeros_like(old)),
+        ("scale", lambda old: old.to(torch.int64)),
+        ("scale", lambda old: old[:, :1].expand(-1, 5).contiguous()),
+        ("values", lambda old: torch.full_like(old, 100)),
+        ("values", lambda old: old.flatten()),
+        ("zero_point", lambda old: old.to(torch.int32)),
+        ("centroids", lambda old: torch.tensor(1.0)),
+    ],
+)
+@pytest.mark.parametrize("bits", [None, -1, 10**13])
+def test_weights_in_groups_are_checked(part: str, value: object, bits: int | None, tmp_path: Path) -> None:
+    network = build("encoder")
+    done = compress(network, QuantizeWeights(bits=3, group_size=16), tmp_path, ("torch",))
+    checkpoint.save(done, [], tmp_path / "c.zip", network)
+    with zipfile.ZipFile(tmp_path / "c.zip") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    tensors = safetensors.torch.load(content[checkpoint.TENSORS])
+    key = f"0/up/{part}"
+    tensors[key] = value(tensors.get(key, torch.ones(1)))  # type: ignore[operator]
+    content[checkpoint.TENSORS] = safetensors.torch.save(tensors)
+    if bits is not None:
+        state = json.loads(content[checkpoint.STATE])
+        state["forms"][0]["bits"]["up"] = bits
+        content[checkpoint.STATE] = json.dumps(state).encode()
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    with pytest.raises(InvalidModel) as caught:
+        checkpoint.load(tmp_path / "bad.zip", network)
+    assert caught.value.code == "checkpoint_damaged"

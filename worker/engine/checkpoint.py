@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import safetensors.torch
 import torch
@@ -28,6 +28,7 @@ from worker.engine.formats.pt2_writer import write_pt2
 from worker.engine.network import Network
 from worker.engine.quantized.affine import Affine
 from worker.engine.quantized.form import Quantization, Weight, stored_in
+from worker.engine.quantized.packing import BYTE
 from worker.engine.quantized.placement import LAYERS, STORED, operation
 from worker.engine.state import Compressed, Partial
 
@@ -60,7 +61,7 @@ class _Grid(_Strict):
 
 class _Form(_Strict):
     targets: tuple[str, ...]
-    bits: dict[str, int]
+    bits: dict[str, Annotated[int, Field(ge=1, le=16)]]
     activations: dict[str, _Grid]
     integer: tuple[str, ...]
     absorbed: dict[str, str]
@@ -261,12 +262,15 @@ def _weight(key: str, path: str, bits: int, network: Network, tensors: Mapping[s
 def _fits(weight: Weight, shape: torch.Size) -> bool:
     """Whether the parts of a weight are of a layer's `shape`."""
     channels, each, scale, zero_point = shape[0], math.prod(shape[1:]), weight.scale, weight.zero_point
+    if scale.dtype != torch.float32 or not bool((scale > 0).all()):
+        return False
     if weight.centroids is not None:
+        if weight.centroids.dim() != 3 or weight.bits > BYTE:
+            return False
         books, vector = weight.centroids.shape[0], weight.centroids.shape[-1]
         codes, numbers = (channels, each // max(vector, 1)), 1 << weight.bits
         return (
-            weight.centroids.dim() == 3
-            and books in (1, channels)
+            books in (1, channels)
             and weight.centroids.shape[1] == numbers
             and codes[1] * vector == each
             and weight.values.shape == codes
@@ -274,6 +278,10 @@ def _fits(weight: Weight, shape: torch.Size) -> bool:
             and bool((weight.values < numbers).all())
         )
     groups = scale.shape[1] if scale.dim() == 2 else 0
+    limit = 1 << (weight.bits - 1)
+    values = weight.values.int()  # an int8 does not compare with 128
+    if weight.integers and not bool(((values >= -limit) & (values < limit)).all()):
+        return False
     return (
         weight.values.shape == shape
         and weight.values.dtype in _STORED_TYPES

@@ -49,7 +49,9 @@ class QuantizeWeights(Step):
         samples: how many calibration samples are used, at most.
     """
 
-    summary: ClassVar[str] = "weights of 8 to 2 bits in groups, activations in float; for large linear layers"
+    summary: ClassVar[str] = (
+        "weights of 8 to 2 bits in groups, activations in float; gptq and awq need calibration data"
+    )
     stage: ClassVar[Stage] = "quantize"
     asks: ClassVar[Mapping[str, str]] = {"bits": "group_bits"}
 
@@ -59,6 +61,11 @@ class QuantizeWeights(Step):
     algorithm: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
     symmetric: bool = False
     samples: int = Field(256, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _points_to_move(self) -> Self:
+        _check_points(self.algorithm, self.symmetric)
+        return self
 
     @property
     def needed(self) -> tuple[Data, ...]:
@@ -104,7 +111,13 @@ class QuantizeMixed(Step):
             raise ValueError(
                 f"average_bits {self.average_bits:g} is below the smallest of choices, {min(self.choices)}"
             )
+        _check_points(self.algorithm, self.symmetric)
         return self
+
+
+def _check_points(algorithm: str, symmetric: bool) -> None:
+    if algorithm == "hqq" and symmetric:
+        raise ValueError("hqq moves zero points, and symmetric grids have none: take rtn, or symmetric: false")
 
 
 class IntegerStep(Step):

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from app.recipes import TARGETS as GRIDS
+from app.recipes import RecipeError, parse_recipe
 from app.recipes.methods import LayerFilter, QuantizeStatic, QuantizeWeights
 from tests.support.quantizable import Notebook, build, compress, samples, sqnr_db
-from worker.engine import checkpoint
+from worker.engine import checkpoint, formats
+from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.lift import network_of
 from worker.engine.methods import METHODS
@@ -106,3 +108,50 @@ def test_awq_does_not_move_under_an_earlier_step(tmp_path: Path) -> None:
     with pytest.raises(Unsupported) as caught:
         METHODS[QuantizeWeights](first, step, context)
     assert caught.value.code == "invalid_order"
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq"])
+def test_samples_that_overflow_are_named(algorithm: str, tmp_path: Path) -> None:
+    network = build("encoder")
+    data = samples(network)
+    data.inputs[network.inputs[0].name][7, 2] = 3e38
+    context = Context({"torch": GRIDS["torch"]}, Notebook(), tmp_path, calibration=data)
+    with pytest.raises(InvalidDataset) as caught:
+        METHODS[QuantizeWeights](Compressed(network), QuantizeWeights(algorithm=algorithm), context)
+    assert caught.value.code == "not_finite"
+
+
+def test_awq_computes_in_float_where_layers_run_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build("encoder")
+    step = QuantizeWeights(bits=3, algorithm="awq", group_size=16)
+    expected = fidelity(network, compress(network, step, tmp_path))
+    monkeypatch.setattr("worker.engine.quantized.observe._fast_bfloat16", lambda device: True)
+    assert fidelity(network, compress(network, step, tmp_path)) == pytest.approx(expected, abs=1)
+
+
+def test_awq_takes_a_convolution_without_a_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    program = torch.export.export(nn.Conv2d(4, 8, 3).eval(), (torch.randn(4, 10, 10),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    network = formats.read(tmp_path / "m.pt2")
+    data = Samples({network.inputs[0].name: torch.randn(12, 10, 10).numpy()})
+    context = Context({"torch": GRIDS["torch"]}, Notebook(), tmp_path, calibration=data)
+    done = METHODS[QuantizeWeights](Compressed(network), QuantizeWeights(algorithm="awq", bits=4), context)
+    assert done.layers[0]["bits"] == 4
+
+
+def test_a_layer_is_quantized_once(tmp_path: Path) -> None:
+    network = build("encoder")
+    first = compress(network, QuantizeStatic(layers=LayerFilter(include=("up", "d*"))), tmp_path)
+    context = Context({"onnxruntime": GRIDS["onnxruntime"]}, Notebook(), tmp_path, calibration=samples(network))
+    with pytest.raises(Unsupported) as caught:
+        METHODS[QuantizeWeights](first, QuantizeWeights(layers=LayerFilter(include=("down",))), context)
+    assert caught.value.code == "invalid_order"
+    assert "down" in caught.value.detail
+
+
+@pytest.mark.parametrize("method", ["quantize.weights", "quantize.mixed"])
+def test_robust_zero_points_need_zero_points(method: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"steps": [{"method": method, "algorithm": "hqq", "symmetric": True}]})
+    assert "take rtn" in caught.value.faults[0].detail

@@ -17,6 +17,8 @@ from worker.engine.quantized.gptq import gptq, rounded
 from worker.engine.quantized.groups import Grids, GroupForm, grids_of, group_count, grouped, weight_on
 from worker.engine.quantized.hqq import half_quadratic
 from worker.engine.quantized.observe import tensors
+from worker.engine.quantized.placement import called
+from worker.engine.quantized.rows import Sampler
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -162,9 +164,19 @@ def test_awq_changes_nothing_in_float_and_helps_large_inputs() -> None:
     assert set(scale.abs().topk(2).indices.tolist()) == {2, 9}
 
 
-def test_the_power_of_inputs_reaches_every_tap_of_a_kernel() -> None:
+def test_the_power_of_inputs_is_that_of_patches() -> None:
     network = build("mobile")
-    power = input_power(network, samples(network), ["depthwise", "grouped", "expand"])
-    assert power["depthwise"].shape == (24, 9)
-    assert power["grouped"].shape == (16, 12 * 9)
-    assert power["expand"].shape == (1, 8)
+    data = samples(network)
+    paths = ["depthwise", "grouped", "expand"]
+    power = input_power(network, data, paths)
+    assert {path: tuple(value.shape) for path, value in power.items()} == {
+        "depthwise": (24, 9),
+        "grouped": (16, 12 * 9),
+        "expand": (1, 8),
+    }
+    sampler = Sampler(network, network.module, data, "cpu", 0)
+    for path, layer, calls in called(network.module, paths):
+        seen = sampler.rows(calls, layer).inputs.square().mean(0)  # (groups, k), with zeros of padding
+        each = seen.repeat_interleave(len(power[path]) // len(seen), 0)
+        ratio = each / power[path].clamp(min=1e-9)
+        assert float(ratio[power[path] > 1e-3].mean()) == pytest.approx(1.0, abs=0.25)

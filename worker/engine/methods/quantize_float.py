@@ -15,7 +15,7 @@ from app.recipes import Step
 from app.recipes.methods import QuantizeFloat
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
-from worker.engine.methods.stored import store, stored_places
+from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.quantized.affine import SMALLEST_SCALE
 from worker.engine.quantized.form import Weight, original, stored_in
 from worker.engine.state import Compressed, Context
@@ -37,9 +37,9 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
     check_quantizable(network, step.layers)
     places = stored_places(network, step.layers, context)
     note = f"weights are stored in {step.format} and layers compute in float32: smaller, not faster"
-    done = store(
-        compressed, network, places, lambda key: _stored(network.module, key, _TYPES[step.format]), context, [note]
-    )
+    keys = (*layers_in(places), *tables_in(places))
+    weights = {key: _stored(network.module, key, _TYPES[step.format]) for key in keys}
+    done = store(compressed, network, places, weights, context, [note])
     context.progress(1.0)
     return done
 

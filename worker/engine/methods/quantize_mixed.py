@@ -14,7 +14,7 @@ from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
 from worker.engine.methods.quantize_static import chosen
-from worker.engine.methods.quantize_weights import Rounding, rounded
+from worker.engine.methods.quantize_weights import Rounding, held, rounded
 from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
@@ -56,16 +56,13 @@ def quantize_mixed(compressed: Compressed, step: Step, context: Context) -> Comp
     bits = _bits(step, network, candidates, tables, found)
     part = Part(context.reporter, "compressing", _MEASURING, 1.0)
     rest = replace(context, reporter=Within(context.reporter, part))
-    weights = rounded(
-        step.algorithm, Rounding(network, {path: forms[width] for path, width in bits.items()}, samples, rest)
-    )
+    chosen_forms = {path: forms[width] for path, width in bits.items()}
+    weights = rounded(step.algorithm, Rounding(network, chosen_forms, held(compressed, tables), samples, rest))
     average = sum(weights[path].values.numel() * width for path, width in bits.items()) / sum(
         weight.values.numel() for weight in weights.values()
     )
     notes = [f"{average:.2f} bits on average: " + _counted(bits)]
-    done = store(
-        compressed, network, places, lambda key: weights[key] if key in weights else tables[key], context, notes
-    )
+    done = store(compressed, network, places, {**weights, **tables}, context, notes)
     return replace(done, sensitivity=[*compressed.sensitivity, *_rows(found, bits)])
 
 

@@ -18,7 +18,7 @@ from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
 from worker.engine.methods.quantize_static import chosen
-from worker.engine.methods.stored import layers_in, store, stored_places
+from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.network import Network
 from worker.engine.quantized.awq import activation_aware, input_power
 from worker.engine.quantized.form import Weight
@@ -27,17 +27,29 @@ from worker.engine.quantized.groups import Grids, GroupForm, grids_of, nearest
 from worker.engine.quantized.hqq import half_quadratic
 from worker.engine.state import Compressed, Context
 
-_NOTE: Final = "layers compute in float from weights of few bits: smaller; faster where a kernel reads them packed"
+_NOTE: Final = "layers compute in float from weights of few bits: smaller, not faster"
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What is to be rounded: layers by their paths, in graph order, and how each is stored."""
+    """What is to be rounded.
+
+    Attributes:
+        forms: path of a layer -> how it is stored, in graph order.
+        held: key -> weight that is stored already.
+    """
 
     network: Network
     forms: dict[str, GroupForm]
+    held: Mapping[str, Weight]
     samples: Samples | None
     context: Context
+
+    def seen(self) -> Samples:
+        """The samples that inputs are seen on. Raises InvalidDataset (``calibration_required``)."""
+        if self.samples is None:
+            raise InvalidDataset("calibration_required", "gptq and awq need calibration samples")
+        return self.samples
 
 
 def quantize_weights(compressed: Compressed, step: Step, context: Context) -> Compressed:
@@ -64,8 +76,16 @@ def quantize_weights(compressed: Compressed, step: Step, context: Context) -> Co
         compressed = compressed if moved is network else replace(compressed, network=moved)
         network, notes = moved, [*notes, *told]
     places = stored_places(network, step.layers, context)
-    found = rounded(step.algorithm, Rounding(network, dict.fromkeys(layers_in(places), form), samples, context))
-    return store(compressed, network, places, lambda key: found.get(key) or nearest(network, key, form), context, notes)
+    tables = {key: nearest(network, key, form) for key in tables_in(places)}
+    forms = dict.fromkeys(layers_in(places), form)
+    weights = rounded(step.algorithm, Rounding(network, forms, held(compressed, tables), samples, context))
+    return store(compressed, network, places, {**weights, **tables}, context, notes)
+
+
+def held(compressed: Compressed, tables: Mapping[str, Weight]) -> dict[str, Weight]:
+    """The weights that are stored before layers are rounded: by earlier steps, and `tables`."""
+    earlier = next(iter(compressed.quantized.values()), None)
+    return {**({} if earlier is None else earlier.weights), **tables}
 
 
 def rounded(algorithm: str, task: Rounding) -> dict[str, Weight]:
@@ -74,40 +94,36 @@ def rounded(algorithm: str, task: Rounding) -> dict[str, Weight]:
 
 
 def _rtn(task: Rounding) -> dict[str, Weight]:
-    return _each(task, grids_of)
+    return _each(task, lambda path: grids_of)
 
 
 def _hqq(task: Rounding) -> dict[str, Weight]:
-    return _each(task, half_quadratic)
+    return _each(task, lambda path: half_quadratic)
 
 
-def _each(task: Rounding, fit: Callable[[Tensor, GroupForm], Grids]) -> dict[str, Weight]:
-    """Every layer to the nearest, on the grids that `fit` finds."""
+def _each(task: Rounding, fit: Callable[[str], Callable[[Tensor, GroupForm], Grids]]) -> dict[str, Weight]:
+    """Every layer to the nearest, on the grids that `fit` of its path finds."""
     found: dict[str, Weight] = {}
     for path, form in task.forms.items():
-        found[path] = nearest(task.network, path, form, fit)
+        found[path] = nearest(task.network, path, form, fit(path))
         task.context.progress(len(found) / len(task.forms))
     return found
 
 
 def _awq(task: Rounding) -> dict[str, Weight]:
     """On grids whose errors are weighted by the power of the inputs; scales were moved before."""
-    if task.samples is None:
-        return _rtn(task)
-    power = input_power(task.network, task.samples, list(task.forms), task.context.device)
+    power = input_power(task.network, task.seen(), list(task.forms), task.context.device)
 
     def fit(path: str) -> Callable[[Tensor, GroupForm], Grids]:
         return lambda rows, form: grids_of(rows, form, power[path].expand(len(rows), -1).reshape(rows.shape))
 
-    return {path: nearest(task.network, path, form, fit(path)) for path, form in task.forms.items()}
+    return _each(task, fit)
 
 
 def _gptq(task: Rounding) -> dict[str, Weight]:
-    if task.samples is None:
-        return _rtn(task)
     context = task.context
     return gptq(
-        task.network, task.samples, task.forms,
+        task.network, task.seen(), task.forms, held=task.held,
         device=context.device, seed=context.seed, progress=context.progress,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What methods that store weights in few bits and leave the arithmetic in float have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from app.recipes.methods import LayerFilter
@@ -31,7 +31,7 @@ def store(
     compressed: Compressed,
     network: Network,
     places: dict[str, Placement],
-    weight_of: Callable[[str], Weight],
+    weights: Mapping[str, Weight],
     context: Context,
     notes: Sequence[str],
 ) -> Compressed:
@@ -39,9 +39,8 @@ def store(
 
     Args:
         network: with its batch norms folded.
-        weight_of: the weight for each key of `layers_in` and `tables_in`.
+        weights: by the keys of `layers_in` and `tables_in`.
     """
-    weights = {key: weight_of(key) for key in (*layers_in(places), *tables_in(places))}
     forms: dict[int, Quantization] = {}
     for place_ in places.values():
         keys = (*place_.layers, *place_.stored)

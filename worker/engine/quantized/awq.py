@@ -21,9 +21,9 @@ from app.recipes.methods import LayerFilter
 from worker.engine.data.samples import Samples
 from worker.engine.network import Network
 from worker.engine.quantized.groups import GroupForm, grids_of, grouped
-from worker.engine.quantized.observe import stream
+from worker.engine.quantized.observe import check_finite, stream
 from worker.engine.quantized.placement import layer_calls, source_of
-from worker.engine.quantized.scaling import Group, changeable, divide, groups, layers_of
+from worker.engine.quantized.scaling import Group, changeable, channel_axis, divide, groups, layers_of
 
 _ALPHAS: Final = tuple(step / 20 for step in range(21))
 
@@ -61,6 +61,7 @@ def activation_aware(
     for group in found:
         _, *consumers = layers_of(result, group)
         weights = [layer.weight.detach().float() for layer in consumers if isinstance(layer, nn.Linear)]
+        check_finite(group.producer, torch.as_tensor(seen[source_of(calls[group.consumers[0]]).name].products))
         scale = _best(weights, seen[source_of(calls[group.consumers[0]]).name], form)
         divide(result, group, scale)
     return result, [f"awq: scales were moved at {len(found)} places"]
@@ -103,7 +104,7 @@ def input_power(network: Network, samples: Samples, paths: Sequence[str], device
     def seen(name: str, value: Tensor) -> None:
         for node in readers[name]:
             path = str(node.target)
-            rows = value.float() if isinstance(layers[node], nn.Linear) else value.float().movedim(1, -1)
+            rows = value.float().movedim(channel_axis(layers[node], value), -1)
             rows = rows.reshape(-1, rows.shape[-1])
             sums[path] = sums.get(path, 0.0) + rows.square().sum(0)
             counts[path] += len(rows)
@@ -112,6 +113,8 @@ def input_power(network: Network, samples: Samples, paths: Sequence[str], device
     for node in layers:
         readers.setdefault(source_of(node).name, []).append(node)
     stream(network, samples, readers, seen, device=device)
+    for path, total in sums.items():
+        check_finite(path, total)
     return {
         str(node.target): _by_weight(layer, sums[str(node.target)] / counts[str(node.target)])
         for node, layer in layers.items()

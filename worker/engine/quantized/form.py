@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from worker.engine.errors import Unsupported
 from worker.engine.network import Network
 from worker.engine.quantized.affine import Affine
 
@@ -28,7 +29,7 @@ class Weight:
             equal runs of a channel's weights in memory order.
         bias: float32, (channels,): the layer's bias, corrected where that was asked; None where it has none.
         bits: width that a value is stored in.
-        zero_point: int8, the shape of `scale`; None: 0 throughout.
+        zero_point: the shape of `scale`, int8, or float32 where it lies between integers; None: 0 throughout.
         centroids: float32, (books, 2^bits, vector): one book for the layer or one for each channel, of centroids that
             stand for `vector` neighbouring weights of a channel. None: values are numbers.
         size: shape of the layer's weight where there are centroids.
@@ -69,8 +70,9 @@ class Weight:
     def stored_bits(self) -> int:
         """What the values take, with all that it takes to read them."""
         floats = self.scale if self.centroids is None else self.centroids
-        zeros = 0 if self.zero_point is None else self.zero_point.numel()
-        return (self.values.numel() + zeros) * self.bits + floats.numel() * 32
+        points = self.zero_point
+        zeros = 0 if points is None else points.numel() * (32 if points.is_floating_point() else self.bits)
+        return self.values.numel() * self.bits + zeros + floats.numel() * 32
 
     @property
     def integers(self) -> bool:
@@ -139,9 +141,19 @@ class Quantization:
         """This quantization and an `earlier` one of other layers of the same network, as one.
 
         A value that both have a grid for keeps the earlier one; a ReLU that it cannot stand in for stays.
+
+        Raises:
+            Unsupported: ``invalid_order`` where both store the same layer.
         """
         if earlier is None:
             return self
+        twice = sorted(self.weights.keys() & earlier.weights.keys())
+        if twice:
+            raise Unsupported(
+                "invalid_order",
+                f"{', '.join(twice)}: quantized by an earlier step already; keep the layers of two steps apart with "
+                "include/exclude",
+            )
         activations = {**self.activations, **earlier.activations}
         absorbed = {**self.absorbed, **earlier.absorbed}
         return Quantization(

@@ -23,6 +23,7 @@ from worker.engine.network import Network
 from worker.engine.quantized.fake import put
 from worker.engine.quantized.form import Weight
 from worker.engine.quantized.groups import Grids, GroupForm, grids_of, grouped, weight_on
+from worker.engine.quantized.observe import check_finite
 from worker.engine.quantized.placement import called
 from worker.engine.quantized.rows import Sampler
 
@@ -39,6 +40,7 @@ def gptq(
     samples: Samples,
     forms: Mapping[str, GroupForm],
     *,
+    held: Mapping[str, Weight] | None = None,
     device: str = "cpu",
     seed: int = 0,
     progress: Callable[[float], None] = lambda fraction: None,
@@ -49,14 +51,18 @@ def gptq(
         network: with its batch norms folded.
         samples: what inputs are seen on.
         forms: path -> how the layer's weight is stored.
+        held: key -> weight that is stored already, and read by what follows.
         progress: called with 0..1.
     """
     module = copy.deepcopy(network.module).to(device)
+    for key, weight in (held or {}).items():
+        put(module, key, weight.dequantized().to(device), None)
     sampler = Sampler(network, module, samples, device, seed)
     found: dict[str, Weight] = {}
     for path, layer, calls in called(network.module, forms):
         inputs = sampler.rows(calls, layer).inputs.transpose(0, 1)  # (groups, rows, k)
         moments = torch.bmm(inputs.mT, inputs).div_(inputs.shape[1])
+        check_finite(path, moments)
         rows = grouped(layer.weight, forms[path])
         each = len(rows) // len(moments)
         power = moments.diagonal(dim1=1, dim2=2).repeat_interleave(each, 0).reshape(rows.shape)

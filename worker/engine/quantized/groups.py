@@ -22,7 +22,7 @@ _TRIED: Final = 20
 _LEAST: Final = {1: 0.2, 2: 0.3, 3: 0.45, 4: 0.6}
 _LEAST_WIDE: Final = 0.85
 #: Weights that are worked on at a time: few enough to stay in the processor's cache.
-_AT_ONCE: Final = 1 << 18
+AT_ONCE: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Grids:
 
     Attributes:
         scale: float32, (channels, groups).
-        zero_point: float32 holding integers, (channels, groups); None: 0.
+        zero_point: float32, mostly integers, (channels, groups); None: 0.
         bits: of the integers, which are -2^(bits - 1) .. 2^(bits - 1) - 1.
     """
 
@@ -126,7 +126,7 @@ def grids_of(rows: Tensor, form: GroupForm, importance: Tensor | None = None, tr
         importance: the same shape, or one that broadcasts against it: of each weight's error; None: all alike.
     """
     parts = []
-    for at in torch.split(torch.arange(len(rows), device=rows.device), max(1, _AT_ONCE // rows[0].numel())):
+    for at in torch.split(torch.arange(len(rows), device=rows.device), max(1, AT_ONCE // rows[0].numel())):
         weights = importance[at] if importance is not None and len(importance) == len(rows) else importance
         parts.append(_fitted(rows[at], form.bits, form.symmetric, weights, tried))
     scale, zero_point = (torch.cat(part) for part in zip(*parts, strict=True))

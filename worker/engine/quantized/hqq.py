@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from worker.engine.quantized.groups import Grids, GroupForm, grids_of
+from worker.engine.quantized.groups import AT_ONCE, Grids, GroupForm, grids_of
 
 _TURNS: Final = 20
 _BETA: Final = 10.0
@@ -29,9 +29,16 @@ def half_quadratic(rows: Tensor, form: GroupForm) -> Grids:
 
     A symmetric grid has no zero point to move: it is the one of least squared error.
     """
+    if form.symmetric:
+        return grids_of(rows, form)
+    parts = [_solved(part, form) for part in torch.split(rows, max(1, AT_ONCE // rows[0].numel()))]
+    return Grids(torch.cat([scale for scale, _ in parts]), torch.cat([point for _, point in parts]), form.bits)
+
+
+def _solved(rows: Tensor, form: GroupForm) -> tuple[Tensor, Tensor]:
     grids = grids_of(rows, form, tried=1)
     if grids.zero_point is None:
-        return grids_of(rows, form)
+        raise TypeError("a symmetric grid has no zero point")
     found, least, beta = grids.zero_point, _norm(rows, grids), _BETA
     for _ in range(_TURNS):
         integers = grids.nearest(rows)
@@ -45,7 +52,7 @@ def half_quadratic(rows: Tensor, form: GroupForm) -> Grids:
         better = now < least
         least = torch.where(better, now, least)
         found = torch.where(better, point, found)
-    return replace(grids, zero_point=found)
+    return grids.scale, found
 
 
 def _norm(rows: Tensor, grids: Grids) -> Tensor:

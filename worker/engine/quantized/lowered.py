@@ -62,13 +62,19 @@ class StoredWeight(nn.Module):
 
     def rows(self, indices: Tensor) -> Tensor:
         """Rows of a table, float32: only those asked for become float, unless several lie in a byte."""
-        if self._count or (self.scale is not None and self.scale.dim() > 1):
+        if self._count:
             return nn.functional.embedding(indices, self.value())
         rows = self.get_buffer("weight")[indices].float()
-        if self.scale is None:
-            return rows
-        scale = self.scale.reshape(-1, 1)
-        return rows * (scale[indices] if len(scale) > 1 else scale)
+        if self.zero_point is not None:
+            rows = rows - _of_rows(self.zero_point.float(), indices, rows.shape[-1])
+        return rows if self.scale is None else rows * _of_rows(self.scale, indices, rows.shape[-1])
+
+
+def _of_rows(part: Tensor, indices: Tensor, width: int) -> Tensor:
+    """A scale or zero point for rows of a table, (..., width) or (..., 1)."""
+    if part.dim() == 1:
+        return part[indices].unsqueeze(-1) if len(part) > 1 else part
+    return part[indices].repeat_interleave(width // part.shape[1], -1)
 
 
 class StoredLayer(StoredWeight):

@@ -46,7 +46,8 @@ class Watching(fx.Interpreter):
         """Run one node, and show its value where it is watched."""
         result = super().run_node(n)
         if n.name in self._watched and isinstance(result, Tensor):
-            self._seen(n.name, result)
+            with torch.autocast(result.device.type, enabled=False):  # what is made of values is not a layer
+                self._seen(n.name, result)
         return result
 
 
@@ -179,7 +180,7 @@ def _channels_last(value: Tensor) -> Tensor:
 
 
 def _total(value: Tensor) -> Tensor:
-    """Sum over samples, (1, ...), in single precision: means are good to five digits after 100 000 samples."""
+    """Sum over samples, (1, ...), in single precision: means are good to four digits after 100 000 batches."""
     if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
         return value.permute(0, 2, 3, 1).sum(0, keepdim=True, dtype=torch.float32).permute(0, 3, 1, 2)
     return value.sum(0, keepdim=True, dtype=torch.float32)
@@ -189,7 +190,17 @@ def _update(histogram: Histogram, name: str, value: Tensor) -> None:
     try:
         histogram.update(value)
     except ValueError as error:
-        raise InvalidDataset(
-            "not_finite",
-            f"at {name!r} {error}; look for NaN, infinity or very large numbers in the calibration samples",
-        ) from error
+        raise not_finite(name, str(error)) from error
+
+
+def not_finite(name: str, what: str) -> InvalidDataset:
+    """The error for values at `name` that nothing can be calibrated on."""
+    return InvalidDataset(
+        "not_finite", f"at {name!r} {what}; look for NaN, infinity or very large numbers in the calibration samples"
+    )
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """Raises `InvalidDataset` (``not_finite``) where statistics of the values at `name` are not finite."""
+    if not bool(torch.isfinite(value).all()):
+        raise not_finite(name, "the network computed values whose squares are not finite")

@@ -115,7 +115,7 @@ class _Probing(fx.Interpreter):
         result = super().run_node(n)
         if n.name not in self._producers:
             return result
-        axis = _axis(self.fetch_attr(str(n.target)), result)
+        axis = channel_axis(self.fetch_attr(str(n.target)), result)
         shape = [-1 if position == axis % result.dim() else 1 for position in range(result.dim())]
         return torch.ones_like(result) * (ramp(result.shape[axis]).to(result).reshape(shape) if self._ramp else 1)
 
@@ -125,7 +125,7 @@ def ramp(count: int) -> Tensor:
     return torch.arange(1, count + 1, dtype=torch.float32)
 
 
-def _axis(layer: nn.Module, value: Tensor) -> int:
+def channel_axis(layer: nn.Module, value: Tensor) -> int:
     """The dimension of the channels in what a layer reads or makes."""
     return -1 if isinstance(layer, (nn.Linear, nn.LayerNorm)) else value.dim() - len(layer.kernel_size) - 1  # type: ignore[arg-type]
 
@@ -137,7 +137,7 @@ def _arrives(
     count = channels(nodes[group.producer])
     for name in group.consumers:
         layer, one, other = nodes[name], ones[name], ramps[name]
-        axis = _axis(layer, one)
+        axis = channel_axis(layer, one)
         if input_channels(layer) != count or one.shape[axis] != count:
             return False
         shape = [-1 if position == axis % one.dim() else 1 for position in range(one.dim())]

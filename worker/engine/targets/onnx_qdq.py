@@ -102,7 +102,7 @@ class _Writer:
         raw = self.values[owner] if owner is not None else value
         everyone = owner is not None
         target = f"{value}_dequantized"
-        consumers = [node for node in self.graph.node if value in node.input] if everyone else readers
+        consumers = [node for node in (*self.graph.node, *self.added) if value in node.input] if everyone else readers
         for node in consumers:
             for index, read in enumerate(node.input):
                 if read == value:

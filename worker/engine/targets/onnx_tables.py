@@ -99,7 +99,7 @@ def _joined(weights: list[Weight], order: tuple[int, ...]) -> Weight:
         parts = values.chunk(len(order), 0)
         return torch.cat([parts[index] for index in order])
 
-    scales = [w.scale if len(w.scale) > 1 else w.scale.expand(len(w.values)) for w in weights]
+    scales = [w.scale if w.scale.dim() > 1 or len(w.scale) > 1 else w.scale.expand(len(w.values)) for w in weights]
     # Concatenation knows no float8: its bytes do.
     values = [w.values.view(torch.uint8) if w.values.itemsize == 1 else w.values for w in weights]
     joined = torch.cat([rows(value) for value in values]).view(weights[0].values.dtype)
