@@ -27,6 +27,7 @@ class Grid(BaseModel):
         weight_granularity: per-channel or per-tensor scales of weights.
         dynamic_weight_bits: widths of weights whose activations are quantized while running, or not at all.
         group_bits: widths of weights in groups that share a scale, beside float arithmetic.
+        codebook_bits: widths of numbers that stand for centroids, beside float arithmetic.
         dynamic_activations: whether linear layers can quantize their input while running.
         float_formats: floating-point formats that it stores weights in.
         operators: what it computes on integers; everything else computes in float.
@@ -51,6 +52,7 @@ class Grid(BaseModel):
     weight_granularity: tuple[str, ...] = ("channel", "tensor")
     dynamic_weight_bits: tuple[int, ...] = (8,)
     group_bits: tuple[int, ...] = ()
+    codebook_bits: tuple[int, ...] = ()
     dynamic_activations: bool = True
     float_formats: tuple[str, ...] = ()
     operators: tuple[Operator, ...] = ("conv", "linear", "add", "mul", "cat")
@@ -73,6 +75,7 @@ TARGETS: dict[str, Grid] = {
             activation_bits=(8, 16),
             weight_bits=(8, 4),
             group_bits=(8, 4, 3, 2),
+            codebook_bits=(8, 7, 6, 5, 4, 3, 2, 1),
             float_formats=("float16", "bfloat16", "float8_e4m3"),
             operators=("conv", "linear", "add", "mul", "cat", "matmul"),
             saturates=True,
@@ -110,6 +113,7 @@ TARGETS: dict[str, Grid] = {
             activation_bits=(8, 16, 4),
             weight_bits=(8, 4),
             group_bits=(8, 4, 3, 2),
+            codebook_bits=(8, 7, 6, 5, 4, 3, 2, 1),
             float_formats=("float16", "bfloat16", "float8_e4m3"),
             notes=(
                 "packed weights in plain aten, loads with torch alone",

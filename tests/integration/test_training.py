@@ -2,8 +2,10 @@
 
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.client import TERMINAL, Api
@@ -27,8 +29,9 @@ def kill_after_an_epoch(service: Service, api: Api, job_id: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     for process in alive(family(service.process.pid)):
-        if "worker.runner.child" in process.cmdline():
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # a check may be ending
+            if "worker.runner.child" in process.cmdline():
+                process.kill()
 
 
 @pytest.mark.slow

@@ -275,7 +275,7 @@ def _fits(weight: Weight, shape: torch.Size) -> bool:
             and codes[1] * vector == each
             and weight.values.shape == codes
             and weight.values.dtype == torch.uint8
-            and bool((weight.values < numbers).all())
+            and bool((weight.values.int() < numbers).all())
         )
     groups = scale.shape[1] if scale.dim() == 2 else 0
     limit = 1 << (weight.bits - 1)

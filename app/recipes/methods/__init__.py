@@ -4,6 +4,7 @@ from app.recipes.methods.base import LayerFilter, Step
 from app.recipes.methods.quantize import (
     IntegerStep,
     QuantizeAwareTraining,
+    QuantizeCodebook,
     QuantizeDynamic,
     QuantizeFloat,
     QuantizeMixed,
@@ -14,7 +15,15 @@ from app.recipes.methods.quantize import (
 #: The `method` of a step -> its parameter class.
 METHODS: dict[str, type[Step]] = {
     cls.name(): cls
-    for cls in (QuantizeStatic, QuantizeDynamic, QuantizeWeights, QuantizeMixed, QuantizeFloat, QuantizeAwareTraining)
+    for cls in (
+        QuantizeStatic,
+        QuantizeDynamic,
+        QuantizeWeights,
+        QuantizeMixed,
+        QuantizeCodebook,
+        QuantizeFloat,
+        QuantizeAwareTraining,
+    )
 }
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "IntegerStep",
     "LayerFilter",
     "QuantizeAwareTraining",
+    "QuantizeCodebook",
     "QuantizeDynamic",
     "QuantizeFloat",
     "QuantizeMixed",

@@ -78,6 +78,25 @@ class QuantizeWeights(Step):
         return self.algorithm == "awq"
 
 
+class QuantizeCodebook(Step):
+    """Weights as the numbers of shared values, or of shared vectors, that k-means finds.
+
+    Attributes:
+        bits: width of a number: there are 2^bits centroids.
+        group: what shares a codebook.
+        vector: neighbouring weights of a channel that a centroid stands for; more than 1: product quantization.
+    """
+
+    summary: ClassVar[str] = "weights from k-means codebooks, one for a layer or a channel; needs no data"
+    stage: ClassVar[Stage] = "quantize"
+    asks: ClassVar[Mapping[str, str]] = {"bits": "codebook_bits"}
+
+    method: Literal["quantize.codebook"] = "quantize.codebook"
+    bits: Literal[4, 1, 2, 3, 5, 6, 7, 8] = 4
+    group: Literal["layer", "channel"] = "layer"
+    vector: int = Field(1, ge=1, le=16)
+
+
 class QuantizeMixed(Step):
     """As many bits for each layer's weights as its rounding needs, in a budget; activations stay in float.
 

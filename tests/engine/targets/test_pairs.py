@@ -20,6 +20,7 @@ from app.recipes import Step
 from app.recipes.reach import impossible, possible
 from tests.support import everything
 from tests.support.quantizable import Notebook, sqnr_db
+from worker.engine.errors import Unsupported
 from worker.engine.measure.machine import saturates
 from worker.engine.measure.remote import Remote
 from worker.engine.methods import METHODS
@@ -44,7 +45,7 @@ QUICK: dict[str, dict[str, Any]] = {"quantize.aware_training": {"epochs": 1, "ba
 #: dB; kernels round a half differently now and then.
 AGREEMENT = 28.0
 #: dB against the float network, by the fewest bits that are asked for.
-FIDELITY = {2: 0.5, 3: 4.0, 4: 8.0, 8: 18.0, 16: 18.0}
+FIDELITY = {1: 0.5, 2: 0.5, 3: 4.0, 4: 8.0, 5: 10.0, 6: 12.0, 7: 15.0, 8: 18.0, 16: 18.0}
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,12 @@ def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Floats]
         task="classification",
         saturating=saturates(),
     )
-    compressed = METHODS[type(case.step)](Compressed(network), case.step, context)
+    try:
+        compressed = METHODS[type(case.step)](Compressed(network), case.step, context)
+    except Unsupported as error:
+        if name == "words" and error.code == "no_layers":  # the images have some
+            pytest.skip(error.detail)
+        raise
     assert compressed.layers
     floats = exports[name] if compressed.network is network else Floats(compressed.network, tmp_path / "changed")
     for target in context.grids:

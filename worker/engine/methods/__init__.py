@@ -6,6 +6,7 @@ from typing import Final
 from app.recipes import Step
 from app.recipes.methods import (
     QuantizeAwareTraining,
+    QuantizeCodebook,
     QuantizeDynamic,
     QuantizeFloat,
     QuantizeMixed,
@@ -13,6 +14,7 @@ from app.recipes.methods import (
     QuantizeWeights,
 )
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
+from worker.engine.methods.quantize_codebook import quantize_codebook
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
 from worker.engine.methods.quantize_float import quantize_float
 from worker.engine.methods.quantize_mixed import quantize_mixed
@@ -24,6 +26,7 @@ from worker.engine.state import Compressed, Context
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
+    QuantizeCodebook: quantize_codebook,
     QuantizeFloat: quantize_float,
     QuantizeMixed: quantize_mixed,
     QuantizeWeights: quantize_weights,

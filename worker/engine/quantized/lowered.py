@@ -36,9 +36,17 @@ class StoredWeight(nn.Module):
             self._pack(weight.values.int() - self._low)
         else:
             self.register_buffer("weight", weight.values)
-        self.register_buffer("scale", None if bool((weight.scale == 1).all()) else weight.scale)
-        self.register_buffer("zero_point", weight.zero_point)
+        self._grouped = weight.scale.dim() > 1
+        self.register_buffer("scale", None if bool((weight.scale == 1).all()) else self._along(weight.scale))
+        self.register_buffer("zero_point", None if weight.zero_point is None else self._along(weight.zero_point))
         self.register_buffer("centroids", weight.centroids)
+
+    def _along(self, part: Tensor) -> Tensor:
+        """What there is one of to a channel in a shape that broadcasts already: each step of the graph takes space."""
+        return part if self._grouped else part.reshape(-1, *[1] * (len(self._shape) - 1))
+
+    def _spread(self, part: Tensor) -> Tensor:
+        return spread(part, self._shape) if self._grouped else part
 
     def _pack(self, codes: Tensor) -> None:
         self._count = codes.numel()
@@ -57,8 +65,8 @@ class StoredWeight(nn.Module):
         else:
             values = self.get_buffer("weight").float()
         if self.zero_point is not None:
-            values = values - spread(self.zero_point.float(), self._shape)
-        return values if self.scale is None else values * spread(self.scale, self._shape)
+            values = values - self._spread(self.zero_point.float())
+        return values if self.scale is None else values * self._spread(self.scale)
 
     def rows(self, indices: Tensor) -> Tensor:
         """Rows of a table, float32: only those asked for become float, unless several lie in a byte."""
@@ -71,10 +79,11 @@ class StoredWeight(nn.Module):
 
 
 def _of_rows(part: Tensor, indices: Tensor, width: int) -> Tensor:
-    """A scale or zero point for rows of a table, (..., width) or (..., 1)."""
-    if part.dim() == 1:
-        return part[indices].unsqueeze(-1) if len(part) > 1 else part
-    return part[indices].repeat_interleave(width // part.shape[1], -1)
+    """A scale or zero point, (rows or 1, groups), for rows of a table, (..., width) or (..., 1)."""
+    if len(part) == 1:
+        return part
+    found = part[indices]
+    return found if part.shape[1] == 1 else found.repeat_interleave(width // part.shape[1], -1)
 
 
 class StoredLayer(StoredWeight):

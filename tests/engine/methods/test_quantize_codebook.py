@@ -1,0 +1,78 @@
+"""``quantize.codebook`` from the recipe step to the files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from app.recipes.methods import LayerFilter, QuantizeCodebook
+from tests.support.quantizable import build, compress, samples, sqnr_db
+from worker.engine import checkpoint
+from worker.engine.errors import Unsupported
+from worker.engine.formats.lift import network_of
+from worker.engine.network import Network
+from worker.engine.quantized.fake import fake_quantized
+from worker.engine.quantized.observe import tensors
+from worker.engine.targets import TARGETS
+from worker.engine.targets.floats import Floats
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(256, 256), nn.Linear(256, 10)
+    )
+    return network_of(module.eval(), (torch.randn(2, 3, 6, 6),))
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "torch"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        QuantizeCodebook(),
+        QuantizeCodebook(bits=1),
+        QuantizeCodebook(bits=3, group="channel", layers=LayerFilter(include=("2", "4"))),
+        QuantizeCodebook(bits=8, vector=2),
+        QuantizeCodebook(bits=4, vector=4),
+    ],
+    ids=lambda step: f"{step.bits}-{step.group}-{step.vector}",
+)
+def test_files_and_checkpoints_hold_it(step: QuantizeCodebook, target: str, network: Network, tmp_path: Path) -> None:
+    done = compress(network, step, tmp_path, (target,))
+    checkpoint.save(done, [], tmp_path / "c.zip", network)
+    done = checkpoint.load(tmp_path / "c.zip", network).compressed
+    form = done.quantized[target]
+    inputs = dict(samples(network, 8, seed=3).inputs)
+    with torch.no_grad():
+        predicted = fake_quantized(form)(*tensors(inputs, network, "cpu"))[0]
+    exported = TARGETS[target].export_float(Floats(network, tmp_path / "float"))
+    path = TARGETS[target].export_quantized(form, exported, tmp_path / f"q{TARGETS[target].suffix}")
+    assert sqnr_db(predicted, TARGETS[target].session(path, 1, True).run(inputs)[0]) > 80
+    if target == "onnxruntime":
+        floats = sum(w.numel() for w in network.module.state_dict().values())
+        kept = floats - sum(weight.shape.numel() for weight in form.weights.values())
+        counted = sum(weight.stored_bits for weight in form.weights.values()) / 8 + 4 * kept
+        assert path.stat().st_size < 1.05 * counted + 14_000
+
+
+def test_more_bits_are_more_faithful(network: Network, tmp_path: Path) -> None:
+    inputs = tensors(samples(network, 32, seed=2).inputs, network, "cpu")
+    found = []
+    for bits in (1, 2, 4, 8):
+        form = compress(network, QuantizeCodebook(bits=bits), tmp_path).quantized["onnxruntime"]
+        with torch.no_grad():
+            found.append(sqnr_db(network.module(*inputs)[0], fake_quantized(form)(*inputs)[0]))
+    assert found == sorted(found)
+    assert found[2] > 16
+    assert found[3] > 30
+
+
+def test_a_codebook_larger_than_its_weights_is_left_out(network: Network, tmp_path: Path) -> None:
+    done = compress(network, QuantizeCodebook(bits=5, group="channel"), tmp_path)
+    assert set(done.quantized["onnxruntime"].weights) == {"2", "4", "5"}
+    assert any(note.startswith("0 stays in float: its codebook would be larger") for note in done.notes)
+    with pytest.raises(Unsupported) as caught:
+        compress(build("two_inputs"), QuantizeCodebook(bits=8), tmp_path)
+    assert caught.value.code == "no_layers"
