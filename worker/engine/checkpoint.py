@@ -278,9 +278,8 @@ def _fits(weight: Weight, shape: torch.Size) -> bool:
             and bool((weight.values.int() < numbers).all())
         )
     groups = scale.shape[1] if scale.dim() == 2 else 0
-    limit = 1 << (weight.bits - 1)
     values = weight.values.int()  # an int8 does not compare with 128
-    if weight.integers and not bool(((values >= -limit) & (values < limit)).all()):
+    if weight.integers and not bool(((values >= weight.low) & (values < -weight.low)).all()):
         return False
     return (
         weight.values.shape == shape

@@ -8,7 +8,6 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeCodebook
@@ -17,7 +16,7 @@ from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
 from worker.engine.methods.stored import layers_in, store, stored_places
 from worker.engine.network import Network
-from worker.engine.quantized.form import Weight, original
+from worker.engine.quantized.form import Weight, bias_beside, original
 from worker.engine.quantized.kmeans import codebooks, vector_codebook
 from worker.engine.state import Compressed, Context
 
@@ -64,7 +63,6 @@ def quantize_codebook(compressed: Compressed, step: Step, context: Context) -> C
 @torch.no_grad()
 def clustered(network: Network, path: str, step: QuantizeCodebook, seed: int) -> Weight:
     """The layer's weight by codebooks of ``2^bits`` centroids."""
-    layer = network.module.get_submodule(path)
     weight = original(network.module, path)
     rows = weight.reshape(len(weight), -1)
     vector = next(length for length in range(step.vector, 0, -1) if rows.shape[1] % length == 0)
@@ -75,11 +73,10 @@ def clustered(network: Network, path: str, step: QuantizeCodebook, seed: int) ->
     else:
         found = [vector_codebook(book.reshape(-1, vector), step.bits, seed) for book in books]
         centroids, codes = (torch.stack(part) for part in zip(*found, strict=True))
-    bias = getattr(layer, "bias", None)
     return Weight(
         values=codes.reshape(len(rows), -1),
         scale=torch.ones(1, device=weight.device),
-        bias=bias.detach().float().clone() if isinstance(bias, Tensor) else None,
+        bias=bias_beside(network.module.get_submodule(path), "weight"),
         bits=step.bits,
         centroids=centroids,
         size=tuple(weight.shape),

@@ -17,7 +17,7 @@ from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
 from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.quantized.affine import SMALLEST_SCALE
-from worker.engine.quantized.form import Weight, original, stored_in
+from worker.engine.quantized.form import Weight, bias_beside, original, stored_in
 from worker.engine.state import Compressed, Context
 
 _TYPES: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float8_e4m3": torch.float8_e4m3fn}
@@ -47,12 +47,8 @@ def quantize_float(compressed: Compressed, step: Step, context: Context) -> Comp
 @torch.no_grad()
 def _stored(module: torch.nn.Module, key: str, dtype: torch.dtype) -> Weight:
     layer, name = stored_in(module, key)
-    bias = getattr(layer, "bias", None) if name == "weight" else None
-    weight = original(module, key)
-    values, scale = cast(weight, dtype)
-    return Weight(
-        values, scale, bias.detach().float().clone() if isinstance(bias, Tensor) else None, values.itemsize * 8
-    )
+    values, scale = cast(original(module, key), dtype)
+    return Weight(values, scale, bias_beside(layer, name), values.itemsize * 8)
 
 
 def cast(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -74,22 +74,22 @@ def _bits(
     found: Table,
 ) -> dict[str, int]:
     """Path -> bits, in the step's budget."""
+    one_of_each = [next(iter(weights.values())) for weights in candidates.values()]
     if step.max_size_ratio is None:
         average = step.average_bits or (min(step.choices) + max(step.choices)) / 2
-        sizes = {
-            path: {bits: float(weight.values.numel() * bits) for bits, weight in weights.items()}
-            for path, weights in candidates.items()
-        }
-        budget = average * sum(next(iter(weights.values())).values.numel() for weights in candidates.values())
+        budget = average * sum(weight.values.numel() for weight in one_of_each)
     else:
-        sizes = {
-            path: {bits: float(weight.stored_bits) for bits, weight in weights.items()}
-            for path, weights in candidates.items()
-        }
         everything = 32.0 * sum(value.numel() for value in network.module.state_dict().values())
-        here = [*(next(iter(weights.values())) for weights in candidates.values()), *tables.values()]
-        rest = everything - 32.0 * sum(weight.values.numel() for weight in here)
+        rest = everything - 32.0 * sum(weight.values.numel() for weight in (*one_of_each, *tables.values()))
         budget = step.max_size_ratio * everything - rest - sum(weight.stored_bits for weight in tables.values())
+    counted = step.max_size_ratio is not None  # scales and zero points too
+    sizes = {
+        path: {
+            bits: float(weight.stored_bits if counted else weight.values.numel() * bits)
+            for bits, weight in weights.items()
+        }
+        for path, weights in candidates.items()
+    }
     try:
         if budget <= 0:
             raise ValueError("what is not quantized is larger than that")

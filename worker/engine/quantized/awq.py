@@ -11,7 +11,7 @@ search on the layer's output; here grids are found with errors weighted by E[x_j
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -34,7 +34,7 @@ class _Seen:
 
     rows: int = 0
     magnitudes: Tensor | float = 0.0
-    products: Tensor | float = field(default=0.0)
+    products: Tensor | float = 0.0
 
     def add(self, value: Tensor) -> None:
         rows = value.float().reshape(-1, value.shape[-1])
@@ -55,15 +55,15 @@ def activation_aware(
     if not found:
         return network, ["awq: no scale could be moved, since no linear layers read a layer norm or a linear layer"]
     calls = {node.name: node for node, _ in layer_calls(network.module)}
-    seen = {source_of(calls[group.consumers[0]]).name: _Seen() for group in found}
+    read = {group: source_of(calls[group.consumers[0]]).name for group in found}
+    seen = {name: _Seen() for name in read.values()}
     stream(network, samples, seen, lambda name, value: seen[name].add(value), device=device)
     result = changeable(network)
-    for group in found:
+    for group, name in read.items():
         _, *consumers = layers_of(result, group)
         weights = [layer.weight.detach().float() for layer in consumers if isinstance(layer, nn.Linear)]
-        check_finite(group.producer, torch.as_tensor(seen[source_of(calls[group.consumers[0]]).name].products))
-        scale = _best(weights, seen[source_of(calls[group.consumers[0]]).name], form)
-        divide(result, group, scale)
+        check_finite(name, torch.as_tensor(seen[name].products))
+        divide(result, group, _best(weights, seen[name], form))
     return result, [f"awq: scales were moved at {len(found)} places"]
 
 

@@ -67,6 +67,15 @@ class Weight:
         return torch.Size(self.size) if self.centroids is not None else self.values.shape
 
     @property
+    def low(self) -> int:
+        """The smallest integer of this width."""
+        return -(1 << (self.bits - 1))
+
+    def codes(self) -> Tensor:
+        """The values as integers from 0: the numbers of centroids, or integers less `low`."""
+        return self.values if self.centroids is not None else self.values.int() - self.low
+
+    @property
     def stored_bits(self) -> int:
         """What the values take, with all that it takes to read them."""
         floats = self.scale if self.centroids is None else self.centroids
@@ -173,6 +182,12 @@ def stored_in(module: nn.Module, key: str) -> tuple[Any, str]:
     if isinstance(owner, nn.RNNBase):
         return owner, name
     return module.get_submodule(key), "weight"
+
+
+def bias_beside(layer: nn.Module, name: str) -> Tensor | None:
+    """A copy of the bias that is stored with the parameter `name` of a layer; recurrent layers keep theirs."""
+    bias = getattr(layer, "bias", None) if name == "weight" else None
+    return bias.detach().float().clone() if isinstance(bias, Tensor) else None
 
 
 def original(module: nn.Module, key: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from worker.engine.network import Network
 from worker.engine.quantized.affine import SMALLEST_SCALE
-from worker.engine.quantized.form import Weight, original, stored_in
+from worker.engine.quantized.form import Weight, bias_beside, original, stored_in
 
 #: Shares of the range that are tried, and the smallest, by bits.
 _TRIED: Final = 20
@@ -103,14 +103,13 @@ def weight_on(layer: nn.Module, name: str, grids: Grids, integers: Tensor) -> We
         integers: (channels, groups, weights) on `grids`.
     """
     shape = getattr(layer, name).shape
-    bias = getattr(layer, "bias", None) if name == "weight" else None
     zero_point = grids.zero_point
     if zero_point is not None and bool((zero_point == zero_point.round()).all()):
         zero_point = zero_point.to(torch.int8)
     return Weight(
         values=integers.to(torch.int8).reshape(shape),
         scale=grids.scale if zero_point is not None or grids.scale.shape[1] > 1 else grids.scale[:, 0],
-        bias=bias.detach().float().clone() if isinstance(bias, Tensor) else None,
+        bias=bias_beside(layer, name),
         bits=grids.bits,
         zero_point=zero_point,
     )

@@ -28,12 +28,9 @@ class StoredWeight(nn.Module):
     def __init__(self, weight: Weight) -> None:
         super().__init__()
         self._shape = weight.shape
-        self._bits, self._count, self._low = weight.bits, 0, 0
-        if weight.centroids is not None:
-            self._pack(weight.values)
-        elif weight.integers and weight.bits < BYTE:
-            self._low = -(1 << (weight.bits - 1))
-            self._pack(weight.values.int() - self._low)
+        self._bits, self._count, self._low = weight.bits, 0, weight.low
+        if weight.centroids is not None or (weight.integers and weight.bits < BYTE):
+            self._pack(weight.codes())
         else:
             self.register_buffer("weight", weight.values)
         self._grouped = weight.scale.dim() > 1

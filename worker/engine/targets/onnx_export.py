@@ -6,10 +6,6 @@ rename, split and merge everything else, and is removed afterwards.
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +22,7 @@ from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
 from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.onnx_graph import producers, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, put_float, put_initializer
+from worker.engine.targets.quiet import quiet
 
 OPSET: Final = 21
 _DOMAIN: Final = "modelpress"
@@ -146,7 +143,7 @@ def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
                 anchored = module.graph.call_function(_anchor, (node, node.name))
             node.replace_all_uses_with(anchored, lambda user, anchored=anchored: user is not anchored)
     module.recompile()
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -231,17 +228,3 @@ def _remove_anchors(model: ModelProto) -> dict[str, str]:
     del model.opset_import[:]
     model.opset_import.extend(kept)
     return values
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals and about packages that are not there."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

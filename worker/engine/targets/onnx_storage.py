@@ -70,12 +70,11 @@ def blocked(weight: Weight) -> bool:
 
 def blocks(path: str, weight: Weight) -> dict[str, Array]:
     """Name -> constant: the weight as MatMulNBits reads it; its zero points are unsigned codes too."""
-    low, per_byte = -(1 << (weight.bits - 1)), BYTE // weight.bits
     channels, groups = weight.scale.shape
-    codes = pack(weight.values.int() - low, weight.bits)[0].reshape(channels, groups, -1)
+    codes = pack(weight.codes(), weight.bits)[0].reshape(channels, groups, -1)
     found = {f"{path}.weight_packed": codes.numpy(), f"{path}.weight_scale": weight.scale.numpy()}
     if weight.zero_point is not None:
-        rows = torch.nn.functional.pad(weight.zero_point.int() - low, (0, -groups % per_byte))
+        rows = torch.nn.functional.pad(weight.zero_point.int() - weight.low, (0, -groups % (BYTE // weight.bits)))
         found[f"{path}.weight_zero_point"] = pack(rows, weight.bits)[0].reshape(channels, -1).numpy()
     return found
 
@@ -129,7 +128,7 @@ class Storage:
     def unpacked(self, path: str, call: str, weight: Weight) -> str:
         """A float32 value in the shape of the layer's weight, of which the file holds packed codes."""
         if weight.centroids is not None:
-            codes = self._codes(path, call, weight.values, weight.bits)
+            codes = self._codes(path, call, weight)
             books, k, vector = weight.centroids.shape
             codes = self.node("Cast", [codes], f"{call}.codes_wide", to=TensorProto.INT32)
             codes = self._reshaped(codes, f"{call}.codes", tuple(weight.values.shape))
@@ -141,14 +140,13 @@ class Storage:
             return self._reshaped(values, f"{call}.weight_float", tuple(weight.shape))
         if not self.folds:
             return self._reshaped(self._decompressed(path, call, weight), f"{call}.weight_float", tuple(weight.shape))
-        low = -(1 << (weight.bits - 1))
         groups = weight.scale.shape[1] if weight.scale.dim() > 1 else 1
         rows = (weight.shape[0], groups, -1)
-        values = self._codes(path, call, weight.values.int() - low, weight.bits)
+        values = self._codes(path, call, weight)
         values = self.node("Cast", [values], f"{call}.weight_codes", to=TensorProto.FLOAT)
         values = self._reshaped(values, f"{call}.weight_groups", rows)
         zero_points = torch.zeros_like(weight.scale) if weight.zero_point is None else weight.zero_point.float()
-        offset = self.constant(f"{path}.weight_offset", (low - zero_points).reshape(-1, groups, 1).numpy())
+        offset = self.constant(f"{path}.weight_offset", (weight.low - zero_points).reshape(-1, groups, 1).numpy())
         values = self.node("Add", [values, offset], f"{call}.weight_steps")
         scale = self.constant(f"{path}.weight_scale", weight.scale.reshape(-1, groups, 1).numpy())
         values = self.node("Mul", [values, scale], f"{call}.weight_scaled")
@@ -156,15 +154,14 @@ class Storage:
 
     def _decompressed(self, path: str, call: str, weight: Weight) -> str:
         """(channels, weights of a channel) in float32, from a type of the file's own by DequantizeLinear in blocks."""
-        dtype = ml_dtypes.int4 if weight.bits == 4 else np.dtype(np.int8)
-        rows, grouped = weight.values.reshape(len(weight.values), -1), weight.scale.dim() > 1
+        rows, grouped = stored_array(weight).reshape(len(weight.values), -1), weight.scale.dim() > 1
         points = None if weight.zero_point is None else weight.zero_point.numpy()
         if points is not None and points.dtype.kind == "f":
             return self._decompressed_between(path, call, weight, points)
-        values = self.constant(f"{path}.weight_quantized", rows.numpy().astype(dtype))
+        values = self.constant(f"{path}.weight_quantized", rows)
         inputs = [values, self.constant(f"{path}.weight_scale", weight.scale.numpy())]
         if points is not None:
-            inputs.append(self.constant(f"{path}.weight_zero_point", points.astype(dtype)))
+            inputs.append(self.constant(f"{path}.weight_zero_point", points.astype(rows.dtype)))
         blocks = {"block_size": rows.shape[1] // weight.scale.shape[1]} if grouped else {}
         axis = {"axis": 1 if blocks else 0} if weight.scale.numel() > 1 else {}
         return self.node("DequantizeLinear", inputs, f"{call}.weight_rows", **axis, **blocks)
@@ -172,8 +169,7 @@ class Storage:
     def _decompressed_between(self, path: str, call: str, weight: Weight, points: Array) -> str:
         """The same with zero points between integers, which DequantizeLinear does not have."""
         groups = points.shape[1]
-        values = weight.values.reshape(len(weight.values), groups, -1).numpy()
-        stored = values.astype(ml_dtypes.int4) if weight.bits == 4 else values
+        stored = stored_array(weight).reshape(len(weight.values), groups, -1)
         result = self.constant(f"{path}.weight_quantized", stored)
         result = self.node("Cast", [result], f"{call}.weight_codes", to=TensorProto.FLOAT)
         for operator, part in (("Sub", points), ("Mul", weight.scale.numpy())):
@@ -181,10 +177,10 @@ class Storage:
             result = self.node(operator, [result, constant], f"{call}.weight_after_{operator}")
         return result
 
-    def _codes(self, path: str, call: str, codes: Tensor, bits: int) -> str:
+    def _codes(self, path: str, call: str, weight: Weight) -> str:
         """uint8 values (codes,), flat, of packed codes: shift, mask, and the sum of the parts."""
-        sums, taken = "", 0
-        for width, part in zip(parts(bits), pack(codes, bits), strict=True):
+        codes, sums, taken = weight.codes(), "", 0
+        for width, part in zip(parts(weight.bits), pack(codes, weight.bits), strict=True):
             value = self.constant(f"{path}.weight_packed_{width}", part.numpy())
             name = f"{call}.weight_part_{width}"
             if width < BYTE:
