@@ -10,6 +10,7 @@ from app.recipes.methods.quantize import (
     QuantizeMixed,
     QuantizeStatic,
     QuantizeWeights,
+    TrainedStep,
 )
 
 #: The `method` of a step -> its parameter class.
@@ -38,4 +39,5 @@ __all__ = [
     "QuantizeStatic",
     "QuantizeWeights",
     "Step",
+    "TrainedStep",
 ]

@@ -8,6 +8,22 @@ from pydantic import Field, model_validator
 from app.recipes.methods.base import Data, Stage, Step
 
 
+class TrainedStep(Step):
+    """What methods that can train under quantization have in common.
+
+    Attributes:
+        epochs: passes over the training samples.
+        learning_rate: of the weights, at its peak.
+        batch_size: samples per step.
+        teacher: learn from the float model's outputs, beside the labels where there are any.
+    """
+
+    epochs: int = Field(1, ge=0, le=1000)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    batch_size: int = Field(64, ge=1, le=4096)
+    teacher: bool = True
+
+
 class QuantizeDynamic(Step):
     """int8 weights; activation ranges are found at run time, sample by sample.
 
@@ -192,15 +208,11 @@ class QuantizeStatic(IntegerStep):
     rounding: Literal["nearest", "adaptive"] = "nearest"
 
 
-class QuantizeAwareTraining(IntegerStep):
+class QuantizeAwareTraining(IntegerStep, TrainedStep):
     """Static quantization whose weights are then trained under it.
 
     Attributes:
-        epochs: passes over the training samples.
-        learning_rate: of the weights, at its peak.
-        batch_size: samples per step.
         learned_scale: train the scales of weights and activations too (LSQ); false keeps those of calibration.
-        teacher: learn from the float model's outputs, beside the labels where there are any.
     """
 
     summary: ClassVar[str] = "integer weights and activations, trained under quantization"
@@ -208,7 +220,4 @@ class QuantizeAwareTraining(IntegerStep):
 
     method: Literal["quantize.aware_training"] = "quantize.aware_training"
     epochs: int = Field(3, ge=1, le=1000)
-    learning_rate: float = Field(1e-4, gt=0, le=1)
-    batch_size: int = Field(64, ge=1, le=4096)
     learned_scale: bool = True
-    teacher: bool = True

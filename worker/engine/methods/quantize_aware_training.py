@@ -2,42 +2,33 @@
 
 `static` finds the grids on calibration samples, `student` puts learned quantizers (`learned`, LSQ) around the
 network's own layers, and `training.loop` trains them: on the float model's answers, and on the labels where there are
-any. Batch norms compute on the statistics of each batch for the first part of the training and on their own for the
-rest, and are folded at its end. One training serves every target: on the strictest of their settings.
+any (`lesson`). Batch norms are folded at its end. One training serves every target: on the strictest of their settings.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeAwareTraining
 from worker.engine.data.samples import Samples
-from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.errors import Unsupported
 from worker.engine.methods.layers import layer_rows, saturation_note, with_left
+from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.methods.quantize_static import calibrate, chosen, prepared
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.affine import Affine, integer_range
 from worker.engine.quantized.form import Weight
-from worker.engine.quantized.learned import WeightForm
+from worker.engine.quantized.learned import LearnedLayer, WeightForm
 from worker.engine.quantized.placement import Placement
 from worker.engine.quantized.static import Setting, placements, setting_of, stored_weights
 from worker.engine.quantized.student import Start, Student, graduate, make_student, narrowed
-from worker.engine.state import Compressed, Context, Partial
-from worker.engine.training.batches import Batches
-from worker.engine.training.loop import NotResumable, Plan, Training
-from worker.engine.training.losses import TASKS, Objective, gives_probabilities, scores_classes, spreads
+from worker.engine.state import Compressed, Context
+from worker.engine.training.loop import NotResumable
 
-#: Share of the steps in which batch norms compute on the statistics of the batch.
-_STATISTICS: Final = 0.6
-#: Learning rate of steps of grids, which are trained by their logarithm, over that of weights.
-_STEP_RATE: Final = 10.0
-_FASTEST_STEP: Final = 1e-2
 #: Share of the progress that calibration takes.
 _CALIBRATION: Final = 0.05
 
@@ -74,7 +65,7 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     """
     if not isinstance(step, QuantizeAwareTraining):
         raise TypeError(f"{type(step).__name__} is not QuantizeAwareTraining")
-    training = _training_samples(step, context)
+    training = training_samples(step, context)
     source = training if context.calibration is None else context.calibration
     samples = chosen(source, step.samples, context.seed)
     # Only the training itself is worth a GPU: it takes copies there.
@@ -90,8 +81,8 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     earlier = [form.weights for form in compressed.quantized.values()]
     held = {key: weight for weights in earlier for key, weight in weights.items() if key not in again}
     task = _Task(step, context, network, folded, setting, placement, samples, held)
-    student, session = _session(task, training)
-    _train(task, student, session)
+    lesson = Lesson(step, context, network, folded, training, _CALIBRATION)
+    student, curves = teach(lesson, lambda points: _student(task, points))
     trained, form = graduate(student)
     places = placements(folded, step, settings.values())
     forms = {each: narrowed(form, place, each.signed) for each, place in places.items()}
@@ -103,23 +94,9 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
         network=trained,
         quantized={**compressed.quantized, **quantized},
         layers=layer_rows(next(iter(quantized.values())), samples, replace(context, device="cpu")),
-        curves={**compressed.curves, **session.curves},
+        curves={**compressed.curves, **curves},
         notes=[*with_left(compressed.notes, where, quantized), *_notes(task), *saturation_note(careful)],
     )
-
-
-def _training_samples(step: QuantizeAwareTraining, context: Context) -> Samples:
-    if context.training is None:
-        raise InvalidDataset("training_required", "quantize.aware_training needs training samples")
-    if step.teacher:
-        return context.training
-    if context.training.labels is None:
-        raise InvalidDataset(
-            "labels_required", "without labels the training samples teach nothing; add labels, or set teacher: true"
-        )
-    if context.task not in TASKS:
-        raise Unsupported("task_unsupported", f"labels of task {context.task!r} have no loss here; set teacher: true")
-    return context.training
 
 
 def strictest(settings: Iterable[Setting]) -> Setting:
@@ -139,38 +116,23 @@ def strictest(settings: Iterable[Setting]) -> Setting:
     )
 
 
-class _Kept(BaseModel):
-    """What is kept of a training: its own state, and zero points by FX node name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    zero_points: dict[str, int]
-    training: dict[str, Any]
-
-
-def _session(task: _Task, samples: Samples) -> tuple[Student, Training]:
-    """The student and its training: where an earlier attempt was, or at the beginning."""
-    context = task.context
-    if context.resumed is not None:
-        try:
-            kept = _Kept.model_validate(dict(context.resumed.state))
-            student = make_student(task.network, task.placement, _start(task, _grids_again(task, kept.zero_points)))
-            session = _training(task, student, samples)
-            session.resume(Partial(kept.training, context.resumed.tensors))
-        except (ValidationError, NotResumable) as error:
-            context.reporter.log(f"The step starts over, what was kept of it cannot be used: {error}"[:500], "warning")
-        else:
-            context.reporter.log(f"Training goes on after epoch {session.epoch} of {task.step.epochs}.")
-            return student, session
-    student = _calibrated(task)
-    return student, _training(task, student, samples)
+def _student(task: _Task, zero_points: Mapping[str, int] | None) -> Student:
+    """The student at its start; or, of a training that is to go on, one whose scales are still to be filled in."""
+    if zero_points is None:
+        return _calibrated(task)
+    return make_student(task.network, task.placement, _start(task, _grids_again(task, zero_points)))
 
 
 def _start(task: _Task, activations: Mapping[str, Affine]) -> Start:
     step = task.step
     stored = stored_weights(task.folded, task.placement.stored, bits=step.weight_bits, granularity=step.granularity)
     form = WeightForm(step.weight_bits, step.granularity, task.setting.avoid_saturation, step.learned_scale)
-    return Start(activations, {**task.held, **stored}, form)
+    return Start(
+        activations,
+        {**task.held, **stored},
+        lambda path, layer, norms: LearnedLayer(layer, norms, form),
+        learned=step.learned_scale,
+    )
 
 
 def _grids_again(task: _Task, zero_points: Mapping[str, int]) -> dict[str, Affine]:
@@ -195,64 +157,6 @@ def _calibrated(task: _Task) -> Student:
         if not learned.norms and bias is not None and corrected is not None:
             bias.copy_(corrected)
     return student
-
-
-def _training(task: _Task, student: Student, samples: Samples) -> Training:
-    step, context = task.step, task.context
-    for module in (student.network.module, student.module):
-        replace(student.network, module=module).to(context.device)
-    batches = Batches(task.network, samples, size=step.batch_size, seed=context.seed, device=context.device)
-    rates = {
-        name: min(step.learning_rate * _STEP_RATE, _FASTEST_STEP)
-        for name, _ in student.module.named_parameters()
-        if name.endswith("log_step")
-    }
-    done = Part(context.reporter, "compressing", _CALIBRATION, 1.0)
-    plan = Plan(step.epochs, step.learning_rate, context.seed, rates, _settling(student, batches), done)
-    return Training(student.module, batches, _objective(task, batches), plan)
-
-
-def _settling(student: Student, batches: Batches) -> Callable[[float], None]:
-    """Batch norms compute on batches first, and on their own statistics later."""
-    settled: list[bool] = []
-
-    def before(share: float) -> None:
-        frozen = share >= _STATISTICS or not batches.statistics
-        if settled != [frozen]:
-            student.settle(frozen)
-            settled[:] = [frozen]
-
-    return before
-
-
-@torch.no_grad()
-def _objective(task: _Task, batches: Batches) -> Objective:
-    step, context, module = task.step, task.context, task.folded.module
-    if context.device != "cpu":
-        module = replace(task.folded, module=copy.deepcopy(module)).to(context.device).module
-    module.eval()
-    first = next(batches.epoch(0))[0]
-    return Objective(
-        teacher=module if step.teacher else None,
-        task=context.task if first.labels is not None and context.task in TASKS else None,
-        scores=scores_classes(task.network, context.task),
-        probabilities=gives_probabilities(task.folded.module),
-        spreads=spreads(module(*first.inputs)),
-    )
-
-
-def _train(task: _Task, student: Student, session: Training) -> None:
-    """Run the epochs that are left, and keep what the next one starts from after each."""
-    context, epochs = task.context, task.step.epochs
-    zero_points = {name: grid.zero_point for name, grid in student.grids.items()}
-    for epoch in session.epochs():
-        figures = {name: curve[-1] for name, curve in session.curves.items()}
-        for name, value in figures.items():
-            context.reporter.metric(f"training.{name}", value)
-        context.reporter.log(f"Epoch {epoch} of {epochs}: " + ", ".join(f"{n} {v:.4g}" for n, v in figures.items()))
-        partial = session.keep()
-        state = _Kept(zero_points=zero_points, training=dict(partial.state)).model_dump()
-        context.keep(f"epoch {epoch} of {epochs}", Partial(state, partial.tensors))
 
 
 def _notes(task: _Task) -> list[str]:

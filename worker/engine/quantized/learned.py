@@ -11,12 +11,8 @@ is log s: a step stays positive, and the size of an update does not depend on th
 https://arxiv.org/abs/1903.08066, section 3.2). Left out: learned zero points (LSQ+, https://arxiv.org/abs/2004.09576).
 The zero points are those of calibration, so 0 stays exact and a grid behind a ReLU keeps starting at 0.
 
-A layer in front of a batch norm keeps it while training, because batch statistics follow what quantization does to the
-layer's output. What is quantized is the folded weight ``f w``, ``f = gamma / sqrt(running_var + eps)``, and the output
-is scaled back by 1/f (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2; Krishnamoorthi 2018,
-https://arxiv.org/abs/1806.08342, section 4.2). A grid around 0 with a step for each channel commutes with that scaling,
-``Q(f w, |f| s) / f = Q(w, s)``: so w is quantized with the step s, nothing is divided by a gamma near 0, and a moving
-running variance does not move the integers. One step S for all channels becomes ``s_c = S / |f_c|``.
+In front of a batch norm (see `trained`) w is quantized with the step s of each channel, because
+``Q(f w, |f| s) / f = Q(w, s)``; one step S for all channels becomes ``s_c = S / |f_c|``.
 """
 
 import math
@@ -30,10 +26,8 @@ from torch import Tensor, nn
 from worker.engine.quantized.affine import SMALLEST_SCALE, Affine
 from worker.engine.quantized.form import Weight
 from worker.engine.quantized.placement import Layer
+from worker.engine.quantized.trained import TrainedLayer, along
 from worker.engine.quantized.weights import Granularity, least_scale, quantize_weight
-
-#: A batch norm that multiplies by less counts as this much: its channel is constant.
-_SMALLEST_FACTOR = 1e-8
 
 
 class _Round(torch.autograd.Function):
@@ -127,69 +121,44 @@ class WeightForm:
         return int(2 ** (self.bits - 1) - 1)
 
 
-class LearnedLayer(nn.Module):
-    """A layer, and the batch norms that will be folded into it, on a weight that is fake quantized.
+class LearnedLayer(TrainedLayer):
+    """A layer on a weight with learned steps.
 
     Attributes:
-        layer: holds the float weight, before folding.
-        norms: the batch norms behind it; they follow their own train and eval mode.
         log_step: (channels,): steps of the weight before folding; or (1,): the step of the folded one.
     """
 
     log_step: Tensor
 
     def __init__(self, layer: Layer, norms: Sequence[nn.Module], form: WeightForm) -> None:
-        super().__init__()
-        self.layer, self.form = layer, form
-        self.norms: Any = nn.ModuleList(norms)
+        super().__init__(layer, norms)
+        self.form = form
         weight = layer.weight.detach()
         if form.granularity == "tensor":
-            weight = weight * _along(self.factor(), weight)
+            weight = weight * along(self.factor(), weight)
         started = quantize_weight(
             weight, None, bits=form.bits, granularity=form.granularity, avoid_saturation=form.avoid_saturation
         )
         _register(self, started.scale, form.learned)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the layer and its batch norms."""
-        weight, layer = self.layer.weight, self.layer
-        step, top = _along(self.steps(), weight), self.form.top
-        weight = fake_quantize(weight, step, -top, top, weight.numel() / self.log_step.numel())
-        if isinstance(layer, nn.Linear):
-            x = nn.functional.linear(x, weight, layer.bias)
-        else:
-            x = layer._conv_forward(x, weight, layer.bias)
-        for norm in self.norms:
-            x = norm(x)
-        return x
-
-    @torch.no_grad()
-    def factor(self) -> Tensor:
-        """What the batch norms multiply each channel by at evaluation, without the sign; (channels,)."""
-        factor = torch.ones(len(self.layer.weight), device=self.layer.weight.device)
-        for norm in self.norms:
-            scale = torch.rsqrt(norm.running_var + norm.eps)
-            factor = factor * scale * (1 if norm.weight is None else norm.weight.abs())
-        return factor.clamp(min=_SMALLEST_FACTOR)
+    def weight(self) -> Tensor:
+        """The weight on its grid."""
+        weight, top = self.layer.weight, self.form.top
+        return fake_quantize(weight, along(self.steps(), weight), -top, top, weight.numel() / self.log_step.numel())
 
     def steps(self) -> Tensor:
         """The step of each channel of the weight before folding, (channels,) or (1,)."""
         step, weight, form = self.log_step.exp(), self.layer.weight.detach(), self.form
         whole = form.granularity == "tensor" and len(self.norms) > 0
         if whole:
-            weight = weight * _along(self.factor(), weight)
+            weight = weight * along(self.factor(), weight)
         if form.avoid_saturation:
             step = torch.maximum(step, least_scale(weight, form.bits, form.granularity))
         return step / self.factor() if whole else step
 
     @torch.no_grad()
     def stored(self, weight: Tensor, bias: Tensor | None, input_scale: float) -> Weight:
-        """The integers that the layer has learned, on CPU.
-
-        Args:
-            weight / bias: after folding the trained batch norms.
-            input_scale: of the layer's integer input.
-        """
+        """The integers that the layer has learned."""
         step = self.log_step.exp()
         if self.form.granularity == "channel":
             step = step * self.factor()
@@ -204,18 +173,9 @@ class LearnedLayer(nn.Module):
         )
 
 
-class PlainLayer(nn.Sequential):
-    """A layer that stays in float, and the batch norms that will be folded into it."""
-
-
 def _register(module: nn.Module, step: Tensor, learned: bool) -> None:
     log_step = step.float().clamp(min=SMALLEST_SCALE).log()
     if learned:
         module.register_parameter("log_step", nn.Parameter(log_step))
     else:
         module.register_buffer("log_step", log_step)
-
-
-def _along(channels: Tensor, weight: Tensor) -> Tensor:
-    """`channels` in a shape that broadcasts along the first dimension of `weight`."""
-    return channels.reshape(-1, *[1] * (weight.dim() - 1))

@@ -1,7 +1,7 @@
 """The network that trains under quantization: its own layers in a graph with fake quantization around them."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,12 @@ from worker.engine.network import Network
 from worker.engine.quantized.affine import Affine
 from worker.engine.quantized.fake import insert_reads, put
 from worker.engine.quantized.form import Quantization, Weight, stored_in
-from worker.engine.quantized.learned import LearnedGrid, LearnedLayer, PlainLayer, WeightForm
-from worker.engine.quantized.placement import LAYERS, Placement, layer_calls, source_of
+from worker.engine.quantized.learned import LearnedGrid
+from worker.engine.quantized.placement import LAYERS, Layer, Placement, layer_calls, source_of
+from worker.engine.quantized.trained import PlainLayer, TrainedLayer
+
+#: Makes what trains of a layer at a path, and the batch norms behind it.
+Maker = Callable[[str, Layer, Sequence[nn.Module]], TrainedLayer]
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class Start:
         activations: FX node name -> grid, of the values that have a grid of their own.
         held: weights that are stored already and do not train (see `Quantization.weights`): embeddings, recurrent
             and 3-D layers, and what an earlier step has quantized.
-        form: of the weights that train.
+        make: what trains in place of a layer.
+        learned: whether the steps of activations are trained.
     """
 
     activations: Mapping[str, Affine]
     held: Mapping[str, Weight]
-    form: WeightForm
+    make: Maker
+    learned: bool = False
 
     def absorbed(self, placement: Placement) -> dict[str, str]:
         """The ReLU-like nodes of `placement` that a grid which starts at 0 makes superfluous."""
@@ -44,7 +50,7 @@ class Student:
     Attributes:
         network: the float network with its batch norms; its layers are the ones that train.
         module: the same layers in the graph without the folded batch norms, with fake quantization.
-        layers: path of a layer -> its learned form.
+        layers: path of a layer -> what trains in its place.
         grids: FX node name -> learned grid.
         placement: where integers are used.
         start: where training started.
@@ -52,7 +58,7 @@ class Student:
 
     network: Network
     module: fx.GraphModule
-    layers: Mapping[str, LearnedLayer]
+    layers: Mapping[str, TrainedLayer]
     grids: Mapping[str, LearnedGrid]
     placement: Placement
     start: Start
@@ -81,7 +87,7 @@ def make_student(network: Network, placement: Placement, start: Start) -> Studen
     grids: dict[str, LearnedGrid] = {}
 
     def read(value: fx.Node) -> fx.Node:
-        grids[value.name] = LearnedGrid(start.activations[value.name], start.form.learned)
+        grids[value.name] = LearnedGrid(start.activations[value.name], start.learned)
         name = f"grid_{len(grids)}"
         module.add_module(name, grids[value.name])
         return module.graph.call_module(name, (value,))
@@ -104,11 +110,11 @@ def _own_layers(
     norms: Mapping[str, tuple[str, ...]],
     placement: Placement,
     start: Start,
-) -> dict[str, LearnedLayer]:
+) -> dict[str, TrainedLayer]:
     """Let `module` call the layers of `working`, under new names; those that are held stay as they are."""
     held = {id(stored_in(module, key)[0]) for key in start.held}
     fixed = {id(p) for key in start.held for p in stored_in(working, key)[0].parameters()}
-    learned: dict[str, LearnedLayer] = {}
+    learned: dict[str, TrainedLayer] = {}
     made: dict[str, str] = {}
     for node, old in list(layer_calls(module)):
         path = str(node.target)
@@ -119,7 +125,7 @@ def _own_layers(
             layer: Any = working.get_submodule(path)
             behind = [working.get_submodule(name) for name in norms.get(path, ())]
             if path in placement.layers:
-                layer = learned[path] = LearnedLayer(layer, behind, start.form)
+                layer = learned[path] = start.make(path, layer, behind)
             elif behind:
                 layer = PlainLayer(layer, *behind)
             module.add_module(made[path], layer)
@@ -145,7 +151,8 @@ def graduate(student: Student) -> tuple[Network, Quantization]:
     for node, layer in layer_calls(folded.module):
         path = str(node.target)
         if path in student.layers and path not in weights and isinstance(layer, LAYERS):
-            scale = activations[source_of(node).name].scale
+            grid = activations.get(source_of(node).name)
+            scale = 0.0 if grid is None else grid.scale
             weights[path] = student.layers[path].stored(layer.weight, layer.bias, scale)
     stored = {key: start.held[key] for key in placement.stored}
     form = Quantization(folded, {**weights, **stored}, activations, placement.integer, start.absorbed(placement))
@@ -155,7 +162,7 @@ def graduate(student: Student) -> tuple[Network, Quantization]:
 def _only_layers_train(student: Student) -> bool:
     """Whether nothing changed but what can be written back into the file that the network was read from."""
     return all(
-        isinstance(part, (*LAYERS, *NORMS, LearnedLayer, LearnedGrid, PlainLayer, nn.ModuleList, fx.GraphModule))
+        isinstance(part, (*LAYERS, *NORMS, TrainedLayer, LearnedGrid, PlainLayer, nn.ModuleList, fx.GraphModule))
         or not any(parameter.requires_grad for parameter in part.parameters(recurse=False))
         for part in student.module.modules()
     )
