@@ -62,6 +62,11 @@ class Grid(BaseModel):
     saturates: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def sign_scales(self) -> tuple[str, ...]:
+        """What may share the scale of ternary and binary weights, which are codebooks of two bits and of one."""
+        return ("channel", "layer") if {1, 2} <= set(self.codebook_bits) else ()
+
 
 TARGETS: dict[str, Grid] = {
     grid.name: grid

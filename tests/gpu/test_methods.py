@@ -28,7 +28,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "quantize.dynamic": [{}],
     "quantize.weights": [{"bits": 4, "algorithm": name} for name in ("rtn", "hqq", "awq", "gptq")],
     "quantize.mixed": [{"choices": [8, 4, 2], "average_bits": 4}],
-    "quantize.codebook": [{"bits": 3}, {"bits": 4, "vector": 2}],
+    "quantize.codebook": [{"bits": 3}, {"bits": 4, "vector": 2}, {"finetune": True, "epochs": 1, "batch_size": 16}],
+    "quantize.ternary": [{}, {"epochs": 1, "batch_size": 16}],
+    "quantize.binary": [{"scale": "layer"}, {"epochs": 1, "batch_size": 16}],
     "quantize.float": [{"format": name} for name in ("float16", "bfloat16", "float8_e4m3")],
 }
 CASES = [(name, settings) for name, rows in SETTINGS.items() for settings in rows]

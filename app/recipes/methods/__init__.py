@@ -4,12 +4,15 @@ from app.recipes.methods.base import LayerFilter, Step
 from app.recipes.methods.quantize import (
     IntegerStep,
     QuantizeAwareTraining,
+    QuantizeBinary,
     QuantizeCodebook,
     QuantizeDynamic,
     QuantizeFloat,
     QuantizeMixed,
     QuantizeStatic,
+    QuantizeTernary,
     QuantizeWeights,
+    SignStep,
     TrainedStep,
 )
 
@@ -22,6 +25,8 @@ METHODS: dict[str, type[Step]] = {
         QuantizeWeights,
         QuantizeMixed,
         QuantizeCodebook,
+        QuantizeTernary,
+        QuantizeBinary,
         QuantizeFloat,
         QuantizeAwareTraining,
     )
@@ -32,12 +37,15 @@ __all__ = [
     "IntegerStep",
     "LayerFilter",
     "QuantizeAwareTraining",
+    "QuantizeBinary",
     "QuantizeCodebook",
     "QuantizeDynamic",
     "QuantizeFloat",
     "QuantizeMixed",
     "QuantizeStatic",
+    "QuantizeTernary",
     "QuantizeWeights",
+    "SignStep",
     "Step",
     "TrainedStep",
 ]

@@ -94,16 +94,19 @@ class QuantizeWeights(Step):
         return self.algorithm == "awq"
 
 
-class QuantizeCodebook(Step):
+class QuantizeCodebook(TrainedStep):
     """Weights as the numbers of shared values, or of shared vectors, that k-means finds.
 
     Attributes:
         bits: width of a number: there are 2^bits centroids.
         group: what shares a codebook.
         vector: neighbouring weights of a channel that a centroid stands for; more than 1: product quantization.
+        finetune: train the centroids then, as `epochs` and the rest of `TrainedStep` say.
     """
 
-    summary: ClassVar[str] = "weights from k-means codebooks, one for a layer or a channel; needs no data"
+    summary: ClassVar[str] = (
+        "weights from k-means codebooks, one for a layer or a channel; finetune needs training data"
+    )
     stage: ClassVar[Stage] = "quantize"
     asks: ClassVar[Mapping[str, str]] = {"bits": "codebook_bits"}
 
@@ -111,6 +114,52 @@ class QuantizeCodebook(Step):
     bits: Literal[4, 1, 2, 3, 5, 6, 7, 8] = 4
     group: Literal["layer", "channel"] = "layer"
     vector: int = Field(1, ge=1, le=16)
+    finetune: bool = False
+    epochs: int = Field(1, ge=1, le=1000)
+
+    @property
+    def needed(self) -> tuple[Data, ...]:
+        """Centroids are tuned on training samples."""
+        return ("training",) if self.finetune else ()
+
+
+class SignStep(TrainedStep):
+    """What ternary and binary weights have in common.
+
+    Attributes:
+        scale: one for each channel, or one for the layer.
+        first_last: whether the first and the last layer stay in float.
+        epochs: passes over the training samples, straight-through; 0: weights are only rounded.
+    """
+
+    stage: ClassVar[Stage] = "quantize"
+    asks: ClassVar[Mapping[str, str]] = {"scale": "sign_scales"}
+
+    scale: Literal["channel", "layer"] = "channel"
+    first_last: Literal["keep", "quantize"] = "keep"
+    epochs: int = Field(0, ge=0, le=1000)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+
+    @property
+    def needed(self) -> tuple[Data, ...]:
+        """Training needs samples."""
+        return ("training",) if self.epochs else ()
+
+
+class QuantizeTernary(SignStep):
+    """Weights -s, 0 and s."""
+
+    summary: ClassVar[str] = "weights of three values, 2 bits; epochs > 0 trains them, on training data"
+
+    method: Literal["quantize.ternary"] = "quantize.ternary"
+
+
+class QuantizeBinary(SignStep):
+    """Weights -s and s."""
+
+    summary: ClassVar[str] = "weights of two values, 1 bit; epochs > 0 trains them, on training data"
+
+    method: Literal["quantize.binary"] = "quantize.binary"
 
 
 class QuantizeMixed(Step):

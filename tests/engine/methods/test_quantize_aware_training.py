@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from app.recipes import TARGETS as GRIDS
 from app.recipes.methods import LayerFilter, QuantizeAwareTraining, QuantizeStatic
+from tests.support import digits
 from tests.support.networks import ZOO, make
 from tests.support.quantizable import Notebook, build, samples, sqnr_db
 from worker.engine import checkpoint
@@ -28,7 +28,6 @@ from worker.engine.quantized.student import Student
 from worker.engine.quantized.weights import neighbours
 from worker.engine.state import Compressed, Context, Partial
 
-HELD_OUT = 700
 FAST = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 2}
 
 
@@ -61,30 +60,6 @@ def outputs(module: Callable[..., Any], network: Network, seed: int = 9) -> list
         return list(module(*inputs))
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    images, labels = load_digits(return_X_y=True)
-    return (images.reshape(-1, 1, 8, 8) / 16).astype(np.float32), labels.astype(np.int64)
-
-
-def _digits_network(norm: bool, images: np.ndarray, labels: np.ndarray) -> Network:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for conv in (nn.Conv2d(1, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.Conv2d(8, 16, 1)):
-        layers += [conv, *([nn.BatchNorm2d(conv.out_channels)] if norm else []), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64, 10))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
-    for _ in range(10):
-        for rows in torch.randperm(len(x)).split(64):
-            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    _spread(net[1] if norm else net[0], net[3] if norm else net[2])
-    return network_of(net.eval(), (torch.zeros(2, 1, 8, 8),))
-
-
 @torch.no_grad()
 def _spread(first: Any, second: Any) -> None:
     """Channels of very different size between two layers that a ReLU joins: the same function, hard on one scale."""
@@ -95,27 +70,20 @@ def _spread(first: Any, second: Any) -> None:
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_four_bits_recover_at_least_half_of_what_static_quantization_loses(
-    norm: bool, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path
-) -> None:
-    images, labels = digits
-    network = _digits_network(norm, images[:-HELD_OUT], labels[:-HELD_OUT])
-    name = network.inputs[0].name
-    calibration = Samples({name: images[:128]})
-    training = Samples({name: images[:-HELD_OUT]}, labels[:-HELD_OUT])
+def test_four_bits_recover_at_least_half_of_what_static_quantization_loses(norm: bool, tmp_path: Path) -> None:
+    net = digits.trained(norm)
+    _spread(net[1] if norm else net[0], net[3] if norm else net[2])
+    network = network_of(net, (torch.zeros(2, 1, 8, 8),))
+    training = digits.training(network)
+    calibration = training.take(np.arange(128))
     hard = {"weight_bits": 4, "activation_bits": 4, "granularity": "tensor", "calibration": "minmax"}
     context = Context({"torch": GRIDS["torch"]}, Notebook(), tmp_path, calibration, training, task="classification")
-
-    def accuracy(module: Callable[..., Any]) -> float:
-        with torch.no_grad():
-            scores = module(torch.from_numpy(images[-HELD_OUT:]))[0]
-        return float((scores.argmax(1).numpy() == labels[-HELD_OUT:]).mean())
 
     static = METHODS[QuantizeStatic](Compressed(network), QuantizeStatic.model_validate(hard), context)
     step = QuantizeAwareTraining.model_validate({**hard, "learning_rate": 2e-3, "epochs": 6})
     trained = METHODS[QuantizeAwareTraining](Compressed(network), step, context)
     before, lost, after = (
-        accuracy(module)
+        digits.accuracy(module)
         for module in (network.module, *(fake_quantized(done.quantized["torch"]) for done in (static, trained)))
     )
     assert before - lost > 0.1

@@ -46,6 +46,8 @@ QUICK: dict[str, dict[str, Any]] = {"quantize.aware_training": {"epochs": 1, "ba
 AGREEMENT = 28.0
 #: dB against the float network, by the fewest bits that are asked for.
 FIDELITY = {1: 0.5, 2: 0.5, 3: 4.0, 4: 8.0, 5: 10.0, 6: 12.0, 7: 15.0, 8: 18.0, 16: 18.0}
+#: Of methods whose width is no parameter.
+WIDTHS = {"quantize.ternary": 2, "quantize.binary": 1}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Case:
     @property
     def fewest(self) -> int:
         asked = [getattr(self.step, name) for name in self.step.asks if name.endswith("bits") or name == "choices"]
-        return min((bits for one in asked for bits in (one if isinstance(one, tuple) else (one,))), default=8)
+        given = min((bits for one in asked for bits in (one if isinstance(one, tuple) else (one,))), default=8)
+        return WIDTHS.get(self.step.method, given)
 
 
 def cases() -> Iterator[Case]:

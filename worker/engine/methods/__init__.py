@@ -6,11 +6,13 @@ from typing import Final
 from app.recipes import Step
 from app.recipes.methods import (
     QuantizeAwareTraining,
+    QuantizeBinary,
     QuantizeCodebook,
     QuantizeDynamic,
     QuantizeFloat,
     QuantizeMixed,
     QuantizeStatic,
+    QuantizeTernary,
     QuantizeWeights,
 )
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
@@ -18,6 +20,7 @@ from worker.engine.methods.quantize_codebook import quantize_codebook
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
 from worker.engine.methods.quantize_float import quantize_float
 from worker.engine.methods.quantize_mixed import quantize_mixed
+from worker.engine.methods.quantize_signs import quantize_signs
 from worker.engine.methods.quantize_static import quantize_static
 from worker.engine.methods.quantize_weights import quantize_weights
 from worker.engine.state import Compressed, Context
@@ -27,6 +30,8 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeCodebook: quantize_codebook,
+    QuantizeTernary: quantize_signs,
+    QuantizeBinary: quantize_signs,
     QuantizeFloat: quantize_float,
     QuantizeMixed: quantize_mixed,
     QuantizeWeights: quantize_weights,

@@ -1,13 +1,15 @@
 """What methods that store weights in few bits and leave the arithmetic in float have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from app.recipes.methods import LayerFilter
 from worker.engine.methods.layers import layer_rows, with_left
+from worker.engine.methods.lesson import Lesson, teach
 from worker.engine.network import Network
-from worker.engine.quantized.form import Quantization, Weight
+from worker.engine.quantized.form import Quantization, Weight, check_apart
 from worker.engine.quantized.placement import Placement, place
+from worker.engine.quantized.student import Maker, Start, graduate, make_student
 from worker.engine.state import Compressed, Context
 
 
@@ -25,6 +27,51 @@ def layers_in(places: dict[str, Placement]) -> list[str]:
 def tables_in(places: dict[str, Placement]) -> list[str]:
     """Keys of embeddings, recurrent layers' matrices and 3-D convolutions that some target stores."""
     return list(dict.fromkeys(key for place in places.values() for key in place.stored))
+
+
+def narrowed_to(
+    places: Mapping[str, Placement], paths: Collection[str], left: Mapping[str, str], tables: str
+) -> dict[str, Placement]:
+    """`places` with the layers at `paths` alone.
+
+    Args:
+        left: path of a layer that is left out -> why.
+        tables: why embeddings, recurrent layers and 3-D convolutions are.
+    """
+    # Tables are looked up by row already, and recurrent layers' matrices are read whole at every step.
+    reasons = {**left, **{key: tables for place_ in places.values() for key in place_.stored}}
+    return {
+        name: replace(
+            place_,
+            layers=tuple(path for path in place_.layers if path in paths),
+            stored=(),
+            left={**place_.left, **reasons},
+        )
+        for name, place_ in places.items()
+    }
+
+
+def train_weights(
+    compressed: Compressed, lesson: Lesson, paths: tuple[str, ...], make: Maker
+) -> tuple[Compressed, Network, dict[str, Weight]]:
+    """Train the layers at `paths` as what `make` puts in their place, and everything else that is float.
+
+    Args:
+        compressed: on CPU; the training takes copies to the device.
+    Returns:
+        `compressed` with the trained network and the curves of its training, the network with its batch norms folded,
+        and the weights to `store`.
+    Raises:
+        Unsupported: ``invalid_order`` where an earlier step has stored one of the layers; ``training_diverged``.
+        InvalidDataset: ``too_few_samples``.
+    """
+    earlier = {key: weight for form in compressed.quantized.values() for key, weight in form.weights.items()}
+    check_apart(paths, earlier)
+    placement = Placement(frozenset(), {}, {}, paths, (), {})
+    student, curves = teach(lesson, lambda points: make_student(lesson.network, placement, Start({}, earlier, make)))
+    network, form = graduate(student)
+    done = replace(compressed, network=network, curves={**compressed.curves, **curves})
+    return done, network, dict(form.weights)
 
 
 def store(

@@ -5,7 +5,7 @@ and each target writes it in the way that its runtime fuses.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -156,13 +156,7 @@ class Quantization:
         """
         if earlier is None:
             return self
-        twice = sorted(self.weights.keys() & earlier.weights.keys())
-        if twice:
-            raise Unsupported(
-                "invalid_order",
-                f"{', '.join(twice)}: quantized by an earlier step already; keep the layers of two steps apart with "
-                "include/exclude",
-            )
+        check_apart(self.weights, earlier.weights)
         activations = {**self.activations, **earlier.activations}
         absorbed = {**self.absorbed, **earlier.absorbed}
         return Quantization(
@@ -172,6 +166,23 @@ class Quantization:
             integer=earlier.integer | self.integer,
             absorbed={name: tail for name, tail in absorbed.items() if activations[tail].range[0] >= 0},
             dynamic=(earlier.dynamic - self.integer) | self.dynamic,
+        )
+
+
+def check_apart(keys: Collection[str], earlier: Collection[str]) -> None:
+    """Refuse to store a layer twice.
+
+    Args:
+        keys / earlier: of `Quantization.weights`.
+    Raises:
+        Unsupported: ``invalid_order``.
+    """
+    twice = sorted(set(keys) & set(earlier))
+    if twice:
+        raise Unsupported(
+            "invalid_order",
+            f"{', '.join(twice)}: quantized by an earlier step already; keep the layers of two steps apart with "
+            "include/exclude",
         )
 
 

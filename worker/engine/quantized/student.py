@@ -124,13 +124,13 @@ def _own_layers(
             made[path] = f"layer_{len(made)}"
             layer: Any = working.get_submodule(path)
             behind = [working.get_submodule(name) for name in norms.get(path, ())]
+            for parameter in nn.ModuleList([layer, *behind]).parameters():
+                parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in fixed)
             if path in placement.layers:
                 layer = learned[path] = start.make(path, layer, behind)
             elif behind:
                 layer = PlainLayer(layer, *behind)
             module.add_module(made[path], layer)
-            for parameter in layer.parameters():
-                parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in fixed)
         node.target = made[path]
     return learned
 

@@ -184,12 +184,14 @@ class Training:
 
 
 def _kept(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """What training changes: parameters that train, and the buffers of every module that is called."""
+    """What training changes: parameters that train, and the persistent buffers of every module that is called."""
+    persistent = module.state_dict().keys()
     buffers = {
         f"{path}.{name}": buffer
         for path, part in module.named_modules()
         if path  # what lies in the graph itself are constants
         for name, buffer in part.named_buffers(recurse=False)
+        if f"{path}.{name}" in persistent
     }
     return {**{name: value.data for name, value in parameters.items()}, **buffers}
 

@@ -1,0 +1,156 @@
+"""``quantize.ternary`` and ``quantize.binary`` from the recipe step to the files, rounded and trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from app.recipes import METHODS as DECLARED
+from app.recipes import TARGETS as GRIDS
+from app.recipes.methods import LayerFilter, QuantizeBinary, QuantizeTernary, QuantizeWeights, SignStep
+from tests.support import digits
+from tests.support.quantizable import Notebook, build, compress, samples, sqnr_db
+from worker.engine import checkpoint
+from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.formats.lift import network_of
+from worker.engine.methods import METHODS
+from worker.engine.network import Network
+from worker.engine.quantized.fake import fake_quantized
+from worker.engine.quantized.observe import tensors
+from worker.engine.state import Compressed, Context, Partial
+from worker.engine.targets import TARGETS
+from worker.engine.targets.floats import Floats
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(256, 256), nn.Linear(256, 10)
+    )
+    return network_of(module.eval(), (torch.randn(2, 3, 6, 6),))
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "torch"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        QuantizeTernary(),
+        QuantizeTernary(scale="layer", first_last="quantize"),
+        QuantizeBinary(first_last="quantize"),
+        QuantizeBinary(scale="layer"),
+    ],
+    ids=lambda step: f"{step.method}-{step.scale}-{step.first_last}",
+)
+def test_files_and_checkpoints_hold_it(step: SignStep, target: str, network: Network, tmp_path: Path) -> None:
+    done = compress(network, step, tmp_path, (target,))
+    checkpoint.save(done, [], tmp_path / "c.zip", network)
+    form = checkpoint.load(tmp_path / "c.zip", network).compressed.quantized[target]
+    ends = {"0", "5"}
+    assert set(form.weights) == {"2", "4"} | (ends if step.first_last == "quantize" else set())
+    assert any("first and the last layer are kept" in note for note in done.notes) == (step.first_last == "keep")
+    for weight in form.weights.values():
+        assert len(weight.dequantized().unique()) <= (3 if isinstance(step, QuantizeTernary) else 2) * (
+            1 if step.scale == "layer" else len(weight.values)
+        )
+    inputs = dict(samples(network, 8, seed=3).inputs)
+    with torch.no_grad():
+        predicted = fake_quantized(form)(*tensors(inputs, network, "cpu"))[0]
+    exported = TARGETS[target].export_float(Floats(network, tmp_path / "float"))
+    path = TARGETS[target].export_quantized(form, exported, tmp_path / f"q{TARGETS[target].suffix}")
+    assert sqnr_db(predicted, TARGETS[target].session(path, 1, True).run(inputs)[0]) > 80
+    if target == "onnxruntime":
+        floats = sum(w.numel() for w in network.module.state_dict().values())
+        kept = floats - sum(weight.shape.numel() for weight in form.weights.values())
+        counted = sum(weight.stored_bits for weight in form.weights.values()) / 8 + 4 * kept
+        assert path.stat().st_size < 1.05 * counted + 14_000
+
+
+def train(network: Network, folder: Path, step: SignStep, **context: Any) -> Compressed:
+    surroundings = Context(
+        **{
+            "grids": {"torch": GRIDS["torch"]},
+            "reporter": Notebook(),
+            "folder": folder,
+            "training": digits.training(network),
+            "task": "classification",
+            **context,
+        }
+    )
+    return METHODS[type(step)](Compressed(network), step, surroundings)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(("kind", "share"), [(QuantizeTernary, 0.7), (QuantizeBinary, 0.5)])
+def test_training_wins_back_most_of_what_rounding_loses(
+    kind: type[SignStep], share: float, norm: bool, tmp_path: Path
+) -> None:
+    network = network_of(digits.trained(norm, width=16), (torch.zeros(2, 1, 8, 8),))
+    rounded = train(network, tmp_path, kind(first_last="quantize"))
+    step = kind(first_last="quantize", epochs=8, learning_rate=5e-3, batch_size=32)
+    trained = train(network, tmp_path, step)
+    before, lost, after = (
+        digits.accuracy(module)
+        for module in (network.module, *(fake_quantized(done.quantized["torch"]) for done in (rounded, trained)))
+    )
+    assert before - lost > 0.15
+    assert after - lost > share * (before - lost)
+    assert len(trained.curves["loss"]) == len(trained.curves["accuracy"]) == 8
+    assert not rounded.curves
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("scale", ["channel", "layer"])
+def test_an_interrupted_training_ends_with_the_same_numbers(scale: Any, tmp_path: Path) -> None:
+    network = build("residual")
+    step = QuantizeTernary(scale=scale, epochs=3, batch_size=32)
+    data = samples(network, 64, seed=2)
+    kept: list[Partial] = []
+
+    def keep(label: str, partial: Partial) -> None:
+        kept.append(partial)
+        raise Interrupted
+
+    whole = train(network, tmp_path, step, training=data)
+    with pytest.raises(Interrupted):
+        train(network, tmp_path, step, training=data, keep=keep)
+    checkpoint.save(Compressed(network), [], tmp_path / "c.zip", network, kept[0])
+    notebook = Notebook()
+    partial = checkpoint.load(tmp_path / "c.zip", network).partial
+    resumed = train(network, tmp_path, step, training=data, resumed=partial, reporter=notebook)
+    assert any("goes on after epoch 1" in line for line in notebook.lines)
+    assert resumed.curves == whole.curves
+    for path, weight in whole.quantized["torch"].weights.items():
+        torch.testing.assert_close(
+            resumed.quantized["torch"].weights[path].dequantized(), weight.dequantized(), rtol=0, atol=0
+        )
+
+
+def test_what_cannot_be_done_is_refused(network: Network, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported) as caught:
+        compress(network, QuantizeBinary(layers=LayerFilter(include=("0", "5"))), tmp_path)
+    assert caught.value.code == "no_layers"
+    assert "first_last: quantize" in caught.value.detail
+    with pytest.raises(InvalidDataset) as missing:
+        compress(network, QuantizeTernary(epochs=1), tmp_path)
+    assert missing.value.code == "training_required"
+    first = compress(network, QuantizeWeights(layers=LayerFilter(include=("2",))), tmp_path, ("torch",))
+    context = Context(
+        {"torch": GRIDS["torch"]}, Notebook(), tmp_path, training=samples(network, 16, seed=2), task="classification"
+    )
+    with pytest.raises(Unsupported) as twice:
+        METHODS[QuantizeTernary](first, QuantizeTernary(epochs=1), context)
+    assert twice.value.code == "invalid_order"
+
+
+def test_they_need_training_samples_where_they_train() -> None:
+    for name in ("quantize.ternary", "quantize.binary", "quantize.codebook"):
+        method = DECLARED[name]
+        trains = {"finetune": True} if name == "quantize.codebook" else {"epochs": 1}
+        assert method.model_validate({"method": name}).needed == ()
+        assert method.model_validate({"method": name, **trains}).needed == ("training",)
