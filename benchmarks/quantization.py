@@ -15,22 +15,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.support import contest, judge, networks, stages, table  # noqa: E402
+from benchmarks.support import contest, judge, low_bits, networks, stages, table  # noqa: E402
+
+TITLES = {**stages.TITLES, **low_bits.TITLES}
 
 
 def selected(options: argparse.Namespace) -> list[contest.Heat]:
     """The heats that the command line asks for."""
-    memory = networks.memory_data(options.cache, (stages.FEW, stages.SOME, stages.MANY))
     wanted = options.stage.upper().split(",")
-    unknown = set(wanted) - set(stages.TITLES)
+    unknown = set(wanted) - set(TITLES)
     if unknown:
-        raise SystemExit(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(stages.TITLES)}")
-    return [heat for heat in stages.heats(memory) if heat.stage in wanted and options.network in (None, heat.network)]
+        raise SystemExit(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(TITLES)}")
+    memory = networks.memory_data(options.cache, (stages.FEW, stages.SOME, stages.MANY))
+    heats = [*stages.heats(memory), *low_bits.heats()]
+    return [heat for heat in heats if heat.stage in wanted and options.network in (None, heat.network)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--stage", default=",".join(stages.TITLES), help="letters, such as A,C (all)")
+    parser.add_argument("--stage", default=",".join(TITLES), help="letters, such as A,C (all)")
     parser.add_argument("--network", choices=networks.NAMES, help="one network alone")
     parser.add_argument("--rounds", type=int, default=3, help="times that every contestant quantizes, at most (3)")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")

@@ -23,8 +23,15 @@ from worker.engine import formats
 from worker.engine.targets import TARGETS
 from worker.engine.targets.floats import Floats
 
-#: Suffix of the artifact in each runtime; AIMET leaves logits.
+#: Suffix of the artifact in each runtime, and of what peers leave that write none.
 SUFFIX = {"onnxruntime": ".onnx", "openvino": ".zip", "torch": ".pt2"}
+LEAVES = {
+    "aimet": judge.LOGITS,
+    "brevitas": judge.LOGITS,
+    "llmcompressor": judge.WEIGHTS,
+    "modelopt": judge.WEIGHTS,
+    "hqq": judge.WEIGHTS,
+}
 FLOAT = "float"
 
 
@@ -38,6 +45,7 @@ class Contestant:
         job: what its program is told beside the files.
         calibration: a file that takes the place of the network's.
         start: label of the contestant whose drop it is to take back.
+        rival: label of the contestant whose time its own is compared with.
         limit: seconds after which it is stopped.
     """
 
@@ -47,6 +55,7 @@ class Contestant:
     calibration: str | None = None
     start: str = ""
     limit: int = 600
+    rival: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Heat:
         columns: keys of `table.COLUMNS`.
         rounds: how often everyone quantizes, at most; the fastest time counts.
         judged: whether the files are run; not where the heat is about memory.
+        source: which of the network's files contestants start from, ``onnx`` or ``pt2``.
+        part: tells heats of one stage, network and target apart.
     """
 
     stage: str
@@ -68,10 +79,12 @@ class Heat:
     columns: tuple[str, ...]
     rounds: int = 100
     judged: bool = True
+    source: str = "onnx"
+    part: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.stage}-{self.network}-{self.target}"
+        return "-".join(filter(None, (self.stage, self.network, self.target, self.part)))
 
 
 @dataclass
@@ -94,7 +107,7 @@ class Record:
 
     def best(self, key: str) -> float | None:
         """The least of all rounds."""
-        return min((run[key] for run in self.runs), default=None)
+        return min((run[key] for run in self.runs if key in run), default=None)
 
 
 class Course:
@@ -126,7 +139,7 @@ class Course:
     def file(self, contestant: Contestant) -> Path:
         """Where its result goes."""
         stem = "".join(char if char.isalnum() else "-" for char in contestant.label)
-        return self.folder / (stem + (judge.LOGITS if contestant.environment == "aimet" else SUFFIX[self.heat.target]))
+        return self.folder / (stem + LEAVES.get(contestant.environment, SUFFIX[self.heat.target]))
 
     def record(self, contestant: Contestant) -> Record:
         """Its record; a new one where its settings are others now, or where it failed and may not any more."""
@@ -142,7 +155,7 @@ class Course:
         """What the contestant's program is told."""
         subject = self.subject
         files = {
-            "model": subject.onnx,
+            "model": getattr(subject, self.heat.source),
             "calibration": contestant.calibration or subject.calibration,
             "evaluation": subject.evaluation,
             "result": self.file(contestant),
@@ -216,8 +229,7 @@ def score(course: Course) -> None:
     images, labels = data["input"], data.get("label")
     floats = judge.outputs(course.subject.onnx, "onnxruntime", images)
     course.base["size"] = course.subject.onnx.stat().st_size
-    if labels is not None:
-        course.base["accuracy"] = 100 * float((floats.argmax(1) == labels).mean())
+    course.base |= judge.base(floats, labels)
     for one in todo:
         record, path = course.records[one.label], course.file(one)
         try:
@@ -227,7 +239,7 @@ def score(course: Course) -> None:
             record.final = one.environment != OURS
             continue
         record.score = judge.score(logits, floats, labels)
-        if path.suffix != judge.LOGITS:
+        if path.suffix == SUFFIX[course.heat.target]:
             record.score["size"] = path.stat().st_size
     if "latency" in course.heat.columns:
         _time(course, images[:1])
@@ -241,7 +253,8 @@ def _finished(course: Course) -> Iterator[Contestant]:
 
 
 def _time(course: Course, image: Any) -> None:
-    files = {one.label: course.file(one) for one in _finished(course) if course.file(one).suffix != judge.LOGITS}
+    suffix = SUFFIX[course.heat.target]
+    files = {one.label: course.file(one) for one in _finished(course) if course.file(one).suffix == suffix}
     found = judge.latencies({FLOAT: _float(course), **files}, course.heat.target, image)
     course.base["latency"] = found.pop(FLOAT)
     for label, milliseconds in found.items():

@@ -1,40 +1,71 @@
 """Judges quantized files in their runtimes: fidelity, accuracy, latency."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
+from benchmarks.support import language
 from worker.engine.measure.stats import paired_difference
 from worker.engine.runtimes import SESSIONS, Session
 
 THREADS = 2
-#: What a contestant without a file leaves: the logits of the held-out images.
-LOGITS = ".npy"
+#: What contestants without a file leave: the logits of the held-out samples, or the language model's weights in float.
+LOGITS, WEIGHTS = ".npy", ".npz"
 _BATCH = 64
 
 
-def outputs(path: Path, target: str, images: Any) -> Any:
-    """Logits (images, classes); float parts are computed in float32, whatever the CPU has."""
+def outputs(path: Path, target: str, inputs: Any) -> Any:
+    """Logits (samples, ..., classes); float parts are computed in float32, whatever the CPU has."""
     if path.suffix == LOGITS:
         return np.load(path)
-    session = SESSIONS[target](path, THREADS, True)
-    batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
-    return np.concatenate([session.run({"input": batch})[0] for batch in batches])
+    batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
+    if path.suffix == WEIGHTS:
+        run = language.runner(path)
+    else:
+        session = SESSIONS[target](path, THREADS, True)
+        run = lambda batch: session.run({"input": batch})[0]  # noqa: E731 (one name for both)
+    return np.concatenate([run(batch) for batch in batches])
+
+
+def base(floats: Any, labels: Any | None) -> dict[str, float]:
+    """``accuracy`` in percent of the float network, or ``perplexity`` where every token has a label."""
+    if labels is None:
+        return {}
+    if floats.ndim > 2:
+        return {"perplexity": _perplexity(floats, labels)}
+    return {"accuracy": 100 * float((floats.argmax(1) == labels).mean())}
 
 
 def score(logits: Any, floats: Any, labels: Any | None) -> dict[str, float]:
-    """``sqnr_db`` of the logits; with labels ``drop``, in points, and the ends of its paired 95 % interval."""
-    noise = np.square(logits - floats, dtype=np.float64).sum()
-    found = {"sqnr_db": float(10 * np.log10(np.square(floats, dtype=np.float64).sum() / max(noise, 1e-30)))}
-    if labels is not None:
-        before, after = floats.argmax(1) == labels, logits.argmax(1) == labels
-        lost, won = int((before & ~after).sum()), int((~before & after).sum())
-        low, high = (100 * end for end in paired_difference(lost, won, len(labels), 0.95))
-        found |= {"drop": 100 * (lost - won) / len(labels), "low": low, "high": high}
-    return found
+    """``sqnr_db`` of the logits; with labels ``drop``, in points, and the ends of its paired 95 % interval, or
+    ``perplexity`` and how many percent it is ``worse``."""
+    noise = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(logits, floats, strict=True))
+    signal = sum(float(np.square(a, dtype=np.float64).sum()) for a in floats)
+    found = {"sqnr_db": 10 * math.log10(signal / max(noise, 1e-30))}
+    if labels is None:
+        return found
+    if floats.ndim > 2:
+        perplexity = _perplexity(logits, labels)
+        return found | {"perplexity": perplexity, "worse": 100 * (perplexity / _perplexity(floats, labels) - 1)}
+    before, after = floats.argmax(1) == labels, logits.argmax(1) == labels
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    low, high = (100 * end for end in paired_difference(lost, won, len(labels), 0.95))
+    return found | {"drop": 100 * (lost - won) / len(labels), "low": low, "high": high}
+
+
+def _perplexity(logits: Any, labels: Any) -> float:
+    """exp of the mean negative logarithm of the probabilities of `labels` (samples, tokens)."""
+    parts = [
+        nn.functional.cross_entropy(torch.from_numpy(one), torch.from_numpy(wanted), reduction="sum")
+        for one, wanted in zip(logits, labels, strict=True)
+    ]
+    return math.exp(sum(map(float, parts)) / labels.size)
 
 
 def latencies(paths: Mapping[str, Path], target: str, image: Any, rounds: int = 8, runs: int = 10) -> dict[str, float]:

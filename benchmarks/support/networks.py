@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.support import glyphs, mobilenet, resnet, transformer
+from benchmarks.support import glyphs, language, mobilenet, resnet, text, transformer
 
 IMAGES, BATCH = 12_000, 64
 CALIBRATION, HELD_OUT = 256, 4_000
+#: Of the language model: pieces of text to calibrate on, and held out.
+SEQUENCES, HELD_OUT_SEQUENCES = 128, 256
 CLASSES = len(glyphs.CLASSES)
 #: The file of weights and optimizer after the last finished epoch.
 STATE = "training.pt"
@@ -61,13 +63,33 @@ TRAINED = {
     "transformer": Training(transformer, lambda: transformer.Transformer(CLASSES), epochs=8, rate=1e-3),
 }
 RANDOM = "resnet18-224"
-NAMES = (*TRAINED, RANDOM)
+LANGUAGE = "language"
+NAMES = (*TRAINED, RANDOM, LANGUAGE)
 
 
 def subject(name: str, cache: Path, threads: int) -> Subject:
     """The network of this name, made where it is not there yet."""
     torch.set_num_threads(threads)
+    if name == LANGUAGE:
+        return _language(cache)
     return _random(cache) if name == RANDOM else _trained(name, cache)
+
+
+def _language(cache: Path) -> Subject:
+    """The language model on pieces of text, ``label``: the token after each; its perplexity is what counts."""
+    folder = cache / "networks" / f"{LANGUAGE}-{_digest(_code(text, language) + text.digest().encode())}"
+    made = Subject(LANGUAGE, folder, folder / "calibration.npz", folder / "evaluation.npz", None)
+    if not made.onnx.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sequences, held_out = text.tokens()
+        np.savez(made.calibration, input=sequences[:: len(sequences) // SEQUENCES][:SEQUENCES, :-1])
+        some = held_out[:: len(held_out) // HELD_OUT_SEQUENCES][:HELD_OUT_SEQUENCES]
+        np.savez(made.evaluation, input=some[:, :-1], label=some[:, 1:])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        print(f"training {LANGUAGE} on {device} ...", flush=True)
+        model = language.train(sequences, language.Progress(folder / STATE, device))
+        _export(model, torch.zeros(2, language.LENGTH, dtype=torch.long), made)
+    return made
 
 
 def _random(cache: Path) -> Subject:
@@ -84,7 +106,7 @@ def _random(cache: Path) -> Subject:
         random = np.random.default_rng(0)
         for file in (made.calibration, made.evaluation):
             np.savez(file, input=random.standard_normal((64, 3, 224, 224)).astype(np.float32))
-        _export(model.eval(), 224, made)
+        _export(model.eval(), torch.zeros(2, 3, 224, 224), made)
     return made
 
 
@@ -99,7 +121,7 @@ def _trained(name: str, cache: Path) -> Subject:
     if not made.onnx.exists():
         made.folder.mkdir(parents=True, exist_ok=True)
         print(f"training {name} ...", flush=True)
-        _export(_train(training, made.folder), glyphs.SIZE, made)
+        _export(_train(training, made.folder), torch.zeros(2, 3, glyphs.SIZE, glyphs.SIZE), made)
     return made
 
 
@@ -129,8 +151,11 @@ def memory_data(cache: Path, counts: tuple[int, ...]) -> dict[int, str]:
 
 
 def _files(*modules: ModuleType) -> bytes:
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
-    return code + str([path.name for path in glyphs.fonts()]).encode()
+    return _code(*modules) + str([path.name for path in glyphs.fonts()]).encode()
+
+
+def _code(*modules: ModuleType) -> bytes:
+    return b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
 
 
 def _digest(content: bytes) -> str:
@@ -183,10 +208,10 @@ def _epoch(
     return total / IMAGES
 
 
-def _export(model: nn.Module, size: int, made: Subject) -> None:
+def _export(model: nn.Module, inputs: torch.Tensor, made: Subject) -> None:
     """Write both files; the ONNX file, whose presence says that all is there, last."""
     model = model.to(memory_format=torch.contiguous_format)
-    example = (torch.zeros(2, 3, size, size),)
+    example = (inputs,)
     dynamic = ({0: torch.export.Dim("batch")},)
     torch.export.save(torch.export.export(model, example, dynamic_shapes=dynamic), made.pt2)
     program = torch.onnx.export(

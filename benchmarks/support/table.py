@@ -43,10 +43,28 @@ def _ratio(key: str) -> Callable[[Row], str]:
     return cell
 
 
-def _score(key: str, scale: float = 1) -> Callable[[Row], str]:
+def _rival(row: Row) -> str:
+    """Its time over that of the contestant it names as its rival."""
+    mine, other = row.record.best("quantize"), row.course.records.get(row.contestant.rival)
+    theirs = None if other is None else other.best("quantize")
+    return "" if mine is None or theirs is None else format(mine / theirs, ".2f")
+
+
+def _smaller(row: Row) -> str:
+    size = row.record.score.get("size")
+    return "" if size is None else format(row.course.base["size"] / size, ".2f")
+
+
+def _counted(row: Row) -> str:
+    """Percent by which the file is larger than the bits that were counted."""
+    size, counted = row.record.score.get("size"), row.record.best("counted")
+    return "" if size is None or counted is None else format(100 * (size / counted - 1), ".1f")
+
+
+def _score(key: str, scale: float = 1, form: str = ".2f") -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         value = row.record.score.get(key)
-        return "" if value is None else format(value * scale, ".2f")
+        return "" if value is None else format(value * scale, form)
 
     return cell
 
@@ -76,6 +94,12 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "cpu": ("CPU s", _run("cpu")),
     "cpu_ratio": ("/ORT", _ratio("cpu")),
     "memory": ("peak memory, MB", _run("grown_mb", ".0f")),
+    "quantize": ("s, quantizing", _run("quantize")),
+    "rival": ("/rival", _rival),
+    "smaller": ("smaller", _smaller),
+    "counted": ("above counted, %", _counted),
+    "perplexity": ("perplexity", _score("perplexity", form=".3f")),
+    "worse": ("worse, %", _score("worse")),
     "size": ("MB", _score("size", 1e-6)),
     "sqnr": ("SQNR, dB", _score("sqnr_db")),
     "drop": ("drop, points [95 %]", _drop),
@@ -113,5 +137,7 @@ def _facts(course: Course) -> str:
         words.append(f"{base['latency']:.2f} ms")
     if "accuracy" in base:
         words.append(f"accuracy {base['accuracy']:.2f} %")
+    if "perplexity" in base:
+        words.append(f"perplexity {base['perplexity']:.3f}")
     load = f", load average {min(course.load)} to {max(course.load)}" if course.load else ""
     return "; ".join([*words, f"took {course.seconds:.0f} s{load}"]) + "."

@@ -4,10 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.engine.quantized.codebook import StraightLayer, TunedLayer, by_numbers
-from worker.engine.quantized.kmeans import codebooks
+from worker.engine.quantized.form import looked_up
+from worker.engine.quantized.kmeans import vector_codebook
 from worker.engine.quantized.signs import binary, ternary
 
 
@@ -42,22 +43,23 @@ def test_the_gradient_of_a_projection_is_that_of_its_weight() -> None:
     torch.testing.assert_close(layer.layer.weight.grad, weight.grad)
 
 
-def test_a_centroid_gets_the_sum_of_the_gradients_of_its_weights() -> None:
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("vector", [1, 4])
+def test_a_centroid_gets_the_sum_of_the_gradients_of_its_weights(whole: bool, vector: int) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(40, 6)
 
-    def find(books: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        centroids, codes = codebooks(books, 2)
-        return centroids[..., None], codes
+    def find(books: Tensor) -> tuple[Tensor, Tensor]:
+        found = [vector_codebook(book.reshape(-1, vector), 2, 0) for book in books]
+        return torch.stack([centroids for centroids, _ in found]), torch.stack([codes for _, codes in found])
 
-    start = by_numbers(linear.weight.detach(), linear.bias.detach(), whole=True, bits=2, find=find)
+    start = by_numbers(linear.weight.detach(), linear.bias.detach(), whole=whole, bits=2, find=find)
     layer = TunedLayer(linear, [], start)
     torch.testing.assert_close(layer.weight().detach(), start.dequantized())
     x = torch.randn(5, 40)
     layer(x).square().sum().backward()
-    weight = start.dequantized().requires_grad_()
-    nn.functional.linear(x, weight, linear.bias).square().sum().backward()
-    sums = torch.zeros(4).index_add_(0, start.values.reshape(-1).int(), weight.grad.reshape(-1))
-    torch.testing.assert_close(layer.centroids.grad.reshape(-1), sums * layer.spread, rtol=1e-4, atol=1e-5)
+    centroids = start.centroids.clone().requires_grad_()
+    nn.functional.linear(x, looked_up(start.values, centroids).reshape(6, 40), linear.bias).square().sum().backward()
+    torch.testing.assert_close(layer.centroids.grad, centroids.grad * layer.spread, rtol=1e-4, atol=1e-5)
     assert {name for name, p in layer.named_parameters() if p.requires_grad} == {"centroids", "layer.bias"}
     assert not {"codes", "spread"} & set(layer.state_dict())
