@@ -28,20 +28,19 @@ def _weights(label: str, bits: int, algorithm: str, rival: str = "") -> Contesta
 
 def _peer(label: str, environment: str, bits: int, algorithm: str) -> Contestant:
     options: dict[str, Any] = {"bits": bits, "algorithm": algorithm, "group": GROUP}
-    return Contestant(label, environment, {"options": options}, limit=1800)
+    return Contestant(label, environment, {"peer": environment, "options": options}, limit=1800)
 
 
 def _language() -> Iterable[Heat]:
     for bits in (4, 3, 2):
         peers = [_peer(f"llm-compressor {name}", "llmcompressor", bits, name) for name in ("rtn", "gptq", "awq")]
-        # Its pages name no recipe of other widths for weights alone.
-        peers += [_peer(f"modelopt {name}", "modelopt", bits, name) for name in ("rtn", "awq") if bits == 4]
+        peers += [_peer(f"modelopt {name}", "modelopt", bits, name) for name in ("rtn", "gptq", "awq")]
         peers.append(_peer("HQQ hqq", "hqq", bits, "hqq"))
         mine = [_weights(name, bits, name, rival=f"llm-compressor {name}") for name in ("rtn", "gptq", "awq")]
         mine.append(_weights("hqq", bits, "hqq", rival="HQQ hqq"))
         title = f"{LANGUAGE}: weights of {bits} bits in groups of {GROUP}"
         columns = ("quantize", "rival", "size", "sqnr", "perplexity", "worse")
-        yield Heat("G", title, LANGUAGE, "onnxruntime", (*mine, *peers), columns, 2, source="pt2", part=f"{bits}")
+        yield Heat("G", title, LANGUAGE, "onnxruntime", (*mine, *peers), columns, 1, source="pt2", part=f"{bits}")
 
 
 def _codebooks() -> Heat:
