@@ -1,5 +1,6 @@
 """Where contestants run: this project's interpreter, or an environment of its own for each peer."""
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,12 +16,19 @@ class Peer:
     """What is installed for a peer, by which constraints, and what runs one of its quantizations.
 
     Attributes:
-        command: behind the interpreter.
+        command: behind the interpreter; its program last, a file or a module.
     """
 
     packages: tuple[str, ...]
     constraints: tuple[str, ...]
     command: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Of what is installed and of the program: results of others are no results of this one."""
+        program = self.command[-1]
+        file = Path(program) if program.endswith(".py") else ROOT / f"{program.replace('.', '/')}.py"
+        return hashlib.sha256(repr(self.packages).encode() + file.read_bytes()).hexdigest()[:16]
 
 
 _PINNED = ("-c", str(ROOT / "constraints.txt"))
@@ -49,7 +57,8 @@ def command(name: str, cache: Path) -> list[str]:
         return [sys.executable, "-m", "benchmarks.support.ours"]
     peer, folder = PEERS[name], cache / f"venv-{name}"
     python, stamp = folder / "bin" / "python", folder / ".ready"
-    if not stamp.exists():
+    wanted = repr(peer.packages)
+    if not stamp.exists() or stamp.read_text() != wanted:
         print(f"making the environment of {name} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -58,5 +67,5 @@ def command(name: str, cache: Path) -> list[str]:
         )
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
-        stamp.touch()
+        stamp.write_text(wanted)
     return [str(python), *peer.command]

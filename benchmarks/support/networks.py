@@ -77,7 +77,8 @@ def subject(name: str, cache: Path, threads: int) -> Subject:
 
 def _language(cache: Path) -> Subject:
     """The language model on pieces of text, ``label``: the token after each; its perplexity is what counts."""
-    folder = cache / "networks" / f"{LANGUAGE}-{_digest(_code(text, language) + text.digest().encode())}"
+    recipe = f"{text.digest()} {SEQUENCES} {HELD_OUT_SEQUENCES}".encode()
+    folder = cache / "networks" / f"{LANGUAGE}-{_digest(_code(text, language) + recipe)}"
     made = Subject(LANGUAGE, folder, folder / "calibration.npz", folder / "evaluation.npz", None)
     if not made.onnx.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -89,7 +89,7 @@ class Compressed:
         quantized: target name -> quantization to apply when exporting to it; empty until a quantize step.
         layers: per-layer report for ``metrics.layers``: name, kind, bits, sqnr_db, output_sqnr_db, share.
         sensitivity: ``metrics.sensitivity``: per layer name, bits chosen, and the cost of each choice in dB.
-        curves: ``metrics.curves``: name -> one value per epoch.
+        curves: ``metrics.curves``: name -> one value per epoch, of all trainings in turn.
         notes: what the user should know (layers left alone and why, ...).
     """
 
@@ -99,6 +99,11 @@ class Compressed:
     notes: list[str] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=dict)
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
+
+    def with_curves(self, curves: Mapping[str, list[float]]) -> Self:
+        """The same with the `curves` of one more training behind those of earlier ones."""
+        joined = {name: [*self.curves.get(name, []), *values] for name, values in curves.items()}
+        return replace(self, curves={**self.curves, **joined})
 
     def to(self, device: str) -> Self:
         """Move networks and quantized weights, in place: steps run on the worker's device, exporters on the CPU."""

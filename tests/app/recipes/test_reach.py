@@ -74,3 +74,11 @@ def test_scales_move_before_anything_is_quantized(second: dict[str, Any], wrong:
         return
     with pytest.raises(ValueError, match="first quantize step"):
         parse_recipe({"steps": steps})
+
+
+def test_ternary_and_binary_weights_go_where_codebooks_of_their_width_do() -> None:
+    for name in ("quantize.ternary", "quantize.binary"):
+        assert set(possible(METHODS[name])) == {"onnxruntime", "torch"}
+        assert possible(METHODS[name])["torch"] == {"scale": ["channel", "layer"]}
+        (fault,) = faults("openvino", {"method": name})
+        assert fault[2] == f"{name} cannot go to openvino; it can go to onnxruntime, torch"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from app.recipes import TARGETS as GRIDS
 from app.recipes.methods import LayerFilter, QuantizeAwareTraining, QuantizeStatic
-from tests.support import digits
+from tests.support import handwriting
 from tests.support.networks import ZOO, make
 from tests.support.quantizable import Notebook, build, samples, sqnr_db
 from worker.engine import checkpoint
@@ -71,10 +71,10 @@ def _spread(first: Any, second: Any) -> None:
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_four_bits_recover_at_least_half_of_what_static_quantization_loses(norm: bool, tmp_path: Path) -> None:
-    net = digits.trained(norm)
+    net = handwriting.trained(norm)
     _spread(net[1] if norm else net[0], net[3] if norm else net[2])
     network = network_of(net, (torch.zeros(2, 1, 8, 8),))
-    training = digits.training(network)
+    training = handwriting.training(network)
     calibration = training.take(np.arange(128))
     hard = {"weight_bits": 4, "activation_bits": 4, "granularity": "tensor", "calibration": "minmax"}
     context = Context({"torch": GRIDS["torch"]}, Notebook(), tmp_path, calibration, training, task="classification")
@@ -83,7 +83,7 @@ def test_four_bits_recover_at_least_half_of_what_static_quantization_loses(norm:
     step = QuantizeAwareTraining.model_validate({**hard, "learning_rate": 2e-3, "epochs": 6})
     trained = METHODS[QuantizeAwareTraining](Compressed(network), step, context)
     before, lost, after = (
-        digits.accuracy(module)
+        handwriting.accuracy(module)
         for module in (network.module, *(fake_quantized(done.quantized["torch"]) for done in (static, trained)))
     )
     assert before - lost > 0.1

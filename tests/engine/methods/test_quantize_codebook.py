@@ -7,18 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from app.recipes import TARGETS as GRIDS
 from app.recipes.methods import LayerFilter, QuantizeCodebook
-from tests.support import digits
-from tests.support.quantizable import Notebook, build, compress, samples, sqnr_db
+from tests.support import handwriting
+from tests.support.quantizable import build, compress, samples, sqnr_db
 from worker.engine import checkpoint
 from worker.engine.errors import Unsupported
 from worker.engine.formats.lift import network_of
-from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.observe import tensors
-from worker.engine.state import Compressed, Context, Partial
 from worker.engine.targets import TARGETS
 from worker.engine.targets.floats import Floats
 
@@ -83,28 +80,14 @@ def test_a_codebook_larger_than_its_weights_is_left_out(network: Network, tmp_pa
     assert caught.value.code == "no_layers"
 
 
-def finetune(network: Network, folder: Path, step: QuantizeCodebook, **context: Any) -> Compressed:
-    surroundings = Context(
-        **{
-            "grids": {"torch": GRIDS["torch"]},
-            "reporter": Notebook(),
-            "folder": folder,
-            "training": digits.training(network),
-            "task": "classification",
-            **context,
-        }
-    )
-    return METHODS[QuantizeCodebook](Compressed(network), step, surroundings)
-
-
 @pytest.mark.parametrize("settings", [{"bits": 2}, {"bits": 1, "group": "channel"}, {"bits": 3, "vector": 2}], ids=str)
 def test_tuned_centroids_lose_less(settings: dict[str, Any], tmp_path: Path) -> None:
-    network = network_of(digits.trained(norm=True, width=16), (torch.zeros(2, 1, 8, 8),))
-    found = finetune(network, tmp_path, QuantizeCodebook(**settings))
+    network = network_of(handwriting.trained(norm=True, width=16), (torch.zeros(2, 1, 8, 8),))
+    found = handwriting.run(network, QuantizeCodebook(**settings), tmp_path)
     step = QuantizeCodebook(**settings, finetune=True, epochs=4, batch_size=32, learning_rate=1e-3)
-    tuned = finetune(network, tmp_path, step)
+    tuned = handwriting.run(network, step, tmp_path)
     before, lost, after = (
-        digits.accuracy(module)
+        handwriting.accuracy(module)
         for module in (network.module, *(fake_quantized(done.quantized["torch"]) for done in (found, tuned)))
     )
     assert before - lost > 0.03
@@ -114,26 +97,13 @@ def test_tuned_centroids_lose_less(settings: dict[str, Any], tmp_path: Path) -> 
     assert len(tuned.curves["loss"]) == 4
 
 
-class Interrupted(Exception):
-    pass
-
-
 def test_an_interrupted_tuning_ends_with_the_same_numbers(network: Network, tmp_path: Path) -> None:
     step = QuantizeCodebook(bits=3, vector=2, finetune=True, epochs=3)
     data = samples(network, 64, seed=2)
-    kept: list[Partial] = []
-
-    def keep(label: str, partial: Partial) -> None:
-        kept.append(partial)
-        raise Interrupted
-
-    whole = finetune(network, tmp_path, step, training=data)
-    with pytest.raises(Interrupted):
-        finetune(network, tmp_path, step, training=data, keep=keep)
-    assert not any("codes" in name for name in kept[0].tensors)
-    checkpoint.save(Compressed(network), [], tmp_path / "c.zip", network, kept[0])
-    partial = checkpoint.load(tmp_path / "c.zip", network).partial
-    resumed = finetune(network, tmp_path, step, training=data, resumed=partial)
+    whole = handwriting.run(network, step, tmp_path, training=data)
+    partial = handwriting.interrupted(network, step, tmp_path, training=data)
+    assert not any("codes" in name for name in partial.tensors)
+    resumed = handwriting.run(network, step, tmp_path, training=data, resumed=partial)
     assert resumed.curves == whole.curves
     for path, weight in whole.quantized["torch"].weights.items():
         torch.testing.assert_close(

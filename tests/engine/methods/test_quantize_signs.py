@@ -10,7 +10,8 @@ from torch import nn
 from app.recipes import METHODS as DECLARED
 from app.recipes import TARGETS as GRIDS
 from app.recipes.methods import LayerFilter, QuantizeBinary, QuantizeTernary, QuantizeWeights, SignStep
-from tests.support import digits
+from tests.support import handwriting
+from tests.support.networks import ZOO, make
 from tests.support.quantizable import Notebook, build, compress, samples, sqnr_db
 from worker.engine import checkpoint
 from worker.engine.errors import InvalidDataset, Unsupported
@@ -19,7 +20,7 @@ from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.observe import tensors
-from worker.engine.state import Compressed, Context, Partial
+from worker.engine.state import Compressed, Context
 from worker.engine.targets import TARGETS
 from worker.engine.targets.floats import Floats
 
@@ -28,7 +29,7 @@ from worker.engine.targets.floats import Floats
 def network() -> Network:
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(256, 256), nn.Linear(256, 10)
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(256, 1024), nn.Linear(1024, 10)
     )
     return network_of(module.eval(), (torch.randn(2, 3, 6, 6),))
 
@@ -68,41 +69,26 @@ def test_files_and_checkpoints_hold_it(step: SignStep, target: str, network: Net
         assert path.stat().st_size < 1.05 * counted + 14_000
 
 
-def train(network: Network, folder: Path, step: SignStep, **context: Any) -> Compressed:
-    surroundings = Context(
-        **{
-            "grids": {"torch": GRIDS["torch"]},
-            "reporter": Notebook(),
-            "folder": folder,
-            "training": digits.training(network),
-            "task": "classification",
-            **context,
-        }
-    )
-    return METHODS[type(step)](Compressed(network), step, surroundings)
-
-
 @pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize(("kind", "share"), [(QuantizeTernary, 0.7), (QuantizeBinary, 0.5)])
-def test_training_wins_back_most_of_what_rounding_loses(
-    kind: type[SignStep], share: float, norm: bool, tmp_path: Path
+@pytest.mark.parametrize("scale", ["channel", "layer"])
+@pytest.mark.parametrize(("kind", "share"), [(QuantizeTernary, 0.5), (QuantizeBinary, 0.3)])
+def test_training_wins_back_much_of_what_rounding_loses(
+    kind: type[SignStep], share: float, scale: Any, norm: bool, tmp_path: Path
 ) -> None:
-    network = network_of(digits.trained(norm, width=16), (torch.zeros(2, 1, 8, 8),))
-    rounded = train(network, tmp_path, kind(first_last="quantize"))
-    step = kind(first_last="quantize", epochs=8, learning_rate=5e-3, batch_size=32)
-    trained = train(network, tmp_path, step)
+    network = network_of(handwriting.trained(norm, width=16), (torch.zeros(2, 1, 8, 8),))
+    rounded = handwriting.run(network, kind(scale=scale), tmp_path)
+    step = kind(scale=scale, epochs=8, learning_rate=5e-3, batch_size=32)
+    trained = handwriting.run(network, step, tmp_path)
     before, lost, after = (
-        digits.accuracy(module)
+        handwriting.accuracy(module)
         for module in (network.module, *(fake_quantized(done.quantized["torch"]) for done in (rounded, trained)))
     )
-    assert before - lost > 0.15
+    assert before - lost > 0.1
     assert after - lost > share * (before - lost)
     assert len(trained.curves["loss"]) == len(trained.curves["accuracy"]) == 8
     assert not rounded.curves
-
-
-class Interrupted(Exception):
-    pass
+    # What goes on down the recipe is the network that was trained, not the float weights behind its rounding.
+    assert handwriting.accuracy(trained.network.module) == after
 
 
 @pytest.mark.parametrize("scale", ["channel", "layer"])
@@ -110,19 +96,10 @@ def test_an_interrupted_training_ends_with_the_same_numbers(scale: Any, tmp_path
     network = build("residual")
     step = QuantizeTernary(scale=scale, epochs=3, batch_size=32)
     data = samples(network, 64, seed=2)
-    kept: list[Partial] = []
-
-    def keep(label: str, partial: Partial) -> None:
-        kept.append(partial)
-        raise Interrupted
-
-    whole = train(network, tmp_path, step, training=data)
-    with pytest.raises(Interrupted):
-        train(network, tmp_path, step, training=data, keep=keep)
-    checkpoint.save(Compressed(network), [], tmp_path / "c.zip", network, kept[0])
+    whole = handwriting.run(network, step, tmp_path, training=data)
     notebook = Notebook()
-    partial = checkpoint.load(tmp_path / "c.zip", network).partial
-    resumed = train(network, tmp_path, step, training=data, resumed=partial, reporter=notebook)
+    partial = handwriting.interrupted(network, step, tmp_path, training=data)
+    resumed = handwriting.run(network, step, tmp_path, training=data, resumed=partial, reporter=notebook)
     assert any("goes on after epoch 1" in line for line in notebook.lines)
     assert resumed.curves == whole.curves
     for path, weight in whole.quantized["torch"].weights.items():
@@ -131,11 +108,40 @@ def test_an_interrupted_training_ends_with_the_same_numbers(scale: Any, tmp_path
         )
 
 
+def test_two_trainings_leave_one_curve(tmp_path: Path) -> None:
+    network = build("residual")
+    data = samples(network, 64, seed=2)
+    context = Context(
+        {"torch": GRIDS["torch"]}, Notebook(), tmp_path, training=data, calibration=data, task="classification"
+    )
+    filters = [LayerFilter(include=("one",)), LayerFilter(include=("two",))]
+    done = Compressed(network)
+    for epochs, layers in zip((1, 2), filters, strict=True):
+        step = QuantizeTernary(epochs=epochs, layers=layers)
+        done = METHODS[QuantizeTernary](done, step, context)
+    assert len(done.curves["loss"]) == 3
+    assert set(done.quantized["torch"].weights) == {"one", "two"}
+
+
+def test_short_channels_stay_in_float(tmp_path: Path) -> None:
+    network = network_of(
+        nn.Sequential(nn.Conv1d(8, 64, 3), nn.Conv1d(64, 64, 3, groups=64), nn.Conv1d(64, 64, 3)).eval(),
+        (torch.randn(2, 8, 12),),
+    )
+    done = compress(network, QuantizeTernary(first_last="quantize"), tmp_path)
+    assert set(done.quantized["onnxruntime"].weights) == {"0", "2"}
+    assert any(note.startswith("1 stays in float: its codebook would be larger") for note in done.notes)
+
+
 def test_what_cannot_be_done_is_refused(network: Network, tmp_path: Path) -> None:
     with pytest.raises(Unsupported) as caught:
         compress(network, QuantizeBinary(layers=LayerFilter(include=("0", "5"))), tmp_path)
     assert caught.value.code == "no_layers"
     assert "first_last: quantize" in caught.value.detail
+    recurrent = network_of(make("recurrent"), ZOO["recurrent"].inputs(3))
+    with pytest.raises(Unsupported) as none:
+        compress(recurrent, QuantizeBinary(layers=LayerFilter(include=("lstm*", "embedding*"))), tmp_path)
+    assert "quantize.weights" in none.value.detail
     with pytest.raises(InvalidDataset) as missing:
         compress(network, QuantizeTernary(epochs=1), tmp_path)
     assert missing.value.code == "training_required"

@@ -12,22 +12,21 @@ from worker.engine.quantized.kmeans import vector_codebook
 from worker.engine.quantized.signs import binary, ternary
 
 
-@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("bits", "find"), [(2, ternary), (1, binary)])
-def test_the_folded_weight_is_what_is_projected(bits: int, find: object, whole: bool) -> None:
+def test_the_folded_weight_is_what_is_projected(bits: int, find: object) -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)
     norm.running_var = torch.tensor([0.1, 1.0, 3.0, 0.5, 2.0])
     norm.running_mean = torch.randn(5)
     norm.weight.data = torch.tensor([1.0, -0.7, 0.3, 1e-3, 2.0])
-    project = partial(by_numbers, whole=whole, bits=bits, find=find)
-    layer = StraightLayer(conv, [norm], project, whole).eval()  # type: ignore[arg-type]
+    project = partial(by_numbers, whole=False, bits=bits, find=find)
+    layer = StraightLayer(conv, [norm], project).eval()  # type: ignore[arg-type]
     factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
     weight = conv.weight.detach() * factor.reshape(-1, 1, 1, 1)
     bias = ((conv.bias - norm.running_mean) * factor + norm.bias).detach()
     stored = layer.stored(weight, bias, 0.0)
     assert stored.centroids is not None
-    assert len(stored.centroids) == (1 if whole else 5)
+    assert len(stored.centroids) == 5
     x = torch.randn(2, 3, 6, 6)
     torch.testing.assert_close(
         nn.functional.conv2d(x, stored.dequantized(), bias), layer(x).detach(), atol=1e-5, rtol=1e-4
@@ -35,7 +34,7 @@ def test_the_folded_weight_is_what_is_projected(bits: int, find: object, whole: 
 
 
 def test_the_gradient_of_a_projection_is_that_of_its_weight() -> None:
-    layer = StraightLayer(nn.Linear(6, 4), [], partial(by_numbers, whole=False, bits=1, find=binary), False)
+    layer = StraightLayer(nn.Linear(6, 4), [], partial(by_numbers, whole=False, bits=1, find=binary))
     x = torch.randn(3, 6)
     layer(x).square().sum().backward()
     weight = layer.weight().detach().requires_grad_()

@@ -1,6 +1,7 @@
 """What the quantization methods share: refusing what they cannot do, and the per-layer report."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -50,14 +51,19 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
         )
 
 
-def layer_rows(quantization: Quantization, samples: Samples | None, context: Context) -> list[dict[str, Any]]:
+def layer_rows(
+    quantization: Quantization, samples: Samples | None, context: Context, origin: Network | None = None
+) -> list[dict[str, Any]]:
     """``metrics.layers``: one row per weight that is stored in few bits, the worst first.
 
     `sqnr_db` is of the weight. `output_sqnr_db` is of the layer's output in the quantized network on a few of
     `samples`, with everything that goes wrong in front of it; None without samples. `share` is the part of all stored
-    weight bytes, scales and centroids counted.
+    weight bytes, scales and centroids counted. The float network is that of the quantization, or `origin`, whose
+    nodes have the same names.
     """
-    module, fake = quantization.network.module, fake_quantized(quantization)
+    fake = fake_quantized(quantization)
+    quantization = quantization if origin is None else replace(quantization, network=origin)
+    module = quantization.network.module
     total = sum(weight.stored_bits for weight in quantization.weights.values())
     outputs = {} if samples is None else output_sqnr(quantization, fake, samples, context.device)
     rows = []

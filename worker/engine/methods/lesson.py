@@ -83,9 +83,7 @@ def training_samples(step: TrainedStep, context: Context) -> Samples:
     return context.training
 
 
-def teach(
-    lesson: Lesson, make: Callable[[Mapping[str, int] | None], Student]
-) -> tuple[Student, dict[str, list[float]]]:
+def teach(lesson: Lesson, make: MakeStudent) -> tuple[Student, dict[str, list[float]]]:
     """Train, from the start or from where an earlier attempt was; the student, and the curves of its training.
 
     Raises:

@@ -90,11 +90,10 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     where = {target: places[each] for target, each in settings.items()}
     careful = [target for target in settings if setting.avoid_saturation and step.weight_bits == 8]
     return replace(
-        compressed,
+        compressed.with_curves(curves),
         network=trained,
         quantized={**compressed.quantized, **quantized},
         layers=layer_rows(next(iter(quantized.values())), samples, replace(context, device="cpu")),
-        curves={**compressed.curves, **curves},
         notes=[*with_left(compressed.notes, where, quantized), *_notes(task), *saturation_note(careful)],
     )
 

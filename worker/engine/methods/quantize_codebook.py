@@ -18,14 +18,22 @@ from worker.engine.errors import Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
 from worker.engine.methods.lesson import Lesson, training_samples
-from worker.engine.methods.stored import layers_in, narrowed_to, store, stored_places, train_weights
+from worker.engine.methods.stored import (
+    LARGER,
+    LOOKED_UP,
+    NOTHING,
+    layers_in,
+    narrowed_to,
+    store,
+    stored_places,
+    train_weights,
+)
 from worker.engine.network import Network
 from worker.engine.quantized.codebook import TunedLayer, by_numbers
 from worker.engine.quantized.form import Weight, bias_beside, original
 from worker.engine.quantized.kmeans import codebooks, vector_codebook
 from worker.engine.state import Compressed, Context
 
-_NOTE = "weights are looked up in codebooks and layers compute in float: smaller, not faster"
 #: Share of the progress that k-means takes in front of a training.
 _FOUND: Final = 0.1
 
@@ -49,23 +57,25 @@ def quantize_codebook(compressed: Compressed, step: Step, context: Context) -> C
     paths, weights, left = layers_in(places), {}, {}
     for index, path in enumerate(paths):
         weight = clustered(network, path, step, context.seed)
-        if weight.stored_bits < 32 * math.prod(weight.shape):
+        if weight.smaller:
             weights[path] = weight
         else:
-            left[path] = "its codebook would be larger than its weights"
-        context.progress((index + 1) / len(paths) * (_FOUND if samples else 1))
+            left[path] = LARGER
+        context.progress((index + 1) / len(paths) * (1.0 if samples is None else _FOUND))
+    if not paths:
+        raise Unsupported("no_layers", NOTHING)
     if not weights:
         raise Unsupported("no_layers", "every codebook would be larger than the weights: take fewer bits, group layer")
     places = narrowed_to(places, weights, left, "codebooks are for convolutions and linear layers")
-    if samples is not None:
-        found = weights
-        # Batch norms are folded already: what is tuned are centroids of the weights that are stored.
-        lesson = Lesson(step, context, network, network, samples, _FOUND)
-        compressed, network, weights = train_weights(
-            compressed, lesson, tuple(found), lambda path, layer, norms: TunedLayer(layer, norms, found[path])
-        )
-        context = replace(context, device="cpu")
-    return store(compressed, network, places, weights, context, [_NOTE])
+    if samples is None:
+        return store(compressed, network, places, weights, context, [LOOKED_UP])
+    # Batch norms are folded already: what is tuned are centroids of the weights that are stored.
+    lesson = Lesson(step, context, network, network, samples, _FOUND)
+    compressed, tuned = train_weights(
+        compressed, lesson, tuple(weights), lambda path, layer, norms: TunedLayer(layer, norms, weights[path])
+    )
+    on_cpu = replace(context, device="cpu")
+    return store(compressed, compressed.network, places, tuned, on_cpu, [LOOKED_UP], origin=network)
 
 
 @torch.no_grad()

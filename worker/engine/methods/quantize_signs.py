@@ -17,7 +17,16 @@ from worker.engine.errors import Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
 from worker.engine.methods.lesson import Lesson, training_samples
-from worker.engine.methods.stored import layers_in, narrowed_to, store, stored_places, train_weights
+from worker.engine.methods.stored import (
+    LARGER,
+    LOOKED_UP,
+    NOTHING,
+    layers_in,
+    narrowed_to,
+    store,
+    stored_places,
+    train_weights,
+)
 from worker.engine.network import Network
 from worker.engine.quantized.codebook import Finder, StraightLayer, by_numbers
 from worker.engine.quantized.form import Weight, bias_beside, original
@@ -25,7 +34,7 @@ from worker.engine.quantized.placement import LAYERS, layer_calls
 from worker.engine.quantized.signs import binary, ternary
 from worker.engine.state import Compressed, Context
 
-_NOTE: Final = "weights are looked up in codebooks and layers compute in float: smaller, not faster"
+_KEPT: Final = "the first and the last layer are kept (first_last)"
 #: Step -> width, and what finds the values.
 _VALUES: Final[Mapping[type[SignStep], tuple[int, Finder]]] = {
     QuantizeTernary: (2, ternary),
@@ -51,29 +60,37 @@ def quantize_signs(compressed: Compressed, step: Step, context: Context) -> Comp
     check_quantizable(folded, step.layers)
     places = stored_places(folded, step.layers, context)
     kept = _ends(folded) if step.first_last == "keep" else ()
-    paths = tuple(path for path in layers_in(places) if path not in kept)
+    paths = layers_in(places)
     if not paths:
-        raise Unsupported(
-            "no_layers", "no convolution or linear layer is left beside the first and the last: first_last: quantize"
-        )
-    left = dict.fromkeys(kept, "the first and the last layer are kept (first_last)")
-    places = narrowed_to(places, paths, left, "two or three values are for convolutions and linear layers")
+        raise Unsupported("no_layers", NOTHING)
     bits, find = _VALUES[type(step)]
     project = partial(by_numbers, whole=step.scale == "layer", bits=bits, find=find)
+    rounded = _rounded(folded, [path for path in paths if path not in kept], project)
+    weights = {path: weight for path, weight in rounded.items() if weight.smaller}
+    if not weights:
+        raise Unsupported(
+            "no_layers",
+            "nothing becomes smaller beside the first and the last layer: first_last: quantize stores these",
+        )
+    left = {**dict.fromkeys(rounded, LARGER), **dict.fromkeys(kept, _KEPT)}
+    left = {path: reason for path, reason in left.items() if path not in weights}
+    places = narrowed_to(places, weights, left, "two or three values are for convolutions and linear layers")
     if samples is None:
-        return store(compressed, folded, places, _rounded(folded, paths, project), context, [_NOTE])
-    lesson = Lesson(step, context, compressed.network, folded, samples)
-    compressed, network, weights = train_weights(
+        return store(compressed, folded, places, weights, context, [LOOKED_UP])
+    # One scale for all channels does not commute with folding: there the folded network is what trains.
+    network = folded if step.scale == "layer" else compressed.network
+    compressed, trained = train_weights(
         compressed,
-        lesson,
-        paths,
-        lambda path, layer, norms: StraightLayer(layer, norms, project, whole=step.scale == "layer"),
+        Lesson(step, context, network, folded, samples),
+        tuple(weights),
+        lambda path, layer, norms: StraightLayer(layer, norms, project),
     )
-    return store(compressed, network, places, weights, replace(context, device="cpu"), [_NOTE])
+    on_cpu = replace(context, device="cpu")
+    return store(compressed, compressed.network, places, trained, on_cpu, [LOOKED_UP], origin=folded)
 
 
 @torch.no_grad()
-def _rounded(network: Network, paths: tuple[str, ...], project: Callable[..., Weight]) -> dict[str, Weight]:
+def _rounded(network: Network, paths: list[str], project: Callable[..., Weight]) -> dict[str, Weight]:
     module = network.module
     return {path: project(original(module, path), bias_beside(module.get_submodule(path), "weight")) for path in paths}
 

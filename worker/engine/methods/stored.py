@@ -2,15 +2,28 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
+
+import torch
 
 from app.recipes.methods import LayerFilter
 from worker.engine.methods.layers import layer_rows, with_left
 from worker.engine.methods.lesson import Lesson, teach
 from worker.engine.network import Network
+from worker.engine.quantized.fake import put
 from worker.engine.quantized.form import Quantization, Weight, check_apart
 from worker.engine.quantized.placement import Placement, place
 from worker.engine.quantized.student import Maker, Start, graduate, make_student
 from worker.engine.state import Compressed, Context
+
+#: What the user should know of weights that are looked up.
+LOOKED_UP: Final = "weights are looked up in codebooks and layers compute in float: smaller, not faster"
+#: Why a layer is left out, and why a network is refused.
+LARGER: Final = "its codebook would be larger than its weights"
+NOTHING: Final = (
+    "no convolution or linear layer is left to store; quantize.weights also stores embeddings and recurrent layers"
+)
+_RANGES: Final = "activation ranges of an earlier step were found before this training and stay as they are"
 
 
 def stored_places(network: Network, layers: LayerFilter, context: Context) -> dict[str, Placement]:
@@ -45,7 +58,7 @@ def narrowed_to(
             place_,
             layers=tuple(path for path in place_.layers if path in paths),
             stored=(),
-            left={**place_.left, **reasons},
+            left={**reasons, **place_.left},
         )
         for name, place_ in places.items()
     }
@@ -53,14 +66,14 @@ def narrowed_to(
 
 def train_weights(
     compressed: Compressed, lesson: Lesson, paths: tuple[str, ...], make: Maker
-) -> tuple[Compressed, Network, dict[str, Weight]]:
+) -> tuple[Compressed, dict[str, Weight]]:
     """Train the layers at `paths` as what `make` puts in their place, and everything else that is float.
 
     Args:
         compressed: on CPU; the training takes copies to the device.
     Returns:
-        `compressed` with the trained network and the curves of its training, the network with its batch norms folded,
-        and the weights to `store`.
+        `compressed` with the trained network, whose batch norms are folded and whose trained layers hold what is
+        stored of them, with the curves of its training and what the user should know; and the weights to `store`.
     Raises:
         Unsupported: ``invalid_order`` where an earlier step has stored one of the layers; ``training_diverged``.
         InvalidDataset: ``too_few_samples``.
@@ -70,8 +83,12 @@ def train_weights(
     placement = Placement(frozenset(), {}, {}, paths, (), {})
     student, curves = teach(lesson, lambda points: make_student(lesson.network, placement, Start({}, earlier, make)))
     network, form = graduate(student)
-    done = replace(compressed, network=network, curves={**compressed.curves, **curves})
-    return done, network, dict(form.weights)
+    with torch.no_grad():  # the float weights behind a rounding are no network of use
+        for path, weight in form.weights.items():
+            put(network.module, path, weight.dequantized(), weight.bias)
+    ranges = any(earlier.activations for earlier in compressed.quantized.values())
+    notes = [*compressed.notes, *([_RANGES] if ranges else [])]
+    return replace(compressed.with_curves(curves), network=network, notes=notes), dict(form.weights)
 
 
 def store(
@@ -81,12 +98,14 @@ def store(
     weights: Mapping[str, Weight],
     context: Context,
     notes: Sequence[str],
+    origin: Network | None = None,
 ) -> Compressed:
     """The state after a step that stored weights.
 
     Args:
         network: with its batch norms folded.
         weights: by the keys of `layers_in` and `tables_in`.
+        origin: what ``metrics.layers`` compares with, where that is not `network`: the network before a training.
     """
     forms: dict[int, Quantization] = {}
     for place_ in places.values():
@@ -96,6 +115,6 @@ def store(
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(next(iter(quantized.values())), context.calibration, context),
+        layers=layer_rows(next(iter(quantized.values())), context.calibration, context, origin),
         notes=[*with_left(compressed.notes, places, quantized), *notes],
     )

@@ -5,8 +5,8 @@ codebook, found anew at each step, and the gradient of the projection is passed 
 (Courbariaux et al. 2015, https://arxiv.org/abs/1511.00363; Li and Liu 2016, https://arxiv.org/abs/1605.04711).
 
 **Fine-tuning**: the numbers stay, and the centroids are trained: each gets the sum of the gradients of its weights (Han
-et al. 2015, https://arxiv.org/abs/1510.00149, section 3.3). They are trained in units of their layer's spread, so that
-one learning rate serves layers of any size.
+et al. 2015, https://arxiv.org/abs/1510.00149, section 3.3). They are trained in units of their book's spread, so that
+one learning rate serves weights of any size.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from worker.engine.quantized.form import Weight, looked_up
 from worker.engine.quantized.placement import Layer
-from worker.engine.quantized.trained import TrainedLayer, along
+from worker.engine.quantized.trained import TrainedLayer
 
 #: Finds centroids (books, 2^bits, vector) and codes, uint8, (books, n / vector), of books (books, n).
 Finder = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -70,24 +70,20 @@ class StraightLayer(TrainedLayer):
     """A layer that computes with the projection of its weight.
 
     Args:
-        project: gives a folded weight and its bias by numbers; commutes with a factor for each channel where it
-            looks at channels one by one.
-        whole: whether it looks at all channels at once.
+        project: gives a weight and its bias by numbers. In front of norms it looks at channels one by one: only then
+            does it commute with the factor that folding them gives each channel.
     """
 
     def __init__(
-        self, layer: Layer, norms: Sequence[nn.Module], project: Callable[[Tensor, Tensor | None], Weight], whole: bool
+        self, layer: Layer, norms: Sequence[nn.Module], project: Callable[[Tensor, Tensor | None], Weight]
     ) -> None:
         super().__init__(layer, norms)
-        self._project, self._whole = project, whole and len(norms) > 0
+        self._project = project
 
     def weight(self) -> Tensor:
         """The projection, with the gradient of the weight."""
         weight = self.layer.weight
-        with torch.no_grad():
-            factor = along(self.factor(), weight) if self._whole else 1.0
-            projected = self._project(weight * factor, None).dequantized() / factor
-        return weight + (projected - weight).detach()
+        return weight + (self._project(weight.detach(), None).dequantized() - weight).detach()
 
     def stored(self, weight: Tensor, bias: Tensor | None, input_scale: float) -> Weight:
         """The projection of the folded weight."""
@@ -100,7 +96,7 @@ class TunedLayer(TrainedLayer):
     Attributes:
         centroids: (books, 2^bits, vector), in units of `spread`.
         codes: numbers that stay, (channels, weights of a channel / vector).
-        spread: standard deviation of all centroids.
+        spread: standard deviation of each book's centroids, (books, 1, 1).
     """
 
     codes: Tensor
@@ -112,7 +108,7 @@ class TunedLayer(TrainedLayer):
         super().__init__(layer, norms)
         layer.weight.requires_grad_(False)
         self._start = start
-        spread = start.centroids.std(correction=0).clamp(min=1e-12)
+        spread = start.centroids.std((1, 2), correction=0, keepdim=True).clamp(min=1e-12)
         self.centroids = nn.Parameter(start.centroids / spread)
         # They follow from the weights: what is kept of a training need not hold them, nor be trusted with them.
         self.register_buffer("codes", start.values, persistent=False)

@@ -84,6 +84,11 @@ class Weight:
         return self.values.numel() * self.bits + zeros + floats.numel() * 32
 
     @property
+    def smaller(self) -> bool:
+        """Whether that is less than its float32 weight takes."""
+        return self.stored_bits < 32 * self.shape.numel()
+
+    @property
     def integers(self) -> bool:
         """Whether the values are integers on a grid, not floating-point numbers or the numbers of centroids."""
         return self.centroids is None and not self.values.is_floating_point()
