@@ -1,9 +1,10 @@
 """Quantization side by side with its peers: ``python benchmarks/quantization.py [--stage A,B] [--network NAME]``.
 
-Every contestant starts from the same float network and the same images, in a process of its own, all of them in turn;
+Every contestant starts from the same float network and the same data, in a process of its own, all of them in turn;
 the fastest round of each counts, on the clock and on the CPU (the latter means something on a busy machine too). Files
-are judged in their runtimes on held-out data. Peers (`environments.PEERS`) live in environments of their own. Everything is kept under the cache folder: a second start goes on where the first was stopped, and prints
-at once what is there.
+are judged in their runtimes on held-out data. Peers (`environments.PEERS`) live in environments of their own.
+Everything is kept under the cache folder: a second start goes on where the first was stopped, and prints at once what
+is there.
 """
 
 import argparse
