@@ -14,6 +14,7 @@ from typing import Any
 import brevitas.nn as qnn
 import numpy as np
 import torch
+from brevitas.core.function_wrapper import TensorClampSte
 from brevitas.inject.enum import ScalingImplType, ScalingPerOutputType, StatsOp
 from brevitas.quant.binary import SignedBinaryWeightPerTensorConst
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ STATISTICS = 0.6
 
 
 class Binary(SignedBinaryWeightPerTensorConst):
+    tensor_clamp_impl = TensorClampSte  # its own works in place, which a second use of a weight does not survive
     scaling_impl_type = ScalingImplType.STATS
     scaling_stats_op = StatsOp.AVE
     scaling_per_output_type = ScalingPerOutputType.CHANNEL
