@@ -52,9 +52,6 @@ def fake_quantized(quantization: Quantization) -> fx.GraphModule:
     with torch.no_grad():
         for key, weight in quantization.weights.items():
             put(module, key, weight.dequantized(), rounded_bias(quantization, key, weight))
-    for layer in module.modules():
-        if isinstance(layer, nn.RNNBase):
-            layer.flatten_parameters()  # CUDA's kernels want them in one piece
     insert_grids(module.graph, quantization, on_grid)
     module.graph.lint()
     module.recompile()
