@@ -38,11 +38,11 @@ _LANGUAGE = ("-m", "benchmarks.support.language_peers")
 PEERS = {
     "onnxruntime": Peer(("onnxruntime", "onnx", "numpy"), _PINNED, _PEER),
     "nncf": Peer(("nncf", "openvino", "onnxruntime", "onnx", "numpy"), _PINNED, _PEER),
-    # torchvision, which it needs, settles which torch there is: some gigabytes where that is the one for GPUs.
     "llmcompressor": Peer(("llmcompressor==0.14.0.1", *_TORCH), (), _LANGUAGE),
     "modelopt": Peer(("nvidia-modelopt==0.47.0", "requests", "huggingface_hub", *_TORCH), (), _LANGUAGE),
     "hqq": Peer(("hqq==0.2.8.post1", *_TORCH), (), _LANGUAGE),
     "brevitas": Peer(("brevitas==0.13.4", "pillow", *_TORCH), (), ("-m", "benchmarks.support.binary_peer")),
+    # torchvision, which it needs, settles which torch there is: some gigabytes where that is the one for GPUs.
     "aimet": Peer(("aimet_torch==2.42.0",), (), ("-m", "benchmarks.support.aimet")),
 }
 

@@ -44,15 +44,14 @@ def base(floats: Any, labels: Any | None) -> dict[str, float]:
 
 def score(logits: Any, floats: Any, labels: Any | None) -> dict[str, float]:
     """``sqnr_db`` of the logits; with labels ``drop``, in points, and the ends of its paired 95 % interval, or
-    ``perplexity`` and how many percent it is ``worse``."""
+    ``perplexity``."""
     noise = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(logits, floats, strict=True))
     signal = sum(float(np.square(a, dtype=np.float64).sum()) for a in floats)
     found = {"sqnr_db": 10 * math.log10(signal / max(noise, 1e-30))}
     if labels is None:
         return found
     if floats.ndim > 2:
-        perplexity = _perplexity(logits, labels)
-        return found | {"perplexity": perplexity, "worse": 100 * (perplexity / _perplexity(floats, labels) - 1)}
+        return found | {"perplexity": _perplexity(logits, labels)}
     before, after = floats.argmax(1) == labels, logits.argmax(1) == labels
     lost, won = int((before & ~after).sum()), int((~before & after).sum())
     low, high = (100 * end for end in paired_difference(lost, won, len(labels), 0.95))

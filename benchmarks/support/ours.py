@@ -25,7 +25,7 @@ from worker.engine.errors import Unsupported, UserError
 from worker.engine.measure.machine import saturates
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
-from worker.engine.quantized.form import Quantization, stored_in
+from worker.engine.quantized.form import Quantization
 from worker.engine.state import Compressed, Context
 from worker.engine.targets import TARGETS
 from worker.engine.targets.floats import Floats
@@ -87,13 +87,14 @@ def run(job: dict[str, Any], step: Step) -> dict[str, Any]:
     result, name = Path(job["result"]), job["target"]
     calibration, training = (arrays(job.get(role)) for role in ("calibration", "training"))
     stages: dict[str, float] = {}
-    last, wall, passed = time.process_time(), time.perf_counter(), 0.0
+    walls: dict[str, float] = {}
+    last, wall = time.process_time(), time.perf_counter()
 
     def lap(stage: str) -> None:
-        nonlocal last, wall, passed
-        now = time.process_time()
+        nonlocal last, wall
+        now, clock = time.process_time(), time.perf_counter()
         stages[stage], last = round(now - last, 3), now
-        passed, wall = time.perf_counter() - wall, time.perf_counter()
+        walls[stage], wall = clock - wall, clock
 
     with spending() as report:
         network = formats.read(Path(job["model"]))
@@ -110,26 +111,20 @@ def run(job: dict[str, Any], step: Step) -> dict[str, Any]:
         )
         compressed = METHODS[type(step)](Compressed(network), step, context)
         lap("quantize")
-        quantizing = passed
         target = TARGETS[name]
         exported = target.export_float(Floats(compressed.network, result.parent / f"{result.stem}-float"))
         target.export_quantized(compressed.quantized[name], exported, result)
         lap("write")
     form = compressed.quantized[name]
-    counted = {"counted": counted_bytes(form), "quantize": quantizing}
+    counted = {"counted": counted_bytes(form), "quantize": walls["quantize"]}
     return {**report, **counted, "cpu_stages": stages, "notes": compressed.notes, "curves": compressed.curves}
 
 
 def counted_bytes(form: Quantization) -> float:
     """What the quantized weights take, with scales and centroids, and all other parameters in float32."""
-    held = {
-        id(parameter)
-        for key in form.weights
-        for layer, name in [stored_in(form.network.module, key)]
-        for parameter in [getattr(layer, name)]
-    }
-    floats = sum(p.numel() for p in form.network.module.parameters() if id(p) not in held)
-    return sum(weight.stored_bits for weight in form.weights.values()) / 8 + 4 * floats
+    stored = form.weights.values()
+    floats = form.network.parameters - sum(weight.shape.numel() for weight in stored)
+    return sum(weight.stored_bits for weight in stored) / 8 + 4 * floats
 
 
 def main() -> None:

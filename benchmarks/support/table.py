@@ -61,6 +61,12 @@ def _counted(row: Row) -> str:
     return "" if size is None or counted is None else format(100 * (size / counted - 1), ".1f")
 
 
+def _worse(row: Row) -> str:
+    """Percent of perplexity above that of the float network."""
+    value = row.record.score.get("perplexity")
+    return "" if value is None else format(100 * (value / row.course.base["perplexity"] - 1), ".2f")
+
+
 def _score(key: str, scale: float = 1, form: str = ".2f") -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         value = row.record.score.get(key)
@@ -99,7 +105,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "smaller": ("smaller", _smaller),
     "counted": ("above counted, %", _counted),
     "perplexity": ("perplexity", _score("perplexity", form=".3f")),
-    "worse": ("worse, %", _score("worse")),
+    "worse": ("worse, %", _worse),
     "size": ("MB", _score("size", 1e-6)),
     "sqnr": ("SQNR, dB", _score("sqnr_db")),
     "drop": ("drop, points [95 %]", _drop),

@@ -5,28 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from app.recipes.methods import LayerFilter, QuantizeCodebook
-from tests.support import handwriting
+from tests.support import handwriting, looked_up
 from tests.support.quantizable import build, compress, samples, sqnr_db
-from worker.engine import checkpoint
 from worker.engine.errors import Unsupported
 from worker.engine.formats.lift import network_of
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.observe import tensors
-from worker.engine.targets import TARGETS
-from worker.engine.targets.floats import Floats
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(256, 256), nn.Linear(256, 10)
-    )
-    return network_of(module.eval(), (torch.randn(2, 3, 6, 6),))
+    return looked_up.network(256)
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "torch"])
@@ -43,20 +35,7 @@ def network() -> Network:
 )
 def test_files_and_checkpoints_hold_it(step: QuantizeCodebook, target: str, network: Network, tmp_path: Path) -> None:
     done = compress(network, step, tmp_path, (target,))
-    checkpoint.save(done, [], tmp_path / "c.zip", network)
-    done = checkpoint.load(tmp_path / "c.zip", network).compressed
-    form = done.quantized[target]
-    inputs = dict(samples(network, 8, seed=3).inputs)
-    with torch.no_grad():
-        predicted = fake_quantized(form)(*tensors(inputs, network, "cpu"))[0]
-    exported = TARGETS[target].export_float(Floats(network, tmp_path / "float"))
-    path = TARGETS[target].export_quantized(form, exported, tmp_path / f"q{TARGETS[target].suffix}")
-    assert sqnr_db(predicted, TARGETS[target].session(path, 1, True).run(inputs)[0]) > 80
-    if target == "onnxruntime":
-        floats = sum(w.numel() for w in network.module.state_dict().values())
-        kept = floats - sum(weight.shape.numel() for weight in form.weights.values())
-        counted = sum(weight.stored_bits for weight in form.weights.values()) / 8 + 4 * kept
-        assert path.stat().st_size < 1.05 * counted + 14_000
+    looked_up.check_file(done, target, network, tmp_path)
 
 
 def test_more_bits_are_more_faithful(network: Network, tmp_path: Path) -> None:

@@ -10,28 +10,20 @@ from torch import nn
 from app.recipes import METHODS as DECLARED
 from app.recipes import TARGETS as GRIDS
 from app.recipes.methods import LayerFilter, QuantizeBinary, QuantizeTernary, QuantizeWeights, SignStep
-from tests.support import handwriting
+from tests.support import handwriting, looked_up
 from tests.support.networks import ZOO, make
-from tests.support.quantizable import Notebook, build, compress, samples, sqnr_db
-from worker.engine import checkpoint
+from tests.support.quantizable import Notebook, build, compress, samples
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.lift import network_of
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
-from worker.engine.quantized.observe import tensors
 from worker.engine.state import Compressed, Context
-from worker.engine.targets import TARGETS
-from worker.engine.targets.floats import Floats
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(256, 1024), nn.Linear(1024, 10)
-    )
-    return network_of(module.eval(), (torch.randn(2, 3, 6, 6),))
+    return looked_up.network(1024)
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "torch"])
@@ -47,8 +39,7 @@ def network() -> Network:
 )
 def test_files_and_checkpoints_hold_it(step: SignStep, target: str, network: Network, tmp_path: Path) -> None:
     done = compress(network, step, tmp_path, (target,))
-    checkpoint.save(done, [], tmp_path / "c.zip", network)
-    form = checkpoint.load(tmp_path / "c.zip", network).compressed.quantized[target]
+    form = looked_up.check_file(done, target, network, tmp_path)
     ends = {"0", "5"}
     assert set(form.weights) == {"2", "4"} | (ends if step.first_last == "quantize" else set())
     assert any("first and the last layer are kept" in note for note in done.notes) == (step.first_last == "keep")
@@ -56,17 +47,6 @@ def test_files_and_checkpoints_hold_it(step: SignStep, target: str, network: Net
         assert len(weight.dequantized().unique()) <= (3 if isinstance(step, QuantizeTernary) else 2) * (
             1 if step.scale == "layer" else len(weight.values)
         )
-    inputs = dict(samples(network, 8, seed=3).inputs)
-    with torch.no_grad():
-        predicted = fake_quantized(form)(*tensors(inputs, network, "cpu"))[0]
-    exported = TARGETS[target].export_float(Floats(network, tmp_path / "float"))
-    path = TARGETS[target].export_quantized(form, exported, tmp_path / f"q{TARGETS[target].suffix}")
-    assert sqnr_db(predicted, TARGETS[target].session(path, 1, True).run(inputs)[0]) > 80
-    if target == "onnxruntime":
-        floats = sum(w.numel() for w in network.module.state_dict().values())
-        kept = floats - sum(weight.shape.numel() for weight in form.weights.values())
-        counted = sum(weight.stored_bits for weight in form.weights.values()) / 8 + 4 * kept
-        assert path.stat().st_size < 1.05 * counted + 14_000
 
 
 @pytest.mark.parametrize("norm", [True, False])

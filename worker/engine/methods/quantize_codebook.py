@@ -6,7 +6,6 @@ A layer whose centroids and codes would take more than its float weights stays i
 """
 
 import math
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -26,7 +25,7 @@ from worker.engine.methods.stored import (
     narrowed_to,
     store,
     stored_places,
-    train_weights,
+    train_and_store,
 )
 from worker.engine.network import Network
 from worker.engine.quantized.codebook import TunedLayer, by_numbers
@@ -71,11 +70,9 @@ def quantize_codebook(compressed: Compressed, step: Step, context: Context) -> C
         return store(compressed, network, places, weights, context, [LOOKED_UP])
     # Batch norms are folded already: what is tuned are centroids of the weights that are stored.
     lesson = Lesson(step, context, network, network, samples, _FOUND)
-    compressed, tuned = train_weights(
-        compressed, lesson, tuple(weights), lambda path, layer, norms: TunedLayer(layer, norms, weights[path])
+    return train_and_store(
+        compressed, lesson, places, lambda path, layer, norms: TunedLayer(layer, norms, weights[path])
     )
-    on_cpu = replace(context, device="cpu")
-    return store(compressed, compressed.network, places, tuned, on_cpu, [LOOKED_UP], origin=network)
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ compute on what its projection gives.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -25,7 +24,7 @@ from worker.engine.methods.stored import (
     narrowed_to,
     store,
     stored_places,
-    train_weights,
+    train_and_store,
 )
 from worker.engine.network import Network
 from worker.engine.quantized.codebook import Finder, StraightLayer, by_numbers
@@ -72,21 +71,14 @@ def quantize_signs(compressed: Compressed, step: Step, context: Context) -> Comp
             "no_layers",
             "nothing becomes smaller beside the first and the last layer: first_last: quantize stores these",
         )
-    left = {**dict.fromkeys(rounded, LARGER), **dict.fromkeys(kept, _KEPT)}
-    left = {path: reason for path, reason in left.items() if path not in weights}
+    left = {path: _KEPT if path in kept else LARGER for path in paths if path not in weights}
     places = narrowed_to(places, weights, left, "two or three values are for convolutions and linear layers")
     if samples is None:
         return store(compressed, folded, places, weights, context, [LOOKED_UP])
     # One scale for all channels does not commute with folding: there the folded network is what trains.
     network = folded if step.scale == "layer" else compressed.network
-    compressed, trained = train_weights(
-        compressed,
-        Lesson(step, context, network, folded, samples),
-        tuple(weights),
-        lambda path, layer, norms: StraightLayer(layer, norms, project),
-    )
-    on_cpu = replace(context, device="cpu")
-    return store(compressed, compressed.network, places, trained, on_cpu, [LOOKED_UP], origin=folded)
+    lesson = Lesson(step, context, network, folded, samples)
+    return train_and_store(compressed, lesson, places, lambda path, layer, norms: StraightLayer(layer, norms, project))
 
 
 @torch.no_grad()

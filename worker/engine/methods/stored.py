@@ -64,33 +64,6 @@ def narrowed_to(
     }
 
 
-def train_weights(
-    compressed: Compressed, lesson: Lesson, paths: tuple[str, ...], make: Maker
-) -> tuple[Compressed, dict[str, Weight]]:
-    """Train the layers at `paths` as what `make` puts in their place, and everything else that is float.
-
-    Args:
-        compressed: on CPU; the training takes copies to the device.
-    Returns:
-        `compressed` with the trained network, whose batch norms are folded and whose trained layers hold what is
-        stored of them, with the curves of its training and what the user should know; and the weights to `store`.
-    Raises:
-        Unsupported: ``invalid_order`` where an earlier step has stored one of the layers; ``training_diverged``.
-        InvalidDataset: ``too_few_samples``.
-    """
-    earlier = {key: weight for form in compressed.quantized.values() for key, weight in form.weights.items()}
-    check_apart(paths, earlier)
-    placement = Placement(frozenset(), {}, {}, paths, (), {})
-    student, curves = teach(lesson, lambda points: make_student(lesson.network, placement, Start({}, earlier, make)))
-    network, form = graduate(student)
-    with torch.no_grad():  # the float weights behind a rounding are no network of use
-        for path, weight in form.weights.items():
-            put(network.module, path, weight.dequantized(), weight.bias)
-    ranges = any(earlier.activations for earlier in compressed.quantized.values())
-    notes = [*compressed.notes, *([_RANGES] if ranges else [])]
-    return replace(compressed.with_curves(curves), network=network, notes=notes), dict(form.weights)
-
-
 def store(
     compressed: Compressed,
     network: Network,
@@ -118,3 +91,30 @@ def store(
         layers=layer_rows(next(iter(quantized.values())), context.calibration, context, origin),
         notes=[*with_left(compressed.notes, places, quantized), *notes],
     )
+
+
+def train_and_store(compressed: Compressed, lesson: Lesson, places: dict[str, Placement], make: Maker) -> Compressed:
+    """Train the layers of `places` as what `make` puts in their place, and everything else that is float; `store`.
+
+    The trained network goes on with its batch norms folded and with the stored values in its trained layers.
+
+    Args:
+        compressed: on CPU; the training takes copies to the device.
+    Raises:
+        Unsupported: ``invalid_order`` where an earlier step has stored one of the layers; ``training_diverged``.
+        InvalidDataset: ``too_few_samples``.
+    """
+    earlier = {key: weight for form in compressed.quantized.values() for key, weight in form.weights.items()}
+    paths = tuple(layers_in(places))
+    check_apart(paths, earlier)
+    placement = Placement(frozenset(), {}, {}, paths, (), {})
+    student, curves = teach(lesson, lambda points: make_student(lesson.network, placement, Start({}, earlier, make)))
+    network, form = graduate(student)
+    with torch.no_grad():  # the float weights behind a rounding are no network of use
+        for path, weight in form.weights.items():
+            put(network.module, path, weight.dequantized(), weight.bias)
+    ranges = any(form.activations for form in compressed.quantized.values())
+    notes = [*compressed.notes, *([_RANGES] if ranges else [])]
+    done = replace(compressed.with_curves(curves), network=network, notes=notes)
+    on_cpu = replace(lesson.context, device="cpu")
+    return store(done, network, places, form.weights, on_cpu, [LOOKED_UP], origin=lesson.folded)

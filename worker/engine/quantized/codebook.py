@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker.engine.quantized.form import Weight, looked_up
+from worker.engine.quantized.form import Weight, centroid_rows, looked_up
 from worker.engine.quantized.placement import Layer
 from worker.engine.quantized.trained import TrainedLayer
 
@@ -58,11 +58,9 @@ class _LookUp(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[None, Tensor]:
         (codes,) = ctx.saved_tensors
         books, k, vector = ctx.shape
-        rows = codes.long()
-        if books > 1:
-            rows = rows + torch.arange(books, device=codes.device)[:, None] * k
+        rows = centroid_rows(codes, books, k).reshape(-1).long()
         parts = gradients[0].reshape(-1, vector)
-        sums = [torch.zeros(books * k, device=codes.device).scatter_add_(0, rows.reshape(-1), part) for part in parts.T]
+        sums = [torch.zeros(books * k, device=codes.device).scatter_add_(0, rows, part) for part in parts.T]
         return None, torch.stack(sums, 1).reshape(books, k, vector)
 
 
@@ -87,7 +85,7 @@ class StraightLayer(TrainedLayer):
 
     def stored(self, weight: Tensor, bias: Tensor | None, input_scale: float) -> Weight:
         """The projection of the folded weight."""
-        return self._project(weight.detach().float(), None if bias is None else bias.detach().float().clone())
+        return self._project(weight, bias)
 
 
 class TunedLayer(TrainedLayer):
@@ -122,10 +120,4 @@ class TunedLayer(TrainedLayer):
     @torch.no_grad()
     def stored(self, weight: Tensor, bias: Tensor | None, input_scale: float) -> Weight:
         """The numbers, and the centroids as they are now."""
-        tuned = replace(
-            self._start,
-            values=self.codes,
-            centroids=(self.centroids * self.spread).detach(),
-            bias=None if bias is None else bias.detach().float().clone(),
-        )
-        return tuned.to("cpu")
+        return replace(self._start, values=self.codes, centroids=self.centroids * self.spread, bias=bias).to("cpu")

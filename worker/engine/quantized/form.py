@@ -104,10 +104,14 @@ def spread(part: Tensor, shape: torch.Size) -> Tensor:
 def looked_up(codes: Tensor, centroids: Tensor) -> Tensor:
     """Centroids (books, k, vector) in place of codes (channels, vectors): (channels, vectors * vector)."""
     books, k, vector = centroids.shape
-    rows = codes.int()
-    if books > 1:
-        rows = rows + torch.arange(books, device=codes.device, dtype=torch.int32)[:, None] * k
+    rows = centroid_rows(codes, books, k)
     return nn.functional.embedding(rows, centroids.reshape(books * k, vector)).reshape(len(codes), -1)
+
+
+def centroid_rows(codes: Tensor, books: int, k: int) -> Tensor:
+    """int32: codes (channels, vectors) as rows of all books below each other, `k` rows to a book."""
+    rows = codes.int()
+    return rows if books == 1 else rows + torch.arange(books, device=codes.device, dtype=torch.int32)[:, None] * k
 
 
 @dataclass(frozen=True, eq=False)

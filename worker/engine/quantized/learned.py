@@ -26,8 +26,11 @@ from torch import Tensor, nn
 from worker.engine.quantized.affine import SMALLEST_SCALE, Affine
 from worker.engine.quantized.form import Weight
 from worker.engine.quantized.placement import Layer
-from worker.engine.quantized.trained import TrainedLayer, along
+from worker.engine.quantized.trained import TrainedLayer
 from worker.engine.quantized.weights import Granularity, least_scale, quantize_weight
+
+#: A batch norm that multiplies by less counts as this much: its channel is constant.
+_SMALLEST_FACTOR = 1e-8
 
 
 class _Round(torch.autograd.Function):
@@ -135,7 +138,7 @@ class LearnedLayer(TrainedLayer):
         self.form = form
         weight = layer.weight.detach()
         if form.granularity == "tensor":
-            weight = weight * along(self.factor(), weight)
+            weight = weight * _along(self.factor(), weight)
         started = quantize_weight(
             weight, None, bits=form.bits, granularity=form.granularity, avoid_saturation=form.avoid_saturation
         )
@@ -144,14 +147,23 @@ class LearnedLayer(TrainedLayer):
     def weight(self) -> Tensor:
         """The weight on its grid."""
         weight, top = self.layer.weight, self.form.top
-        return fake_quantize(weight, along(self.steps(), weight), -top, top, weight.numel() / self.log_step.numel())
+        return fake_quantize(weight, _along(self.steps(), weight), -top, top, weight.numel() / self.log_step.numel())
+
+    @torch.no_grad()
+    def factor(self) -> Tensor:
+        """What the batch norms multiply each channel by at evaluation, without the sign; (channels,)."""
+        factor = torch.ones(len(self.layer.weight), device=self.layer.weight.device)
+        for norm in self.norms:
+            scale = torch.rsqrt(norm.running_var + norm.eps)
+            factor = factor * scale * (1 if norm.weight is None else norm.weight.abs())
+        return factor.clamp(min=_SMALLEST_FACTOR)
 
     def steps(self) -> Tensor:
         """The step of each channel of the weight before folding, (channels,) or (1,)."""
         step, weight, form = self.log_step.exp(), self.layer.weight.detach(), self.form
         whole = form.granularity == "tensor" and len(self.norms) > 0
         if whole:
-            weight = weight * along(self.factor(), weight)
+            weight = weight * _along(self.factor(), weight)
         if form.avoid_saturation:
             step = torch.maximum(step, least_scale(weight, form.bits, form.granularity))
         return step / self.factor() if whole else step
@@ -179,3 +191,8 @@ def _register(module: nn.Module, step: Tensor, learned: bool) -> None:
         module.register_parameter("log_step", nn.Parameter(log_step))
     else:
         module.register_buffer("log_step", log_step)
+
+
+def _along(channels: Tensor, weight: Tensor) -> Tensor:
+    """`channels` in a shape that broadcasts along the first dimension of `weight`."""
+    return channels.reshape(-1, *[1] * (weight.dim() - 1))

@@ -11,7 +11,7 @@ from worker.engine.formats.fold import NORMS, fold_and_tell, fold_batch_norm
 from worker.engine.network import Network
 from worker.engine.quantized.affine import Affine
 from worker.engine.quantized.fake import insert_reads, put
-from worker.engine.quantized.form import Quantization, Weight, stored_in
+from worker.engine.quantized.form import Quantization, Weight, bias_beside, original, stored_in
 from worker.engine.quantized.learned import LearnedGrid
 from worker.engine.quantized.placement import LAYERS, Layer, Placement, layer_calls, source_of
 from worker.engine.quantized.trained import PlainLayer, TrainedLayer
@@ -153,7 +153,9 @@ def graduate(student: Student) -> tuple[Network, Quantization]:
         if path in student.layers and path not in weights and isinstance(layer, LAYERS):
             grid = activations.get(source_of(node).name)
             scale = 0.0 if grid is None else grid.scale
-            weights[path] = student.layers[path].stored(layer.weight, layer.bias, scale)
+            weights[path] = student.layers[path].stored(
+                original(folded.module, path), bias_beside(layer, "weight"), scale
+            )
     stored = {key: start.held[key] for key in placement.stored}
     form = Quantization(folded, {**weights, **stored}, activations, placement.integer, start.absorbed(placement))
     return folded, form

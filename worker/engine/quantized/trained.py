@@ -5,21 +5,17 @@ layer's output. What is quantized is the folded weight ``f w``, ``f = gamma / sq
 is scaled back by 1/f (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2; Krishnamoorthi 2018,
 https://arxiv.org/abs/1806.08342, section 4.2). A rounding around 0 that follows the size of each channel commutes with
 that scaling, ``Q(f w) / f = Q(w)``: nothing is divided by a gamma near 0, and a moving running variance does not move
-what is stored. Where all channels share a scale, the rounding is that of ``|f| w``.
+what is stored.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from worker.engine.quantized.form import Weight
 from worker.engine.quantized.placement import Layer
-
-#: A batch norm that multiplies by less counts as this much: its channel is constant.
-_SMALLEST_FACTOR = 1e-8
 
 
 class TrainedLayer(nn.Module):
@@ -44,7 +40,7 @@ class TrainedLayer(nn.Module):
         """What the layer has learned, on CPU.
 
         Args:
-            weight / bias: after folding the trained batch norms.
+            weight / bias: float32 and detached, after folding the trained batch norms.
             input_scale: of the layer's integer input; 0 where it reads floats.
         """
 
@@ -59,20 +55,6 @@ class TrainedLayer(nn.Module):
             x = norm(x)
         return x
 
-    @torch.no_grad()
-    def factor(self) -> Tensor:
-        """What the batch norms multiply each channel by at evaluation, without the sign; (channels,)."""
-        factor = torch.ones(len(self.layer.weight), device=self.layer.weight.device)
-        for norm in self.norms:
-            scale = torch.rsqrt(norm.running_var + norm.eps)
-            factor = factor * scale * (1 if norm.weight is None else norm.weight.abs())
-        return factor.clamp(min=_SMALLEST_FACTOR)
-
 
 class PlainLayer(nn.Sequential):
     """A layer that stays in float, and the batch norms that will be folded into it."""
-
-
-def along(channels: Tensor, weight: Tensor) -> Tensor:
-    """`channels` in a shape that broadcasts along the first dimension of `weight`."""
-    return channels.reshape(-1, *[1] * (weight.dim() - 1))
