@@ -148,6 +148,7 @@ def table() -> dict[str, Any]:
             "opsets": [onnx_file.MIN_OPSET, newest_opset()],
             "operators": sorted(OPERATORS),
             "dtypes": {str(number): dtype_name(dtype) for number, dtype in sorted(onnx_file.DTYPES.items())},
+            "types": {str(number): name for name, number in sorted(onnx.TensorProto.DataType.items())},
             "max_file": onnx_file.MAX_FILE,
             "max_nodes": onnx_file.MAX_NODES,
             "max_rank": onnx_file.MAX_RANK,
