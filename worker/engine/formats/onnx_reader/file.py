@@ -145,8 +145,8 @@ def _fetch(tensor: onnx.TensorProto, bundle: Bundle | None, large: dict[str, mem
         raise InvalidModel(
             codes.EXTERNAL_DATA,
             f"Weight {tensor.name[:120]!r} lies in another file. Upload a zip of the .onnx and the files beside it, or "
-            "save the model in one file: "
-            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
+            "write one file: torch.onnx.export(..., external_data=False), or onnx.save(onnx.load('model.onnx'), "
+            "'single.onnx').",
         )
     view = bundle.external({entry.key: entry.value for entry in tensor.external_data}, tensor.name)
     del tensor.external_data[:]
