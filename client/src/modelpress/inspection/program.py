@@ -83,7 +83,7 @@ class Program:
         weights = {value["arg"]["name"]: str(value[_WEIGHTS[tag]]) for tag, value in given if tag in _WEIGHTS}
         for node in self._graph["nodes"]:
             name = node["target"].split(".")[3:4]
-            if node["inputs"] and name and name[0].endswith("_"):
+            if node["inputs"] and name and re.fullmatch(r"\w*[^_]_", name[0]):  # in place
                 tag, value = _only(node["inputs"][0]["arg"])
                 if tag == "as_tensor" and value["name"] in weights:
                     found.append(weights[value["name"]])
