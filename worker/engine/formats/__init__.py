@@ -9,9 +9,14 @@ from worker.engine.formats.detect import detect
 from worker.engine.formats.onnx_reader import OnnxSource, read_onnx
 from worker.engine.formats.pt2 import read_pt2
 from worker.engine.formats.pt2_writer import write_pt2
+from worker.engine.formats.transformers_reader import read_transformers
 from worker.engine.network import Network
 
-READERS: dict[str, Callable[[Path], Network]] = {"onnx": read_onnx, "pt2": read_pt2}
+READERS: dict[str, Callable[[Path], Network]] = {
+    "onnx": read_onnx,
+    "pt2": read_pt2,
+    "transformers": read_transformers,
+}
 WRITERS: dict[str, Callable[[Network, Path], None]] = {"pt2": write_pt2}
 
 
