@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.formats.layers import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
-from worker.engine.formats.onnx_reader.elementwise import Operator
-from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.onnx_reader.node import Node, Operator
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten

@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from worker.engine.formats.onnx_reader import elementwise, layers, pooling, shaping
-from worker.engine.formats.onnx_reader.elementwise import Operator
+from worker.engine.formats.onnx_reader import casting, elementwise, layers, pooling, shaping
+from worker.engine.formats.onnx_reader.node import Operator
 
 OPERATORS: Final[dict[str, Operator]] = {
     **elementwise.OPERATORS,
+    **casting.OPERATORS,
     **shaping.OPERATORS,
     **layers.OPERATORS,
     **pooling.OPERATORS,

@@ -4,9 +4,8 @@ from typing import Any, Final
 
 import torch
 
-from worker.engine.formats.onnx_reader.elementwise import Operator
 from worker.engine.formats.onnx_reader.layers import pad_around, padding
-from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.onnx_reader.node import Node, Operator
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten

@@ -7,8 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from worker.engine.formats.onnx_reader.elementwise import Operator
-from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.onnx_reader.node import Node, Operator
 from worker.engine.formats.onnx_reader.values import Size, Sizes, Value, unsupported
 
 aten = torch.ops.aten
