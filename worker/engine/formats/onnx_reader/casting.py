@@ -35,6 +35,10 @@ def convert(node: Node, x: Any, kind: torch.dtype, saturate: bool = True) -> Any
         limit = torch.finfo(kind).max
         if torch.finfo(node.build.dtype(x)).max > limit:
             x = node.call(aten.clamp.default, x, -limit, limit)
+    elif kind is torch.float8_e4m3fn:
+        # What does not round to 448 becomes NaN; torch's conversion saturates or not, depending on the device.
+        fits = node.call(aten.le.Scalar, node.call(aten.abs.default, x), 464)
+        x = node.call(aten.where.self, fits, x, node.call(aten.full_like.default, x, float("nan")))
     return node.cast(x, kind)
 
 

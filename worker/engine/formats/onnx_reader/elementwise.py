@@ -178,17 +178,13 @@ def _shrink(node: Node) -> Any:
     zero = node.call(aten.zeros_like.default, x)
     above = node.call(aten.where.self, node.call(aten.gt.Scalar, x, limit), node.call(aten.sub.Tensor, x, bias), zero)
     below = node.call(aten.lt.Scalar, x, -limit)
-    return node.cast(
-        node.call(aten.where.self, below, node.call(aten.add.Tensor, x, bias), above), node.build.dtype(x)
-    )
+    return node.cast(node.call(aten.where.self, below, node.call(aten.add.Tensor, x, bias), above), node.build.dtype(x))
 
 
 def _swiglu(node: Node) -> Any:
     x, gate = node.tensor(0), node.tensor(1)
     scaled = node.call(aten.mul.Tensor, x, node.attr("alpha", 1.0))
-    return node.call(
-        aten.mul.Tensor, node.call(aten.mul.Tensor, x, node.call(aten.sigmoid.default, scaled)), gate
-    )
+    return node.call(aten.mul.Tensor, node.call(aten.mul.Tensor, x, node.call(aten.sigmoid.default, scaled)), gate)
 
 
 def _swish(node: Node) -> Any:
