@@ -41,6 +41,15 @@ DTYPES: Final[dict[int, torch.dtype]] = {
     onnx.TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
 }
 
+#: Integers of 4 and 2 bits, which torch cannot compute with: constants of these types are kept in 8 bits, and say so
+#: in their attribute ``narrow``.
+NARROW: Final[dict[int, Any]] = {
+    onnx.TensorProto.INT4: np.int8,
+    onnx.TensorProto.UINT4: np.uint8,
+    onnx.TensorProto.INT2: np.int8,
+    onnx.TensorProto.UINT2: np.uint8,
+}
+
 
 @dataclass(frozen=True)
 class OnnxSource:
@@ -132,7 +141,7 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
     count = 1
     for dim in tensor.dims:
         count *= dim
-    if count > 2 * max(stored, 1):  # two 4-bit values fit a byte
+    if count > 4 * max(stored, 1):  # four 2-bit values fit a byte
         raise InvalidModel(
             codes.WEIGHTS_INVALID,
             f"Weight {name!r} says it has {count} values, but {stored} bytes or values are there.",
@@ -165,13 +174,17 @@ def to_torch(tensor: onnx.TensorProto) -> Tensor:
         Unsupported: an element type that networks do not have.
         InvalidModel: data that does not fill the shape.
     """
-    if tensor.data_type not in DTYPES:
+    if tensor.data_type not in (*DTYPES, *NARROW):
         kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
         raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {tensor.name[:120]!r} cannot be read: {error}") from error
+    if tensor.data_type in NARROW:
+        widened = torch.from_numpy(array.astype(NARROW[tensor.data_type]))
+        widened.narrow = tensor.data_type  # type: ignore[attr-defined]
+        return widened
     dtype = DTYPES[tensor.data_type]
     if array.dtype.kind == "V" or dtype is torch.bfloat16 or "float8" in str(dtype):  # none of numpy's own types
         bits = torch.int16 if dtype.itemsize == 2 else torch.int8

@@ -17,7 +17,7 @@ from worker.engine.formats.onnx_reader.functions import inline_functions
 from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
-from worker.engine.formats.onnx_reader.values import Builder, Value
+from worker.engine.formats.onnx_reader.values import Builder, Value, unsupported
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
 
@@ -38,9 +38,7 @@ def read_onnx(path: Path) -> Network:
     """
     model = load(path)
     flat = inline_functions(model)
-    unknown = sorted({_full_name(n) for n in flat.graph.node if _full_name(n) not in OPERATORS})
-    if unknown:
-        raise unsupported_operators(unknown)
+    _refuse_unknown(flat.graph)
     constants = {tensor.name: to_torch(tensor) for tensor in flat.graph.initializer}
     failure: Exception = ValueError("no sizes")
     for batch, others in _TRIALS:
@@ -51,6 +49,12 @@ def read_onnx(path: Path) -> Network:
     raise InvalidModel(
         codes.GRAPH_INVALID, f"The shapes in the model do not fit together: {failure}"[:500]
     ) from failure
+
+
+def _refuse_unknown(graph: onnx.GraphProto) -> None:
+    unknown = sorted({name for name in map(_full_name, graph.node) if name not in OPERATORS and name != "If"})
+    if unknown:
+        raise unsupported_operators(unknown)
 
 
 def _full_name(node: onnx.NodeProto) -> str:
@@ -70,6 +74,7 @@ class _Import:
         self.choices = batch, others
         self.symbols: dict[str, str] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
+        self.kept: list[Tensor] = []  # ids of what branches bring stay unique while it lives
 
     def network(self, source: onnx.ModelProto) -> Network:
         """Import everything."""
@@ -110,7 +115,7 @@ class _Import:
 
     def dimension(self, dim: Any, owner: str, axis: int) -> Dim:
         """A size, or the name of a symbolic one; the one that comes first in an input is the batch."""
-        if dim.HasField("dim_value") and dim.dim_value > 0:
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
             return int(dim.dim_value)
         key = dim.dim_param or f"{owner}.{axis}"
         if key not in self.symbols:
@@ -140,7 +145,8 @@ class _Import:
         )
         results: Any = on_sizes(node)
         if results is None:
-            results = OPERATORS[_full_name(proto)](node)
+            name = _full_name(proto)
+            results = self.branch(node) if name == "If" else OPERATORS[name](node)
         if not isinstance(results, tuple):
             results = (results,)
         for name, result in zip(proto.output, results, strict=False):
@@ -148,6 +154,28 @@ class _Import:
                 self.values[name] = result
             if name and isinstance(result, fx.Node):
                 result.meta.setdefault("onnx_value", name)
+
+    def branch(self, node: Node) -> tuple[Value, ...]:
+        """The branch of an If that is always taken; exporters put one around what depends on a size."""
+        condition = node.value(0)
+        if not isinstance(condition, Tensor):
+            raise unsupported("an If whose condition depends on data")
+        graph = node.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
+        _refuse_unknown(graph)
+        if graph.initializer:
+            self.add_constants({tensor.name: to_torch(tensor) for tensor in graph.initializer})
+        for index, inner in enumerate(graph.node):
+            self.node(inner, index)
+        results = tuple(self.lookup(output.name) for output in graph.output)
+        for name in (*(t.name for t in graph.initializer), *(name for inner in graph.node for name in inner.output)):
+            self.values.pop(name, None)  # names inside mean nothing outside
+        return results
+
+    def add_constants(self, constants: dict[str, Tensor]) -> None:
+        """Weights that a branch brings along."""
+        self.build.initializers.update({id(tensor): name for name, tensor in constants.items()})
+        self.kept.extend(constants.values())
+        self.values.update(constants)
 
     def output(self, name: str, node: fx.Node) -> TensorSpec:
         first, second = node.meta["shadows"]
