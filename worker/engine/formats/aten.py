@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
+from torch import fx
 
 _OPERATORS: Final = """
 _adaptive_avg_pool2d _adaptive_avg_pool3d _log_softmax _native_batch_norm_legit_no_training _safe_softmax
@@ -51,6 +52,16 @@ zeros_like
 #: Names under ``torch.ops.aten`` that a network may call; the in-place form (``relu_``) goes with the plain one.
 ALLOWED: Final = frozenset(_OPERATORS.split()) | {"zero", "detach"}
 
+#: What Python's operators call on tensors -> the same under the name that every exporter knows.
+_WORDS: Final = {
+    f"__{place}{word}__": f"bitwise_{word}{'_' if place else ''}"
+    for word in ("and", "or", "xor")
+    for place in ("", "i")
+}
+
+#: aten returns its input where there is nothing to drop, so the result may be the same memory.
+_SOMETIMES_ALIASES: Final = ("dropout", "feature_dropout", "alpha_dropout")
+
 #: Checks of shapes and types that an exporter writes down: true for every input that the graph can take.
 _ASSERTIONS: Final = """
 _assert_async _assert_scalar _assert_tensor_metadata sym_constrain_range sym_constrain_range_for_size
@@ -77,6 +88,22 @@ def name_of(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
+def canonical(target: torch._ops.OpOverload) -> torch._ops.OpOverload:
+    """`target`, or the operator under whose name networks have it: ``bitwise_and`` for ``__and__``."""
+    namespace, name = target._schema.name.split("::")
+    packet = getattr(torch.ops.aten, _WORDS.get(name, ""), None) if namespace == "aten" else None
+    return target if packet is None else getattr(packet, target._overloadname, target)
+
+
+def aliases(node: fx.Node) -> bool:
+    """Whether the node's result may share memory with one of its inputs."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.target is operator.getitem
+    schema = node.target._schema
+    shared = any(value.alias_info is not None for value in schema.returns)
+    return shared or schema.name.split("::")[1] in _SOMETIMES_ALIASES
+
+
 def is_assertion(target: object) -> bool:
     """Whether the call only checks something, so that it can be left out."""
     if isinstance(target, torch._ops.OpOverload):
@@ -88,6 +115,7 @@ def is_allowed(target: object) -> bool:
     """Whether a network may contain calls of `target`."""
     if not isinstance(target, torch._ops.OpOverload):
         return target in _SYMBOLIC_FUNCTIONS
+    target = canonical(target)
     name = target._schema.name.split("::")[1]
     plain = name if name.startswith("_") or not name.endswith("_") else name[:-1]
     return target.namespace == "aten" and plain in ALLOWED and "out" not in target._overloadname.split("_")
@@ -103,7 +131,7 @@ def resolve(name: str) -> Callable[..., Any] | None:
     parts = name.split(".")
     if len(parts) not in (4, 5) or parts[:3] != ["torch", "ops", "aten"]:
         return None
-    operator_name, overload = parts[3], parts[4] if len(parts) == 5 else "default"
+    operator_name, overload = _WORDS.get(parts[3], parts[3]), parts[4] if len(parts) == 5 else "default"
     plain = operator_name.rstrip("_")
     if not {operator_name, plain} & (ALLOWED | ASSERTIONS) or overload.startswith("_"):
         return None

@@ -187,9 +187,11 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 
-def named_arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of an aten call by schema name, with defaults filled in."""
-    target = node.target
+def named_arguments(node: fx.Node, target: object) -> dict[str, Any]:
+    """The arguments of `node` by the names of the schema of `target`, with defaults filled in.
+
+    `target` is what the node calls or its plain form: ``dropout_`` names its input ``self``, ``dropout`` ``input``.
+    """
     if not isinstance(target, torch._ops.OpOverload):
         raise TypeError(f"{node} does not call an aten overload")
     arguments: dict[str, Any] = {}

@@ -22,8 +22,6 @@ from worker.engine.formats.program import Program, State, from_exported, name_di
 from worker.engine.network import Network
 
 _TRAINING_NOTE = "The model was exported in training mode; its dropout and batch norm layers are set to evaluation."
-#: aten returns its input where there is nothing to drop, so the result may be the same memory.
-_SOMETIMES_ALIASES = ("dropout", "feature_dropout", "alpha_dropout")
 
 
 def network_of(module: nn.Module, example_inputs: tuple[Any, ...], dynamic_batch: bool = True) -> Network:
@@ -91,19 +89,6 @@ def unsupported_operators(names: Sequence[str]) -> Unsupported:
     )
 
 
-def _is_aten(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload)
-
-
-def _aliases(node: fx.Node) -> bool:
-    """Whether the node's result may share memory with one of its inputs."""
-    if not _is_aten(node):
-        return node.target is operator.getitem
-    schema = node.target._schema  # type: ignore[union-attr]
-    shared = any(value.alias_info is not None for value in schema.returns)
-    return shared or schema.name.split("::")[1] in _SOMETIMES_ALIASES
-
-
 def _is_transposed(node: Any) -> bool:
     """Whether the node swaps the two dimensions of a matrix."""
     swaps: dict[object, tuple[Any, ...]] = {
@@ -165,7 +150,7 @@ class _Lifter:
             self.inline(node)
         elif node.target is operator.getitem and self.item(node):
             return
-        elif _is_aten(node):
+        elif isinstance(node.target, torch._ops.OpOverload):
             self.operator(node)
         else:
             self.env[node] = self.graph.node_copy(node, self.value)
@@ -202,6 +187,7 @@ class _Lifter:
         target = node.target
         if not isinstance(target, torch._ops.OpOverload):
             raise TypeError(f"{node} does not call an aten overload")
+        target = aten.canonical(target)
         name = target._schema.name.split("::")[1]
         base = node.args[0] if node.args and target._schema.is_mutable else None
         if isinstance(base, fx.Node):
@@ -217,21 +203,21 @@ class _Lifter:
 
     def unseen(self, node: fx.Node, base: fx.Node) -> bool:
         """Whether no other node looks at the memory that `node` changes in place."""
-        return not _aliases(base) and not any(user is not node and _aliases(user) for user in base.users)
+        return not aten.aliases(base) and not any(user is not node and aten.aliases(user) for user in base.users)
 
     def layer_or_call(self, node: fx.Node, name: str, target: torch._ops.OpOverload) -> None:
-        if name in recurrent.RECURRENT and self.recurrent_layer(node, name):
+        if name in recurrent.RECURRENT and self.recurrent_layer(node, name, target):
             return
-        if name in RULES and self.layer(node, name):
+        if name in RULES and self.layer(node, name, target):
             return
-        if name in ("addmm", "mm") and self.matrix_product(node, name):
+        if name in ("addmm", "mm") and self.matrix_product(node, name, target):
             return
         copy = self.graph.node_copy(node, self.value)
         copy.target = target
         self.env[node] = copy
 
-    def layer(self, node: fx.Node, name: str) -> bool:
-        rule, arguments = RULES[name], named_arguments(node)
+    def layer(self, node: fx.Node, name: str, target: torch._ops.OpOverload) -> bool:
+        rule, arguments = RULES[name], named_arguments(node, target)
         states: dict[str, State] = {}
         for argument in rule.weights:
             value = arguments.get(argument)
@@ -259,9 +245,9 @@ class _Lifter:
             self.results[node] = results
         return True
 
-    def matrix_product(self, node: fx.Node, name: str) -> bool:
+    def matrix_product(self, node: fx.Node, name: str, target: torch._ops.OpOverload) -> bool:
         """A linear layer as decomposition leaves it: ``addmm(bias, x, weight transposed)`` or ``mm``."""
-        arguments = named_arguments(node)
+        arguments = named_arguments(node, target)
         bias, matrix = arguments.get("self") if name == "addmm" else None, arguments["mat2"]
         data = arguments["mat1"] if name == "addmm" else arguments["self"]
         if arguments.get("alpha", 1) != 1 or arguments.get("beta", 1) != 1 or not _is_transposed(matrix):
@@ -278,8 +264,8 @@ class _Lifter:
         self.place(node, module, states, (self.value(data),), name)
         return True
 
-    def recurrent_layer(self, node: fx.Node, name: str) -> bool:
-        arguments = named_arguments(node)
+    def recurrent_layer(self, node: fx.Node, name: str, target: torch._ops.OpOverload) -> bool:
+        arguments = named_arguments(node, target)
         weights = arguments.get("params")
         if not isinstance(weights, (list, tuple)) or not all(w in self.states for w in weights):
             return False

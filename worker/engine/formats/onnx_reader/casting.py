@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from worker.engine.formats.onnx_reader.file import DTYPES
 from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.tensors import DTYPES
 from worker.engine.formats.onnx_reader.values import Value, unsupported
 
 aten = torch.ops.aten

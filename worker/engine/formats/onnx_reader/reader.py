@@ -12,11 +12,12 @@ from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.lift import unsupported_operators
 from worker.engine.formats.names import identifier
-from worker.engine.formats.onnx_reader.file import DTYPES, OnnxSource, load, opset_of, to_torch
+from worker.engine.formats.onnx_reader.file import OnnxSource, load, opset_of
 from worker.engine.formats.onnx_reader.functions import inline_functions
 from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
+from worker.engine.formats.onnx_reader.tensors import DTYPES, to_torch
 from worker.engine.formats.onnx_reader.values import Builder, Value, unsupported
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
@@ -36,14 +37,14 @@ def read_onnx(path: Path) -> Network:
         InvalidModel: a file that breaks its format.
         Unsupported: operators (all of them named), attributes or inputs that a network cannot have.
     """
-    model = load(path)
-    flat = inline_functions(model)
+    source = load(path)
+    flat = inline_functions(source.outline)
     _refuse_unknown(flat.graph)
-    constants = {tensor.name: to_torch(tensor) for tensor in flat.graph.initializer}
+    constants = {tensor.name: source.tensor(tensor) for tensor in flat.graph.initializer}
     failure: Exception = ValueError("no sizes")
     for batch, others in _TRIALS:
         try:
-            return _Import(flat, constants, batch, others).network(model)
+            return _Import(flat, source, constants, batch, others).network()
         except _FAILURES as error:
             failure = error
     raise InvalidModel(
@@ -65,18 +66,24 @@ class _Import:
     """One pass over the graph under one choice of sizes."""
 
     def __init__(
-        self, model: onnx.ModelProto, constants: dict[str, Tensor], batch: tuple[int, int], others: tuple[int, int]
+        self,
+        model: onnx.ModelProto,
+        source: OnnxSource,
+        constants: dict[str, Tensor],
+        batch: tuple[int, int],
+        others: tuple[int, int],
     ) -> None:
         self.graph = model.graph
+        self.source = source
         self.opset = opset_of(model)
-        self.build = Builder({id(tensor): name for name, tensor in constants.items()})
+        self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped)
         self.values: dict[str, Value] = dict(constants)
         self.choices = batch, others
         self.symbols: dict[str, str] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
         self.kept: list[Tensor] = []  # ids of what branches bring stay unique while it lives
 
-    def network(self, source: onnx.ModelProto) -> Network:
+    def network(self) -> Network:
         """Import everything."""
         inputs = [self.input(value) for value in self.graph.input if value.name not in self.values]
         for index, node in enumerate(self.graph.node):
@@ -93,7 +100,9 @@ class _Import:
         module.delete_all_unused_submodules()
         module.graph.lint()
         module.recompile()
-        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=OnnxSource(source))
+        if self.source.mapped is not None:
+            self.source.mapped.settle(module)
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=self.source)
 
     def input(self, value: onnx.ValueInfoProto) -> TensorSpec:
         kind = value.type.tensor_type
