@@ -12,6 +12,7 @@ from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.lift import unsupported_operators
 from worker.engine.formats.names import identifier
+from worker.engine.formats.onnx_reader import widening
 from worker.engine.formats.onnx_reader.file import OnnxSource, load, opset_of
 from worker.engine.formats.onnx_reader.functions import inline_functions
 from worker.engine.formats.onnx_reader.node import Node
@@ -24,6 +25,7 @@ from worker.engine.network import Dim, Network, TensorSpec
 
 #: Sizes tried for the batch and for other symbolic dimensions; the first with which all shapes fit.
 _TRIALS: Final = (((24, 40), (224, 320)), ((24, 40), (32, 64)), ((24, 40), (8, 12)), ((4, 6), (2, 3)))
+_TO: Final = torch.ops.aten.to.dtype
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, OverflowError)
 
 
@@ -41,10 +43,12 @@ def read_onnx(path: Path) -> Network:
     flat = inline_functions(source.outline)
     _refuse_unknown(flat.graph)
     constants = {tensor.name: source.tensor(tensor) for tensor in flat.graph.initializer}
+    widened = widening.other_types(flat.graph, constants)
+    constants = {name: widening.to_float32(tensor, widened) for name, tensor in constants.items()}
     failure: Exception = ValueError("no sizes")
     for batch, others in _TRIALS:
         try:
-            return _Import(flat, source, constants, batch, others).network()
+            return _Import(flat, source, constants, widened, batch, others).network()
         except _FAILURES as error:
             failure = error
     raise InvalidModel(
@@ -70,13 +74,14 @@ class _Import:
         model: onnx.ModelProto,
         source: OnnxSource,
         constants: dict[str, Tensor],
+        widened: frozenset[torch.dtype],
         batch: tuple[int, int],
         others: tuple[int, int],
     ) -> None:
         self.graph = model.graph
         self.source = source
         self.opset = opset_of(model)
-        self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped)
+        self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped, widened)
         self.values: dict[str, Value] = dict(constants)
         self.choices = batch, others
         self.symbols: dict[str, str] = {}
@@ -88,7 +93,7 @@ class _Import:
         inputs = [self.input(value) for value in self.graph.input if value.name not in self.values]
         for index, node in enumerate(self.graph.node):
             self.node(node, index)
-        results = [self.build.attribute(self.build.tensor(self.lookup(output.name))) for output in self.graph.output]
+        results = [self.build.attribute(self.result(output)) for output in self.graph.output]
         outputs = [self.output(output.name, node) for output, node in zip(self.graph.output, results, strict=True)]
         self.build.graph.output(tuple(results))
         for node in self.build.graph.nodes:
@@ -102,7 +107,15 @@ class _Import:
         module.recompile()
         if self.source.mapped is not None:
             self.source.mapped.settle(module)
-        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=self.source)
+        told = [*widening.notes(self.build.widened), *self.build.notes]
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=self.source)
+
+    def result(self, output: onnx.ValueInfoProto) -> Any:
+        """An output in the type that the file gives it."""
+        value = self.build.tensor(self.lookup(output.name))
+        kind = DTYPES.get(output.type.tensor_type.elem_type)
+        inner = kind in self.build.widened and self.build.dtype(value) == torch.float32
+        return self.build.call(_TO, value, kind) if inner else value
 
     def input(self, value: onnx.ValueInfoProto) -> TensorSpec:
         kind = value.type.tensor_type
@@ -118,7 +131,8 @@ class _Import:
         first, second = (torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
         node = self.build.placeholder(identifier(value.name), (first, second))
         node.meta["onnx_value"] = value.name
-        self.values[value.name] = node
+        inner = first.dtype in self.build.widened
+        self.values[value.name] = self.build.call(_TO, node, torch.float32) if inner else node
         sizes = tuple(2 if dim == "batch" else size for dim, size in zip(dims, shapes[0], strict=True))
         return TensorSpec(value.name, dtype_name(DTYPES[kind.elem_type]), tuple(dims), sizes)
 
@@ -150,7 +164,7 @@ class _Import:
             tuple(self.lookup(name) for name in proto.input),
             tuple(proto.input),
             tuple(proto.output),
-            {attribute.name: _attribute(attribute) for attribute in proto.attribute},
+            {a.name: widening.to_float32(_attribute(a), self.build.widened) for a in proto.attribute},
         )
         results: Any = on_sizes(node)
         if results is None:
@@ -172,7 +186,8 @@ class _Import:
         graph = node.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
         _refuse_unknown(graph)
         if graph.initializer:
-            self.add_constants({tensor.name: to_torch(tensor) for tensor in graph.initializer})
+            brought = {tensor.name: to_torch(tensor) for tensor in graph.initializer}
+            self.add_constants({n: widening.to_float32(t, self.build.widened) for n, t in brought.items()})
         for index, inner in enumerate(graph.node):
             self.node(inner, index)
         results = tuple(self.lookup(output.name) for output in graph.output)

@@ -70,6 +70,12 @@ def dtype_of(tensor: onnx.TensorProto) -> torch.dtype:
     Raises:
         Unsupported: a type that networks do not have.
     """
+    if tensor.data_type == onnx.TensorProto.STRING:
+        raise Unsupported(
+            codes.UNSUPPORTED_INPUT,
+            f"{tensor.name[:120]!r} holds strings, which networks do not have. Train a scikit-learn model with "
+            'integer classes and convert it with options={id(model): {"zipmap": False}}.',
+        )
     if tensor.data_type not in DTYPES:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
         raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")

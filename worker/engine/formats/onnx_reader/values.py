@@ -50,14 +50,22 @@ class Builder:
     Args:
         initializers: name of each initializer by the identity of its tensor.
         mapped: the map that large ones lie in.
+        widened: types in whose place the network computes in float32.
     """
 
-    def __init__(self, initializers: dict[int, str], mapped: Mapped | None = None) -> None:
+    def __init__(
+        self,
+        initializers: dict[int, str],
+        mapped: Mapped | None = None,
+        widened: frozenset[torch.dtype] = frozenset(),
+    ) -> None:
         self._mapped = mapped
         self.graph = fx.Graph()
         self.tree = Tree(())
         self.root = self.tree.root
         self.initializers = initializers
+        self.widened = widened
+        self.notes: list[str] = []
         self._attributes: dict[int, fx.Node] = {}
         self._kept: list[Tensor] = []  # ids stay unique while their tensors live
         self._sizes: dict[tuple[int, int], fx.Node] = {}
