@@ -202,6 +202,12 @@ _FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint
 def _check_opset(model: onnx.ModelProto) -> None:
     opset = opset_of(model)
     newest = onnx.defs.onnx_opset_version()
+    if (
+        not opset
+        and model.opset_import
+        and all(node.domain not in _STANDARD for g in _graphs(model) for node in g.node)
+    ):
+        return  # nothing but operators of other domains
     if not MIN_OPSET <= opset <= newest:
         raise Unsupported(
             codes.SCHEMA_VERSION,
