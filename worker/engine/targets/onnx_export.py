@@ -20,7 +20,7 @@ from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.network import Network
 from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
 from worker.engine.targets.float_export import FloatExport
-from worker.engine.targets.onnx_graph import producers, rename_value, sweep
+from worker.engine.targets.onnx_graph import producers, read_constants_directly, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, put_float, put_initializer
 from worker.engine.targets.quiet import quiet
 
@@ -70,6 +70,7 @@ def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:
         return None
     model = ModelProto()
     model.CopyFrom(source)
+    read_constants_directly(model.graph)
     made_by = producers(model.graph)
     sites = Sites(model.graph, made_by, set(values.values()))
     for node, layer in layer_calls(network.module):

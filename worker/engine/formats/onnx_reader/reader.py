@@ -21,8 +21,16 @@ from worker.engine.formats.onnx_reader.values import Builder, Value
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
 
-#: Sizes tried for the batch and for other symbolic dimensions; the first with which all shapes fit.
-_TRIALS: Final = (((24, 40), (224, 320)), ((24, 40), (32, 64)), ((24, 40), (8, 12)), ((4, 6), (2, 3)))
+_Pair = tuple[int, int]
+#: Sizes tried for the batch, for other symbolic dimensions, and for those of token inputs: they pick rows of a table of
+#: positions whose length no shape shows, so there are few at first. The first with which all shapes fit are taken.
+_TRIALS: Final[tuple[tuple[_Pair, _Pair, _Pair], ...]] = (
+    ((24, 40), (224, 320), (8, 12)),
+    ((24, 40), (32, 64), (32, 64)),
+    ((24, 40), (8, 12), (8, 12)),
+    ((4, 6), (2, 3), (2, 3)),
+)
+_TOKENS: Final = (torch.int32, torch.int64, torch.bool)
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, OverflowError)
 
 
@@ -43,9 +51,9 @@ def read_onnx(path: Path) -> Network:
         raise unsupported_operators(unknown)
     constants = {tensor.name: to_torch(tensor) for tensor in flat.graph.initializer}
     failure: Exception = ValueError("no sizes")
-    for batch, others in _TRIALS:
+    for choices in _TRIALS:
         try:
-            return _Import(flat, constants, batch, others).network(model)
+            return _Import(flat, constants, choices).network(model)
         except _FAILURES as error:
             failure = error
     raise InvalidModel(
@@ -61,15 +69,15 @@ class _Import:
     """One pass over the graph under one choice of sizes."""
 
     def __init__(
-        self, model: onnx.ModelProto, constants: dict[str, Tensor], batch: tuple[int, int], others: tuple[int, int]
+        self, model: onnx.ModelProto, constants: dict[str, Tensor], choices: tuple[_Pair, _Pair, _Pair]
     ) -> None:
         self.graph = model.graph
         self.opset = opset_of(model)
         self.build = Builder({id(tensor): name for name, tensor in constants.items()})
         self.values: dict[str, Value] = dict(constants)
-        self.choices = batch, others
+        self.choices = choices
         self.symbols: dict[str, str] = {}
-        self.sizes: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, _Pair] = {}
 
     def network(self, source: onnx.ModelProto) -> Network:
         """Import everything."""
@@ -99,7 +107,8 @@ class _Import:
                 codes.UNSUPPORTED_INPUT,
                 f"Input {value.name[:80]!r} has no shape. Export the model with its number of dimensions.",
             )
-        dims = [self.dimension(dim, value.name, axis) for axis, dim in enumerate(kind.shape.dim)]
+        others = self.choices[2 if DTYPES[kind.elem_type] in _TOKENS else 1]
+        dims = [self.dimension(dim, value.name, axis, others) for axis, dim in enumerate(kind.shape.dim)]
         shapes = [[dim if isinstance(dim, int) else self.sizes[dim][which] for dim in dims] for which in (0, 1)]
         first, second = (torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
         node = self.build.placeholder(identifier(value.name), (first, second))
@@ -108,7 +117,7 @@ class _Import:
         sizes = tuple(2 if dim == "batch" else size for dim, size in zip(dims, shapes[0], strict=True))
         return TensorSpec(value.name, dtype_name(DTYPES[kind.elem_type]), tuple(dims), sizes)
 
-    def dimension(self, dim: Any, owner: str, axis: int) -> Dim:
+    def dimension(self, dim: Any, owner: str, axis: int, others: _Pair) -> Dim:
         """A size, or the name of a symbolic one; the one that comes first in an input is the batch."""
         if dim.HasField("dim_value") and dim.dim_value > 0:
             return int(dim.dim_value)
@@ -117,7 +126,7 @@ class _Import:
             is_batch = axis == 0 and "batch" not in self.sizes
             name = "batch" if is_batch else f"s{len(self.symbols)}"
             self.symbols[key] = name
-            self.sizes[name] = self.choices[0] if axis == 0 else self.choices[1]
+            self.sizes[name] = self.choices[0] if axis == 0 else others
         return self.symbols[key]
 
     def lookup(self, name: str) -> Value:
