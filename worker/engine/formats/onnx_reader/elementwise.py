@@ -8,12 +8,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from worker.engine.formats.onnx_reader.file import DTYPES
-from worker.engine.formats.onnx_reader.node import Node
-from worker.engine.formats.onnx_reader.values import unsupported
+from worker.engine.formats.onnx_reader.casting import in_int64
+from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.values import Sizes, unsupported
 
 aten = torch.ops.aten
-Operator = Callable[[Node], Any]
 
 
 def _operand(node: Node, index: int) -> Any:
@@ -68,6 +67,12 @@ def _mod(node: Node) -> Any:
 
 def _pow(node: Node) -> Any:
     base, exponent = node.tensor(0), _operand(node, 1)
+    if isinstance(exponent, (Tensor, fx.Node)) and node.build.dtype(exponent) in (
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
+    ):
+        exponent = node.cast(exponent, torch.int64)
     target = aten.pow.Tensor_Tensor if isinstance(exponent, (Tensor, fx.Node)) else aten.pow.Tensor_Scalar
     result = node.call(target, base, exponent)
     kind = node.build.dtype(base)
@@ -79,8 +84,11 @@ def _mean(node: Node) -> Any:
 
 
 def _clip(node: Node) -> Any:
-    low, high = (node.scalar(index) for index in (1, 2))
     x = node.tensor(0)
+    if any(isinstance(node.value(index), (fx.Node, Sizes)) for index in (1, 2)):
+        bounds = [None if node.value(index) is None else node.tensor(index) for index in (1, 2)]
+        return node.call(aten.clamp.Tensor, x, *bounds)
+    low, high = (node.scalar(index, node.attr(name)) for index, name in ((1, "min"), (2, "max")))
     return x if low is None and high is None else node.call(aten.clamp.default, x, low, high)
 
 
@@ -117,26 +125,28 @@ def _prelu(node: Node) -> Any:
     return node.call(aten.where.self, node.call(aten.ge.Scalar, x, 0), x, negative)
 
 
-def _cast(node: Node) -> Any:
-    kind = node.attr("to")
-    if kind not in DTYPES:
-        raise unsupported(f"a cast to type number {kind}")
-    return node.cast(node.tensor(0), DTYPES[kind])
+def over_axis(compute: Callable[[Node, Any, int], Any]) -> Operator:
+    """``compute(node, x, axis)``; before opset 13 the axis and all after it counted as one."""
 
-
-def _cast_like(node: Node) -> Any:
-    return node.cast(node.tensor(0), node.build.dtype(node.tensor(1)))
-
-
-def _softmax(target: Any) -> Operator:
     def apply(node: Node) -> Any:
         x = node.tensor(0)
         axis, last = node.attr("axis", -1 if node.opset >= 13 else 1), node.build.rank(x) - 1
-        if node.opset < 13 and axis not in (-1, last):
-            raise unsupported(f"{node.op} of opset {node.opset} over several dimensions at once")
-        return node.call(target, x, axis)
+        if node.opset >= 13 or axis in (-1, last):
+            return compute(node, x, axis)
+        flat = compute(node, node.call(aten.flatten.using_ints, x, axis), -1)
+        return node.call(aten.reshape.default, flat, list(node.build.shape(x)))
 
     return apply
+
+
+def _softmax(target: Any) -> Operator:
+    return over_axis(lambda node, x, axis: node.call(target, x, axis))
+
+
+def _hardmax(node: Node, x: Any, axis: int) -> Any:
+    """One at the first of the largest, else zero."""
+    first = node.call(aten.argmax.default, x, axis, True)
+    return node.call(aten.scatter.value, node.call(aten.zeros_like.default, x), axis, first, 1)
 
 
 def _gelu(node: Node) -> Any:
@@ -144,9 +154,37 @@ def _gelu(node: Node) -> Any:
 
 
 def _is_infinite(node: Node) -> Any:
-    if not (node.attr("detect_positive", 1) and node.attr("detect_negative", 1)):
-        raise unsupported("IsInf of one sign")
-    return node.call(aten.isinf.default, node.tensor(0))
+    x, above, below = node.tensor(0), node.attr("detect_positive", 1), node.attr("detect_negative", 1)
+    if above and below:
+        return node.call(aten.isinf.default, x)
+    if not above and not below:
+        return node.call(aten.zeros_like.default, x, dtype=torch.bool)
+    return node.call(aten.isposinf.default if above else aten.isneginf.default, x)
+
+
+def _dropout(node: Node) -> Any:
+    """Nothing is dropped in evaluation, so the mask is all ones."""
+    if node.value(2) is not None and node.scalar(2):
+        raise unsupported("Dropout in training mode; export the model after model.eval()")
+    if not any(node.outputs[1:]):
+        return node.value(0)
+    x = node.tensor(0)
+    kind = torch.bool if node.opset >= 10 else node.build.dtype(x)
+    return x, node.call(aten.ones_like.default, x, dtype=kind)
+
+
+def _shrink(node: Node) -> Any:
+    x, bias, limit = node.tensor(0), node.attr("bias", 0.0), node.attr("lambd", 0.5)
+    zero = node.call(aten.zeros_like.default, x)
+    above = node.call(aten.where.self, node.call(aten.gt.Scalar, x, limit), node.call(aten.sub.Tensor, x, bias), zero)
+    below = node.call(aten.lt.Scalar, x, -limit)
+    return node.cast(node.call(aten.where.self, below, node.call(aten.add.Tensor, x, bias), above), node.build.dtype(x))
+
+
+def _swiglu(node: Node) -> Any:
+    x, gate = node.tensor(0), node.tensor(1)
+    scaled = node.call(aten.mul.Tensor, x, node.attr("alpha", 1.0))
+    return node.call(aten.mul.Tensor, node.call(aten.mul.Tensor, x, node.call(aten.sigmoid.default, scaled)), gate)
 
 
 def _swish(node: Node) -> Any:
@@ -177,23 +215,23 @@ OPERATORS: Final[dict[str, Operator]] = {
     "IsNaN": unary(aten.isnan.default),
     "IsInf": _is_infinite,
     "Identity": _same,
-    "Dropout": lambda node: (node.value(0), None),
-    "Add": binary(aten.add.Tensor),
-    "Sub": binary(aten.sub.Tensor),
-    "Mul": binary(aten.mul.Tensor),
-    "Div": _div,
-    "Mod": _mod,
+    "Dropout": _dropout,
+    "Add": in_int64(binary(aten.add.Tensor)),
+    "Sub": in_int64(binary(aten.sub.Tensor)),
+    "Mul": in_int64(binary(aten.mul.Tensor)),
+    "Div": in_int64(_div, exact=False),
+    "Mod": in_int64(_mod, exact=False),
     "Pow": _pow,
-    "Equal": with_number("eq"),
-    "Greater": with_number("gt"),
-    "GreaterOrEqual": with_number("ge"),
-    "Less": with_number("lt"),
-    "LessOrEqual": with_number("le"),
+    "Equal": in_int64(with_number("eq"), ordered=True),
+    "Greater": in_int64(with_number("gt"), ordered=True),
+    "GreaterOrEqual": in_int64(with_number("ge"), ordered=True),
+    "Less": in_int64(with_number("lt"), ordered=True),
+    "LessOrEqual": in_int64(with_number("le"), ordered=True),
     "And": variadic(aten.logical_and.default),
     "Or": variadic(aten.logical_or.default),
     "Xor": variadic(aten.logical_xor.default),
-    "Max": variadic(aten.maximum.default),
-    "Min": variadic(aten.minimum.default),
+    "Max": in_int64(variadic(aten.maximum.default), ordered=True),
+    "Min": in_int64(variadic(aten.minimum.default), ordered=True),
     "Sum": variadic(aten.add.Tensor),
     "Mean": _mean,
     "Where": lambda node: node.call(aten.where.self, node.tensor(0), node.tensor(1), node.tensor(2)),
@@ -209,6 +247,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     "PRelu": _prelu,
     "Softmax": _softmax(aten.softmax.int),
     "LogSoftmax": _softmax(aten.log_softmax.int),
-    "Cast": _cast,
-    "CastLike": _cast_like,
+    "Hardmax": over_axis(_hardmax),
+    "Shrink": _shrink,
+    "SwiGLU": _swiglu,
 }

@@ -16,7 +16,7 @@ from worker.engine.formats import codes
 
 MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models need external data, which is refused
 MAX_NODES: Final = 200_000
-MIN_OPSET: Final = 11
+MIN_OPSET: Final = 7
 MAX_RANK: Final = 16
 _STANDARD: Final = ("", "ai.onnx")
 
@@ -31,7 +31,14 @@ DTYPES: Final[dict[int, torch.dtype]] = {
     onnx.TensorProto.INT32: torch.int32,
     onnx.TensorProto.INT64: torch.int64,
     onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.UINT16: torch.uint16,
+    onnx.TensorProto.UINT32: torch.uint32,
+    onnx.TensorProto.UINT64: torch.uint64,
     onnx.TensorProto.BOOL: torch.bool,
+    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    onnx.TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
+    onnx.TensorProto.FLOAT8E5M2: torch.float8_e5m2,
+    onnx.TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
 }
 
 
@@ -165,6 +172,8 @@ def to_torch(tensor: onnx.TensorProto) -> Tensor:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {tensor.name[:120]!r} cannot be read: {error}") from error
-    if tensor.data_type == onnx.TensorProto.BFLOAT16:
-        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy()).view(torch.bfloat16)
+    dtype = DTYPES[tensor.data_type]
+    if array.dtype.kind == "V" or dtype is torch.bfloat16 or "float8" in str(dtype):  # none of numpy's own types
+        bits = torch.int16 if dtype.itemsize == 2 else torch.int8
+        return torch.from_numpy(np.ascontiguousarray(array).view(str(bits).removeprefix("torch.")).copy()).view(dtype)
     return torch.from_numpy(np.array(array, order="C"))

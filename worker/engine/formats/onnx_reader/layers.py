@@ -7,9 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from worker.engine.formats.layers import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
-from worker.engine.formats.onnx_reader.elementwise import Operator
-from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.layers import CONVOLUTIONS, TRANSPOSED
+from worker.engine.formats.onnx_reader.node import Node, Operator
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten
@@ -67,49 +66,74 @@ def _conv(node: Node) -> Any:
             groups=groups,
             bias=bias is not None,
         )
-    return node.build.layer(module, _given(weight=weight, bias=bias), x, node.origin(1))
+    return node.build.layer(module, given(weight=weight, bias=bias), x, node.origin(1))
 
 
 def _conv_transpose(node: Node) -> Any:
-    x, weight, bias = node.tensor(0), node.constant(1), node.constant(2)
-    if weight is None or node.attr("output_shape") or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise unsupported("ConvTranspose with output_shape or auto_pad")
-    dims, groups = weight.dim() - 2, node.attr("group", 1)
-    pads = list(node.attr("pads", [0] * (2 * dims)))
-    even = pads[:dims] == pads[dims:]
-    extra = list(node.attr("output_padding", [0] * dims))
+    x, weight, bias = node.tensor(0), node.tensor(1), node.value(2)
+    dims, groups = node.build.rank(x) - 2, node.attr("group", 1)
+    kernel = [node.build.fixed(weight, axis, "ConvTranspose") for axis in range(2, dims + 2)]
+    extra = list(node.attr("output_padding") or [0] * dims)
     stride, dilation = list(node.attr("strides", [1] * dims)), list(node.attr("dilations", [1] * dims))
+    pads = _transposed_pads(node, x, kernel, stride, dilation, extra)
     # torch wants the extra rows smaller than stride or dilation; as an uneven crop they can be anything.
-    own = even and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
-    with torch.device("meta"):
-        module = TRANSPOSED[dims - 1](
-            weight.shape[0],
-            weight.shape[1] * groups,
-            tuple(weight.shape[2:]),
-            stride=tuple(stride),
-            padding=tuple(pads[:dims]) if own else (0,) * dims,
-            output_padding=tuple(extra) if own else (0,) * dims,
-            dilation=tuple(dilation),
-            groups=groups,
-            bias=bias is not None,
-        )
-    result = node.build.layer(module, _given(weight=weight, bias=bias), x, node.origin(1))
+    own = pads[:dims] == pads[dims:] and min(pads) >= 0
+    own = own and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
+    inner, added = (pads[:dims], extra) if own else ([0] * dims, [0] * dims)
+    if isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor)) and dims <= 3:
+        with torch.device("meta"):
+            module = TRANSPOSED[dims - 1](
+                weight.shape[0],
+                weight.shape[1] * groups,
+                tuple(kernel),
+                stride=tuple(stride),
+                padding=tuple(inner),
+                output_padding=tuple(added),
+                dilation=tuple(dilation),
+                groups=groups,
+                bias=bias is not None,
+            )
+        result = node.build.layer(module, given(weight=weight, bias=bias), x, node.origin(1))
+    else:
+        result = node.call(aten.convolution.default, x, weight, bias, stride, inner, dilation, True, added, groups)
     if own:
         return result
-    if bias is not None and any(e > p for e, p in zip(extra, pads[dims:], strict=True)):
-        raise unsupported("ConvTranspose with an output_padding beyond its stride")
     crop = [-p for p in pads[:dims]] + [e - p for e, p in zip(extra, pads[dims:], strict=True)]
+    if bias is not None and max(crop) > 0:
+        raise unsupported("ConvTranspose with an output_padding beyond its stride")
     return pad_around(node, result, crop)
 
 
-def _given(**tensors: Tensor | None) -> dict[str, Tensor]:
+def _transposed_pads(
+    node: Node, x: Any, kernel: list[int], stride: list[int], dilation: list[int], extra: list[int]
+) -> list[int]:
+    """Pads at the beginnings, then the ends: `pads`, or what leads to `output_shape` or to ``size * stride``."""
+    mode, dims, shape = node.attr("auto_pad", "NOTSET"), len(kernel), node.attr("output_shape")
+    if not shape and mode in ("NOTSET", "", "VALID"):
+        return list(node.attr("pads") or [0] * (2 * dims)) if mode != "VALID" else [0] * (2 * dims)
+    begins, ends = [], []
+    for axis, (k, s, d, e) in enumerate(zip(kernel, stride, dilation, extra, strict=True)):
+        reach = (k - 1) * d + 1
+        if shape:
+            size = node.build.fixed(x, axis + 2, "ConvTranspose with output_shape")
+            total = s * (size - 1) + e + reach - shape[len(shape) - dims + axis]
+        else:
+            total = e + reach - s
+        small, large = total // 2, total - total // 2
+        begins.append(small if mode == "SAME_UPPER" else large)
+        ends.append(large if mode == "SAME_UPPER" else small)
+    return begins + ends
+
+
+def given(**tensors: Tensor | None) -> dict[str, Tensor]:
+    """Those that are there."""
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def _linear(node: Node, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
     with torch.device("meta"):
         module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    return node.build.layer(module, _given(weight=weight, bias=bias), x, node.origin(1))
+    return node.build.layer(module, given(weight=weight, bias=bias), x, node.origin(1))
 
 
 def _gemm(node: Node) -> Any:
@@ -156,71 +180,6 @@ def _matmul(node: Node) -> Any:
     return node.call(aten.matmul.default, a, b)
 
 
-def _batch_norm(node: Node) -> Any:
-    x = node.tensor(0)
-    names = ("weight", "bias", "running_mean", "running_var")
-    given = [node.tensor(index) for index in range(1, 5)]
-    tensors = {name: tensor for name, tensor in zip(names, given, strict=True) if isinstance(tensor, Tensor)}
-    eps, momentum = node.attr("epsilon", 1e-5), 1 - node.attr("momentum", 0.9)
-    if node.attr("training_mode", 0):
-        raise unsupported("BatchNormalization in training mode; export the model after model.eval()")
-    cls = BATCH_NORMS.get(node.build.rank(x))
-    if cls is None or len(tensors) < len(given):
-        return node.call(aten.batch_norm.default, x, *given, False, momentum, eps, False)
-    with torch.device("meta"):
-        module = cls(int(tensors["weight"].shape[0]), eps=eps, momentum=momentum)
-    return node.build.layer(module, tensors, x, node.origin(1))
-
-
-def _layer_norm(node: Node) -> Any:
-    x, scale, bias = node.tensor(0), node.tensor(1), node.value(2)
-    rank, eps = node.build.rank(x), node.attr("epsilon", 1e-5)
-    axis = node.attr("axis", -1) % rank
-    shape = [node.build.fixed(x, a, "LayerNormalization") for a in range(axis, rank)]
-    if any(node.outputs[1:]):
-        raise unsupported("LayerNormalization with statistics as results")
-    fits = isinstance(scale, Tensor) and list(scale.shape) == shape
-    if (
-        fits
-        and isinstance(scale, Tensor)
-        and (bias is None or (isinstance(bias, Tensor) and bias.shape == scale.shape))
-    ):
-        with torch.device("meta"):
-            module = nn.LayerNorm(shape, eps=eps, bias=bias is not None)
-        return node.build.layer(module, _given(weight=scale, bias=bias), x, node.origin(1))
-    result = node.call(aten.mul.Tensor, node.call(aten.layer_norm.default, x, shape, None, None, eps), scale)
-    return result if bias is None else node.call(aten.add.Tensor, result, bias)
-
-
-def _rms_norm(node: Node) -> Any:
-    x, eps = node.tensor(0), node.attr("epsilon", 1e-5)
-    rank = node.build.rank(x)
-    shape = [node.build.fixed(x, a, "RMSNormalization") for a in range(node.attr("axis", -1) % rank, rank)]
-    return node.call(aten.mul.Tensor, node.call(aten.rms_norm.default, x, shape, None, eps), node.tensor(1))
-
-
-def _instance_norm(node: Node) -> Any:
-    eps = node.attr("epsilon", 1e-5)
-    tensors = (node.tensor(index) for index in range(3))
-    return node.call(aten.instance_norm.default, *tensors, None, None, True, 0.0, eps, False)
-
-
-def _group_norm(node: Node) -> Any:
-    """Scale and bias are one for each channel; before opset 21 one for each group."""
-    x, scale, bias = node.tensor(0), node.constant(1), node.constant(2)
-    groups, channels = node.attr("num_groups"), node.build.fixed(x, 1, "GroupNormalization")
-    if scale is None or bias is None:
-        raise unsupported("GroupNormalization without scale")
-    if scale.numel() != channels:
-        spread = f"groups {channels}"
-        scale, bias = (
-            node.build.derived(t, spread, lambda t: t.repeat_interleave(channels // groups)) for t in (scale, bias)
-        )
-    with torch.device("meta"):
-        module = nn.GroupNorm(groups, channels, eps=node.attr("epsilon", 1e-5))
-    return node.build.layer(module, {"weight": scale, "bias": bias}, x, node.origin(1))
-
-
 def _einsum(node: Node) -> Any:
     operands = [node.tensor(index) for index in range(len(node.inputs))]
     return node.call(aten.einsum.default, node.attr("equation"), operands)
@@ -232,9 +191,4 @@ OPERATORS: Final[dict[str, Operator]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Einsum": _einsum,
-    "BatchNormalization": _batch_norm,
-    "LayerNormalization": _layer_norm,
-    "RMSNormalization": _rms_norm,
-    "InstanceNormalization": _instance_norm,
-    "GroupNormalization": _group_norm,
 }

@@ -1,5 +1,6 @@
 """One ONNX node as an operator's function sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,10 @@ class Node:
     def cast(self, value: Any, dtype: torch.dtype) -> Any:
         """`value` with another element type."""
         return self.call(torch.ops.aten.to.dtype, value, dtype)
+
+
+#: What the table has for an operator: the results of a node, one of them or a tuple.
+Operator = Callable[[Node], Any]
 
 
 def _module_name(node: str, op: str) -> str:

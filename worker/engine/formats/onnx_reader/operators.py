@@ -2,12 +2,31 @@
 
 from typing import Final
 
-from worker.engine.formats.onnx_reader import elementwise, layers, pooling, shaping
-from worker.engine.formats.onnx_reader.elementwise import Operator
+from worker.engine.formats.onnx_reader import (
+    attention,
+    casting,
+    elementwise,
+    layers,
+    norms,
+    pooling,
+    quantized,
+    recurrent,
+    resize,
+    scatter,
+    shaping,
+)
+from worker.engine.formats.onnx_reader.node import Operator
 
 OPERATORS: Final[dict[str, Operator]] = {
     **elementwise.OPERATORS,
+    **attention.OPERATORS,
+    **casting.OPERATORS,
     **shaping.OPERATORS,
     **layers.OPERATORS,
+    **norms.OPERATORS,
     **pooling.OPERATORS,
+    **resize.OPERATORS,
+    **quantized.OPERATORS,
+    **recurrent.OPERATORS,
+    **scatter.OPERATORS,
 }

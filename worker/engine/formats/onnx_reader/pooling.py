@@ -1,12 +1,12 @@
-"""Operators over windows and axes: pooling, reductions, resizing, sorting."""
+"""Operators over windows and axes: pooling, reductions, sorting."""
 
+import operator
 from typing import Any, Final
 
 import torch
 
-from worker.engine.formats.onnx_reader.elementwise import Operator
 from worker.engine.formats.onnx_reader.layers import pad_around, padding
-from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.onnx_reader.node import Node, Operator
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten
@@ -44,17 +44,54 @@ def _average_pool(node: Node) -> Any:
     x = node.tensor(0)
     kernel, stride, dilation, pads = _window(node, x)
     dims, ceil, include = len(kernel), bool(node.attr("ceil_mode", 0)), bool(node.attr("count_include_pad", 0))
-    if any(d != 1 for d in dilation):
-        raise unsupported("AveragePool with dilation")
     pool = _AVERAGE[dims]
-    if _torch_can(kernel, pads):
+    if all(d == 1 for d in dilation) and _torch_can(kernel, pads):
         return node.call(pool, x, kernel, stride, pads[:dims], ceil, include)
-    total = node.call(pool, pad_around(node, x, pads), kernel, stride, [0] * dims, ceil, True)
+    ones = node.call(aten.ones_like.default, x)
     if include:
-        return total
-    ones = pad_around(node, node.call(aten.ones_like.default, x), pads)
-    share = node.call(pool, ones, kernel, stride, [0] * dims, ceil, True)
-    return node.call(aten.div.Tensor, total, share)
+        x, ones, pads = pad_around(node, x, pads), pad_around(node, ones, pads, 1.0), [0] * (2 * dims)
+    share = _window_sum(node, ones, kernel, stride, dilation, pads, ceil)
+    return node.call(aten.div.Tensor, _window_sum(node, x, kernel, stride, dilation, pads, ceil), share)
+
+
+def _window_sum(
+    node: Node, x: Any, kernel: list[int], stride: list[int], dilation: list[int], pads: list[int], ceil: bool
+) -> Any:
+    """Sums over windows: a convolution of each channel with ones."""
+    dims = len(kernel)
+    if ceil:
+        pads = pads[:dims] + [
+            end + _last_window(node.build.fixed(x, axis + 2, f"{node.op} with ceil_mode") + begin + end, k, s, d, begin)
+            for axis, (k, s, d, begin, end) in enumerate(
+                zip(kernel, stride, dilation, pads[:dims], pads[dims:], strict=True)
+            )
+        ]
+    batch, channels, *_ = node.build.shape(x)
+    padded = pad_around(node, x, pads)
+    alone = node.call(aten.flatten.using_ints, padded, 0, 1)
+    ones = torch.ones(1, 1, *kernel, dtype=node.build.dtype(x))
+    single = node.call(aten.unsqueeze.default, alone, 1)
+    sums = node.call(aten.convolution.default, single, ones, None, stride, [0] * dims, dilation, False, [0] * dims, 1)
+    return node.call(aten.reshape.default, sums, [batch, channels, *node.build.shape(sums)[2:]])
+
+
+def _last_window(size: int, kernel: int, stride: int, dilation: int, begin: int) -> int:
+    """Rows to add so that the last window fits, which must not begin behind the data."""
+    reach = (kernel - 1) * dilation + 1
+    missing = -(size - reach) % stride
+    return missing if size - reach + missing < size else missing - stride
+
+
+def _lp_pool(node: Node) -> Any:
+    x, p = node.tensor(0), node.attr("p", 2)
+    kernel, stride, dilation, pads = _window(node, x)
+    powers = node.call(aten.pow.Tensor_Scalar, node.call(aten.abs.default, x), p)
+    total = _window_sum(node, powers, kernel, stride, dilation, pads, bool(node.attr("ceil_mode", 0)))
+    return node.call(aten.pow.Tensor_Scalar, total, 1 / p)
+
+
+def _global_lp_pool(node: Node) -> Any:
+    return node.call(aten.linalg_vector_norm.default, node.tensor(0), node.attr("p", 2), _spatial(node), True)
 
 
 def _spatial(node: Node) -> list[int]:
@@ -124,107 +161,41 @@ def _log_sum_exp(node: Node, x: Any, axes: list[int], keep: bool) -> Any:
 
 def _arg(target: Any) -> Operator:
     def apply(node: Node) -> Any:
-        if node.attr("select_last_index", 0):
-            raise unsupported(f"{node.op} with select_last_index")
-        return node.call(target, node.tensor(0), node.attr("axis", 0), bool(node.attr("keepdims", 1)))
+        x, axis, keep = node.tensor(0), node.attr("axis", 0), bool(node.attr("keepdims", 1))
+        if not node.attr("select_last_index", 0):
+            return node.call(target, x, axis, keep)
+        size = node.build.size(x, axis)
+        last = size - 1 if isinstance(size, int) else node.call(operator.sub, size, 1)
+        found = node.call(target, node.call(aten.flip.default, x, [axis]), axis, keep)
+        return node.call(aten.rsub.Scalar, found, last)
 
     return apply
 
 
 def _top_k(node: Node) -> Any:
-    k, largest = node.build.sizes(node.value(1), "TopK")[0], bool(node.attr("largest", 1))
+    k = node.attr("k") if node.opset < 10 else node.build.sizes(node.value(1), "TopK")[0]
+    largest = bool(node.attr("largest", 1))
     x, axis = node.tensor(0), node.attr("axis", -1)
     # Of equal values ONNX takes the first; topk of torch takes any.
     result = node.call(aten.sort.stable, x, stable=True, dim=axis, descending=largest)
     return tuple(node.call(aten.slice.Tensor, node.build.item(result, i), axis, 0, k) for i in (0, 1))
 
 
-def _cumsum(node: Node) -> Any:
-    x, axis = node.tensor(0), int(node.scalar(1, 0))
-    if node.attr("exclusive", 0):
-        raise unsupported("CumSum without its own element")
-    if not node.attr("reverse", 0):
-        return node.call(aten.cumsum.default, x, axis)
-    flipped = node.call(aten.flip.default, x, [axis])
-    return node.call(aten.flip.default, node.call(aten.cumsum.default, flipped, axis), [axis])
+def _cumulative(target: Any, start: int) -> Operator:
+    """Sums or products so far; without the element itself they begin with `start`."""
 
+    def apply(node: Node) -> Any:
+        x = node.tensor(0)
+        rank = node.build.rank(x)
+        axis = int(node.scalar(1, 0)) % rank
+        turned = node.call(aten.flip.default, x, [axis]) if node.attr("reverse", 0) else x
+        result = node.call(target, turned, axis, dtype=node.build.dtype(x))
+        if node.attr("exclusive", 0):
+            moved = [0, 0] * (rank - 1 - axis) + [1, -1]
+            result = node.call(aten.constant_pad_nd.default, result, moved, start)
+        return node.call(aten.flip.default, result, [axis]) if node.attr("reverse", 0) else result
 
-_NEAREST: Final = {1: aten.upsample_nearest1d.vec, 2: aten.upsample_nearest2d.vec, 3: aten.upsample_nearest3d.vec}
-_LINEAR: Final = {1: aten.upsample_linear1d.vec, 2: aten.upsample_bilinear2d.vec, 3: aten.upsample_trilinear3d.vec}
-
-
-def _resize(node: Node) -> Any:
-    x = node.tensor(0)
-    rank = node.build.rank(x)
-    scales, sizes = _resize_target(node, x, rank)
-    mode = node.attr("mode", "nearest")
-    place = node.attr("coordinate_transformation_mode", "half_pixel")
-    if node.attr("antialias", 0) or place == "tf_crop_and_resize":
-        raise unsupported("Resize with antialias or crop")
-    if mode == "nearest":
-        _check_nearest(node, x, place, scales, sizes)
-        return node.call(_NEAREST[rank - 2], x, sizes, scales)
-    if place not in ("half_pixel", "pytorch_half_pixel", "align_corners") or node.attr("exclude_outside", 0):
-        raise unsupported(f"Resize with coordinates {place}")
-    _check_corners(node, x, place, scales, sizes)
-    if mode == "linear":
-        return node.call(_LINEAR[rank - 2], x, sizes, place == "align_corners", scales)
-    if mode == "cubic" and rank == 4 and node.attr("cubic_coeff_a", -0.75) == -0.75:
-        return node.call(aten.upsample_bicubic2d.vec, x, sizes, place == "align_corners", scales)
-    raise unsupported(f"Resize in mode {mode} over {rank - 2} dimensions")
-
-
-def _resize_target(node: Node, x: Any, rank: int) -> tuple[list[float] | None, list[Any] | None]:
-    """Scales or sizes of the spatial dimensions: one of the two."""
-    given = node.constant(2)
-    scales: list[float] | None = None
-    sizes: list[Any] | None = None
-    axes = [axis % rank for axis in node.attr("axes") or range(rank)]
-    if given is not None and given.numel():
-        by_axis: dict[int, Any] = dict(zip(axes, given.tolist(), strict=True))
-        scales = [by_axis.get(axis, 1.0) for axis in range(2, rank)]
-        fixed = all(by_axis.get(axis, 1.0) == 1.0 for axis in (0, 1))
-    else:
-        if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-            raise unsupported("Resize that keeps the aspect ratio")
-        by_axis = dict(zip(axes, node.build.sizes(node.value(3), "Resize"), strict=True))
-        sizes = [by_axis.get(axis, node.build.size(x, axis)) for axis in range(2, rank)]
-        fixed = all(by_axis.get(axis, node.build.size(x, axis)) is node.build.size(x, axis) for axis in (0, 1))
-    if not fixed or not 3 <= rank <= 5:
-        raise unsupported("Resize of other than the spatial dimensions")
-    return scales, sizes
-
-
-def _check_corners(node: Node, x: Any, place: str, scales: list[float] | None, sizes: list[Any] | None) -> None:
-    """Where torch and ONNX differ: corners of an output that is no whole number, and outputs of one element."""
-    for axis, scale in enumerate(scales or [], 2):
-        size = node.build.size(x, axis)
-        whole = scale == int(scale) or (isinstance(size, int) and size * scale == int(size * scale))
-        if place == "align_corners" and not whole:
-            raise unsupported("Resize with aligned corners and a broken scale")
-    if place == "pytorch_half_pixel" and 1 in (sizes or []):
-        raise unsupported("Resize to one element with coordinates pytorch_half_pixel")
-
-
-def _check_nearest(node: Node, x: Any, place: str, scales: list[float] | None, sizes: list[Any] | None) -> None:
-    """torch takes ``floor(i / scale)``; for whole factors that is what most of the other roundings give, too."""
-    rounding = node.attr("nearest_mode", "round_prefer_floor")
-    if place == "asymmetric" and rounding == "floor":
-        return
-    factors: list[float] = scales or []
-    for axis, size in enumerate(sizes or [], 2):
-        known = node.build.size(x, axis)
-        factors.append(size / known if isinstance(size, int) and isinstance(known, int) else 0.5)
-    whole = all(factor >= 1 and factor == int(factor) for factor in factors)
-    if (
-        whole
-        and place in ("half_pixel", "pytorch_half_pixel")
-        and rounding in ("round_prefer_floor", "round_prefer_ceil")
-    ):
-        return
-    if whole and place == "asymmetric" and rounding == "round_prefer_floor" and max(factors) <= 2:
-        return
-    raise unsupported(f"Resize to the nearest with coordinates {place} and rounding {rounding}")
+    return apply
 
 
 OPERATORS: Final[dict[str, Operator]] = {
@@ -245,6 +216,8 @@ OPERATORS: Final[dict[str, Operator]] = {
     "ArgMax": _arg(aten.argmax.default),
     "ArgMin": _arg(aten.argmin.default),
     "TopK": _top_k,
-    "CumSum": _cumsum,
-    "Resize": _resize,
+    "CumSum": _cumulative(aten.cumsum.default, 0),
+    "CumProd": _cumulative(aten.cumprod.default, 1),
+    "LpPool": _lp_pool,
+    "GlobalLpPool": _global_lp_pool,
 }

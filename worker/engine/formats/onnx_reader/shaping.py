@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from worker.engine.formats.onnx_reader.elementwise import Operator
-from worker.engine.formats.onnx_reader.node import Node
+from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.scatter import not_negative
 from worker.engine.formats.onnx_reader.values import Size, Sizes, Value, unsupported
 
 aten = torch.ops.aten
@@ -112,7 +112,7 @@ def _gather(node: Node) -> Any:
     if isinstance(indices, Tensor) and indices.dim() == 0:
         return node.call(aten.select.int, data, axis, int(indices))
     shape, rank = node.build.shape(indices), node.build.rank(data)
-    flat = node.call(aten.reshape.default, _not_negative(node, indices, data, axis), [-1])
+    flat = node.call(aten.reshape.default, not_negative(node, indices, data, axis), [-1])
     picked = node.call(aten.index_select.default, data, axis, flat)
     if len(shape) == 1:
         return picked
@@ -120,17 +120,9 @@ def _gather(node: Node) -> Any:
     return node.call(aten.reshape.default, picked, [*before, *shape, *after])
 
 
-def _not_negative(node: Node, indices: Any, data: Any, axis: int) -> Any:
-    if isinstance(indices, Tensor) and not bool((indices < 0).any()):
-        return indices.long()
-    size = node.build.size(data, axis)
-    shifted = node.call(aten.add.Tensor, indices, size)
-    return node.call(aten.where.self, node.call(aten.lt.Scalar, indices, 0), shifted, indices)
-
-
 def _gather_elements(node: Node) -> Any:
     data, axis = node.tensor(0), node.attr("axis", 0)
-    return node.call(aten.gather.default, data, axis, _not_negative(node, node.tensor(1), data, axis))
+    return node.call(aten.gather.default, data, axis, not_negative(node, node.tensor(1), data, axis))
 
 
 def _squeeze(node: Node) -> Any:

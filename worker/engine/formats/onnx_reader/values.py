@@ -168,7 +168,9 @@ class Builder:
             self._derived[key] = compute(tensor)
         return self._derived[key]
 
-    def layer(self, module: nn.Module, weights: dict[str, Tensor], data: Value, origin: "Origin") -> fx.Node:
+    def layer(
+        self, module: nn.Module, weights: dict[str, Tensor], data: Value, origin: "Origin", *more: Any
+    ) -> fx.Node:
         """Put a module into the tree and call it.
 
         Args:
@@ -176,6 +178,7 @@ class Builder:
             weights: its parameters and buffers.
             data: the tensor it is called with.
             origin: where the layer is in the file.
+            more: further arguments of the call, such as initial states.
         """
         states = {
             attribute: State(f"{origin.layer}.{attribute}", tensor, tensor.dtype.is_floating_point)
@@ -184,9 +187,9 @@ class Builder:
         for attribute in ("running_mean", "running_var"):
             if attribute in states:
                 states[attribute] = State(states[attribute].name, weights[attribute], trainable=False)
-        shadows = tuple(torch.func.functional_call(module.eval(), {}, (self.shadow(data, which),)) for which in (0, 1))
+        shadows = tuple(self._shadow_call(module.eval(), (data, *more), {}, which) for which in (0, 1))
         path = self.tree.place(module, states, (origin.layer, ""), origin.layer, repr((type(module), str(module))))
-        node = self.graph.call_module(path, (self.attribute(data),))
+        node = self.graph.call_module(path, tuple(_map((data, *more), self.attribute)))
         node.meta.update({_SHADOWS: shadows, "onnx_node": origin.node, "onnx_weight": origin.weight})
         node.name = self.graph._graph_namespace.create_name(path.replace(".", "_"), node)
         return node
