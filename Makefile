@@ -15,7 +15,7 @@ ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-uploads openapi clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-uploads operators clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ lint: $(VENV)/.test ## Lint, formatting, types, import rules.
 format: $(VENV)/.test ## Format the code and fix what can be fixed.
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+
+operators: $(VENV)/.run ## Write docs/operators.md and the client's table anew, from the tables of the readers.
+	@$(BIN)/python -m tools.operators
 
 up: $(VENV)/.run ## Start the embedded service on http://127.0.0.1:8000, with its data in .modelpress/.
 	@$(BIN)/modelpress-server up --data .modelpress $(ARGS)

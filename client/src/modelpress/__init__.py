@@ -11,7 +11,8 @@
         job = client.jobs.wait(job.id)
         client.artifacts.download(job.artifacts[0].id, "out/")
 
-`AsyncClient` has the same nouns as coroutines. Errors: see `modelpress.errors`.
+`AsyncClient` has the same nouns as coroutines. `check` tells what will happen to a file before it is uploaded.
+Errors: see `modelpress.errors`.
 """
 
 from modelpress.client import AsyncClient, Client
@@ -32,6 +33,7 @@ from modelpress.errors import (
     ServiceError,
     WaitTimeout,
 )
+from modelpress.inspection import CheckReport, Operator, check
 from modelpress.requests import JobRequest, Limits
 from modelpress.retries import Retries
 from modelpress.views import (
@@ -61,6 +63,7 @@ __all__ = [
     "Artifact",
     "AsyncClient",
     "AuthenticationError",
+    "CheckReport",
     "Client",
     "ConfigurationError",
     "Conflict",
@@ -87,6 +90,7 @@ __all__ = [
     "ModelpressError",
     "Named",
     "NotFound",
+    "Operator",
     "Page",
     "PermissionDenied",
     "Problem",
@@ -98,4 +102,5 @@ __all__ = [
     "TensorSpec",
     "WaitTimeout",
     "Workspace",
+    "check",
 ]

@@ -16,6 +16,7 @@ from typing import Final
 
 from worker.engine.errors import InvalidModel
 from worker.engine.formats import codes
+from worker.engine.formats.mapped import Mapped
 
 MAX_ENTRIES: Final = 100_000
 MAX_DIRECTORY: Final = 64 << 20
@@ -66,8 +67,9 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
+        self.mapped = Mapped.open(path)
+        self._bytes = self.mapped.pages
         with path.open("rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             _check_directory(self._bytes)
             try:
                 with zipfile.ZipFile(file) as archive:

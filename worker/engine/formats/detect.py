@@ -88,6 +88,7 @@ def _detect_archive(path: Path) -> str:
         ("pt2", lambda name: name in ("serialized_exported_program.json", "archive_format")),
         ("TorchScript", lambda name: name.startswith("code/") or name == "constants.pkl"),
         ("pickle", lambda name: name == "data.pkl" or name.endswith(".pkl")),
+        ("onnx", lambda name: name.endswith(".onnx")),
     )
     found = next((kind for kind, matches in checks if any(map(matches, names))), None)
     if found == "TorchScript":

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from worker.engine.errors import RuntimeFailure
 from worker.engine.formats.fold import fold_batch_norm
+from worker.engine.formats.onnx_reader.file import OnnxSource, opset_of
 from worker.engine.network import Network
 from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
 from worker.engine.targets.float_export import FloatExport
@@ -25,6 +26,7 @@ from worker.engine.targets.onnx_layers import Site, Sites, put_float, put_initia
 from worker.engine.targets.quiet import quiet
 
 OPSET: Final = 21
+_PER_CHANNEL: Final = 13  # first opset whose DequantizeLinear has an axis
 _DOMAIN: Final = "modelpress"
 _LARGEST_FILE: Final = 1 << 31
 
@@ -61,15 +63,14 @@ def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:
     None where the network did not come from ONNX, its layers are not found there, or it is older than per-channel
     quantization.
     """
-    source = getattr(network.source, "model", None)
-    if not isinstance(source, ModelProto) or next(o.version for o in source.opset_import if not o.domain) < 13:
+    source = network.source
+    if not isinstance(source, OnnxSource) or opset_of(source.outline) < _PER_CHANNEL:
         return None
     nodes = [node for node in network.module.graph.nodes if node.op not in ("output", "get_attr")]
     values = {node.name: str(node.meta["onnx_value"]) for node in nodes if "onnx_value" in node.meta}
     if any(node.name not in values for node, layer in layer_calls(network.module) if isinstance(layer, LAYERS)):
         return None
-    model = ModelProto()
-    model.CopyFrom(source)
+    model = source.model
     read_constants_directly(model.graph)
     made_by = producers(model.graph)
     sites = Sites(model.graph, made_by, set(values.values()))

@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     #: The job ran to its end, but its artifact breaks a limit (`limits_not_met`).
     LIMITS_NOT_MET = 3
-    #: The service refused the request, could not be reached, or sent what cannot be used.
+    #: The service refused the request, could not be reached, or sent what cannot be used; `check` says it will refuse.
     SERVICE = 4
     #: Left by Ctrl-C; a job that was started may go on.
     INTERRUPTED = 130

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modelpress.cli import jobs, nouns
+from modelpress.cli.check import check
 from modelpress.cli.compress import compress
 from modelpress.cli.exits import ExitCode
 from modelpress.cli.output import console, show_error
@@ -18,6 +19,7 @@ app = typer.Typer(
     epilog="The service is found by MODELPRESS_URL and MODELPRESS_KEY.",
 )
 app.command()(compress)
+app.command()(check)
 GROUPS = {
     "models": nouns.models,
     "datasets": nouns.datasets,

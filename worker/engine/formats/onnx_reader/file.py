@@ -1,6 +1,8 @@
 """Opening an ONNX file of unknown origin: everything is checked before any of it is used."""
 
-from dataclasses import dataclass
+import math
+import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +15,11 @@ from torch import Tensor
 
 from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
+from worker.engine.formats.mapped import Mapped
+from worker.engine.formats.onnx_reader.bundle import Bundle
+from worker.engine.formats.onnx_reader.outline import PLACEHOLDER, outline
 
-MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models need external data, which is refused
+MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models keep their weights in files beside it
 MAX_NODES: Final = 200_000
 MIN_OPSET: Final = 7
 MAX_RANK: Final = 16
@@ -44,44 +49,122 @@ DTYPES: Final[dict[int, torch.dtype]] = {
 
 @dataclass(frozen=True)
 class OnnxSource:
-    """What a network read from ONNX came from.
+    """What a network read from ONNX came from: the checked file, in outline.
 
     Attributes:
-        model: the checked file, as it was uploaded.
+        outline: the file without its large weights.
+        large: name of an initializer -> its bytes, in the map of the file.
+        mapped: that map.
     """
 
-    model: onnx.ModelProto
+    outline: onnx.ModelProto
+    large: dict[str, memoryview] = field(default_factory=dict)
+    mapped: Mapped | None = None
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The whole model in one message, made anew each time: it holds all the weights."""
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.outline)
+        for tensor in whole.graph.initializer:
+            if tensor.name in self.large:
+                tensor.raw_data = bytes(self.large[tensor.name])
+        return whole
+
+    def tensor(self, proto: onnx.TensorProto) -> Tensor:
+        """An initializer as a tensor; a large one lies in the map and may start at an odd address.
+
+        Raises:
+            Unsupported: an element type that networks do not have.
+            InvalidModel: data that does not fill the shape.
+        """
+        view = self.large.get(proto.name)
+        if view is None:
+            return to_torch(proto)
+        dtype = _dtype(proto)
+        if len(view) != math.prod(proto.dims) * dtype.itemsize:
+            raise InvalidModel(
+                codes.WEIGHTS_INVALID,
+                f"Weight {proto.name[:120]!r} of shape {list(proto.dims)} does not fill its {len(view)} bytes.",
+            )
+        return Mapped.tensor(view, dtype, proto.dims)
 
 
-def load(path: Path) -> onnx.ModelProto:
-    """Parse and check a file.
+def load(path: Path) -> OnnxSource:
+    """Parse and check a file: a model, or a zip of one with the files that its weights lie in.
 
     Raises:
-        InvalidModel: too large, damaged, with external data, or against the ONNX specification.
+        InvalidModel: too large, damaged, without its external data, or against the ONNX specification.
         Unsupported: an opset or type that is not read.
     """
-    size = path.stat().st_size
-    if size > MAX_FILE:
-        raise InvalidModel(codes.ARCHIVE_TOO_LARGE, f"An ONNX file of {size} bytes is beyond the 2 GiB of its format.")
+    bundle = Bundle(path) if zipfile.is_zipfile(path) else None
+    mapped = Mapped.open(path) if bundle is None else bundle.archive.mapped
+    data = mapped.data if bundle is None else bundle.model()
+    if len(data) > MAX_FILE:
+        raise InvalidModel(
+            codes.ARCHIVE_TOO_LARGE,
+            f"An ONNX file of {len(data)} bytes is beyond the 2 GiB of its format. Save it with its weights in a file "
+            "beside it (save_as_external_data=True) and upload both as one zip.",
+        )
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        small, large = outline(data)
+        model.ParseFromString(small)
     except DecodeError as error:
         raise InvalidModel(
             codes.FILE_DAMAGED, f"The ONNX file is damaged or cut off ({error}). Upload it again."
         ) from error
     _check_size(model)
+    own = {id(tensor) for tensor in model.graph.initializer}
     for tensor in _all_tensors(model):
-        _check_tensor(tensor)
+        _fetch(tensor, bundle, large if id(tensor) in own else None)
+        _check_tensor(tensor, large)
     _check_opset(model)
     try:
-        # By path: it would serialize a model anew, weights and all. Data outside of the file were refused above.
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(_emptied(model, large))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise InvalidModel(
             codes.GRAPH_INVALID, f"The model breaks the ONNX specification: {str(error)[:500]}"
         ) from error
-    return model
+    return OnnxSource(model, large, mapped)
+
+
+def _emptied(model: onnx.ModelProto, large: dict[str, memoryview]) -> onnx.ModelProto:
+    """The model with nothing in its large weights, for the checker: it wants as many bytes as the shape says."""
+    emptied = onnx.ModelProto()
+    emptied.CopyFrom(model)
+    for tensor in emptied.graph.initializer:
+        if tensor.name in large:
+            tensor.ClearField("raw_data")
+            tensor.dims[:] = [0]
+    return emptied
+
+
+def _fetch(tensor: onnx.TensorProto, bundle: Bundle | None, large: dict[str, memoryview] | None) -> None:
+    """Put the bytes of a tensor that lie in another file where those of the others are.
+
+    Args:
+        large: for an initializer of the graph; None: the tensor gets them itself.
+    """
+    if tensor.data_location != onnx.TensorProto.EXTERNAL and not tensor.external_data:
+        return
+    if bundle is None:
+        raise InvalidModel(
+            codes.EXTERNAL_DATA,
+            f"Weight {tensor.name[:120]!r} lies in another file. Upload a zip of the .onnx and the files beside it, or "
+            "save the model in one file: "
+            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
+        )
+    view = bundle.external({entry.key: entry.value for entry in tensor.external_data}, tensor.name)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    if large is None:
+        tensor.raw_data = bytes(view)
+        return
+    if tensor.name in large:
+        raise InvalidModel(codes.GRAPH_INVALID, f"Two weights are called {tensor.name[:120]!r}.")
+    large[tensor.name] = view
+    tensor.raw_data = PLACEHOLDER
 
 
 def _graphs(model: onnx.ModelProto) -> list[Any]:
@@ -118,20 +201,14 @@ def _all_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     return tensors
 
 
-def _check_tensor(tensor: onnx.TensorProto) -> None:
+def _check_tensor(tensor: onnx.TensorProto, large: dict[str, memoryview]) -> None:
     name = tensor.name[:120]
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise InvalidModel(
-            codes.EXTERNAL_DATA,
-            f"Weight {name!r} lies in another file. Save the model in one file: "
-            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
-        )
     if len(tensor.dims) > MAX_RANK or any(dim < 0 for dim in tensor.dims):
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has the shape {list(tensor.dims)[:MAX_RANK]}.")
     stored = max(len(tensor.raw_data), *(len(getattr(tensor, field)) for field in _FIELDS))
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
+    if tensor.name in large:
+        stored = max(stored, len(large[tensor.name]))
+    count = math.prod(tensor.dims)
     if count > 2 * max(stored, 1):  # two 4-bit values fit a byte
         raise InvalidModel(
             codes.WEIGHTS_INVALID,
@@ -165,9 +242,7 @@ def to_torch(tensor: onnx.TensorProto) -> Tensor:
         Unsupported: an element type that networks do not have.
         InvalidModel: data that does not fill the shape.
     """
-    if tensor.data_type not in DTYPES:
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
-        raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")
+    _dtype(tensor)
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
@@ -177,3 +252,10 @@ def to_torch(tensor: onnx.TensorProto) -> Tensor:
         bits = torch.int16 if dtype.itemsize == 2 else torch.int8
         return torch.from_numpy(np.ascontiguousarray(array).view(str(bits).removeprefix("torch.")).copy()).view(dtype)
     return torch.from_numpy(np.array(array, order="C"))
+
+
+def _dtype(tensor: onnx.TensorProto) -> torch.dtype:
+    if tensor.data_type not in DTYPES:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
+        raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")
+    return DTYPES[tensor.data_type]

@@ -158,11 +158,11 @@ def _gemm(node: Node) -> Any:
 
 
 def _weight(node: Node, b: Tensor, transposed: bool, alpha: float) -> Tensor:
-    if transposed and alpha == 1:
-        return b
-    return node.build.derived(
-        b, f"weight {transposed} {alpha}", lambda t: ((t if transposed else t.t()) * alpha).contiguous()
-    )
+    if alpha != 1:
+        return node.build.derived(
+            b, f"weight {transposed} {alpha}", lambda t: ((t if transposed else t.t()) * alpha).contiguous()
+        )
+    return b if transposed else node.build.derived(b, "weight", lambda t: t.t().contiguous())
 
 
 def _bias(node: Node, c: Tensor, rows: int, beta: float) -> Tensor | None:

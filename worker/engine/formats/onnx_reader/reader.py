@@ -44,16 +44,16 @@ def read_onnx(path: Path) -> Network:
         InvalidModel: a file that breaks its format.
         Unsupported: operators (all of them named), attributes or inputs that a network cannot have.
     """
-    model = load(path)
-    flat = inline_functions(model)
+    source = load(path)
+    flat = inline_functions(source.outline)
     unknown = sorted({_full_name(n) for n in flat.graph.node if _full_name(n) not in OPERATORS})
     if unknown:
         raise unsupported_operators(unknown)
-    constants = {tensor.name: to_torch(tensor) for tensor in flat.graph.initializer}
+    constants = {tensor.name: source.tensor(tensor) for tensor in flat.graph.initializer}
     failure: Exception = ValueError("no sizes")
     for choices in _TRIALS:
         try:
-            return _Import(flat, constants, choices).network(model)
+            return _Import(flat, source, constants, choices).network()
         except _FAILURES as error:
             failure = error
     raise InvalidModel(
@@ -69,17 +69,22 @@ class _Import:
     """One pass over the graph under one choice of sizes."""
 
     def __init__(
-        self, model: onnx.ModelProto, constants: dict[str, Tensor], choices: tuple[_Pair, _Pair, _Pair]
+        self,
+        model: onnx.ModelProto,
+        source: OnnxSource,
+        constants: dict[str, Tensor],
+        choices: tuple[_Pair, _Pair, _Pair],
     ) -> None:
         self.graph = model.graph
+        self.source = source
         self.opset = opset_of(model)
-        self.build = Builder({id(tensor): name for name, tensor in constants.items()})
+        self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped)
         self.values: dict[str, Value] = dict(constants)
         self.choices = choices
         self.symbols: dict[str, str] = {}
         self.sizes: dict[str, _Pair] = {}
 
-    def network(self, source: onnx.ModelProto) -> Network:
+    def network(self) -> Network:
         """Import everything."""
         inputs = [self.input(value) for value in self.graph.input if value.name not in self.values]
         for index, node in enumerate(self.graph.node):
@@ -96,7 +101,9 @@ class _Import:
         module.delete_all_unused_submodules()
         module.graph.lint()
         module.recompile()
-        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=OnnxSource(source))
+        if self.source.mapped is not None:
+            self.source.mapped.settle(module)
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=self.source)
 
     def input(self, value: onnx.ValueInfoProto) -> TensorSpec:
         kind = value.type.tensor_type

@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 
 from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
+from worker.engine.formats.mapped import Mapped
 from worker.engine.formats.names import Tree
 from worker.engine.formats.program import State
 
@@ -48,9 +49,11 @@ class Builder:
 
     Args:
         initializers: name of each initializer by the identity of its tensor.
+        mapped: the map that large ones lie in.
     """
 
-    def __init__(self, initializers: dict[int, str]) -> None:
+    def __init__(self, initializers: dict[int, str], mapped: Mapped | None = None) -> None:
+        self._mapped = mapped
         self.graph = fx.Graph()
         self.tree = Tree(())
         self.root = self.tree.root
@@ -166,6 +169,8 @@ class Builder:
         if key not in self._derived:
             self._kept.append(tensor)
             self._derived[key] = compute(tensor)
+            if self._mapped is not None:
+                self._mapped.release(tensor)
         return self._derived[key]
 
     def layer(
