@@ -18,6 +18,7 @@ from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
 from worker.engine.formats.onnx_reader.values import Builder, Value
+from worker.engine.formats.prints import fingerprints
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
 
@@ -103,6 +104,7 @@ class _Import:
         module.recompile()
         if self.source.mapped is not None:
             self.source.mapped.settle(module)
+        self.source.prints.update(fingerprints(module))
         return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=self.source)
 
     def input(self, value: onnx.ValueInfoProto) -> TensorSpec:
@@ -167,7 +169,7 @@ class _Import:
 
     def output(self, name: str, node: fx.Node) -> TensorSpec:
         first, second = node.meta["shadows"]
-        names = {sizes: symbol for symbol, sizes in self.sizes.items()}
+        names = {sizes: symbol for symbol, sizes in reversed(self.sizes.items())}  # the first of equal ones
         shape: list[Dim] = []
         for axis, pair in enumerate(zip(first.shape, second.shape, strict=True)):
             fixed = pair[0] == pair[1]
