@@ -58,15 +58,22 @@ class Architecture:
         return any(LENGTH in spec.shape for spec in self.inputs.values())
 
     def build(self) -> nn.Module:
-        """The network in eval mode, its norms with gains and statistics that are not the initial ones."""
+        """The network in eval mode, its norms with gains, offsets and statistics as after training."""
         torch.manual_seed(0)
         module = self.make().eval()
         for part in module.modules():
-            if isinstance(part, _NORMS):
-                for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
-                    if tensor.is_floating_point():
-                        with torch.no_grad():
-                            tensor.uniform_(0.6, 1.4) if name in ("weight", "running_var") else tensor.normal_(0, 0.1)
+            if isinstance(part, _NORMS) and part.weight is not None:
+                nn.init.uniform_(part.weight, 0.6, 1.4)
+                if getattr(part, "bias", None) is not None:
+                    nn.init.normal_(part.bias, 0, 0.1)
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.train().momentum = None  # the mean of what is seen
+        if norms:
+            with torch.no_grad():
+                module(**self.draw(16, seed=1))
+        for norm in norms:
+            norm.eval().momentum = 0.1
         return module
 
     def draw(self, batch: int, length: int = 8, seed: int = 0) -> dict[str, Tensor]:
@@ -127,10 +134,11 @@ _WIDTHS: Final = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, **_INIT,
 }  # fmt: skip
 _PATCHES: Final = {"image_size": 32, "patch_size": 8, **_WIDTHS}
+_DEEPER: Final = {"num_hidden_layers": 3}
 _WORDS: Final = {"vocab_size": 30, "max_position_embeddings": 40, **_WIDTHS}
 
 HUGGING: Final = {
-    "vit": _hugging("ViTForImageClassification", "ViTConfig", _PIXELS, **_PATCHES | {"num_hidden_layers": 3}, num_labels=10),
+    "vit": _hugging("ViTForImageClassification", "ViTConfig", _PIXELS, **_PATCHES | _DEEPER, num_labels=10),
     "deit": _hugging("DeiTModel", "DeiTConfig", _PIXELS, **_PATCHES),
     "beit": _hugging(
         "BeitForImageClassification", "BeitConfig", _PIXELS, **_PATCHES, use_relative_position_bias=True, num_labels=10
@@ -160,7 +168,7 @@ HUGGING: Final = {
         hidden_sizes=[8, 16], depths=[1, 1], num_encoder_blocks=2, sr_ratios=[4, 2], patch_sizes=[7, 3], strides=[4, 2],
         num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, num_labels=4, **_INIT,
     ),
-    "bert": _hugging("BertForQuestionAnswering", "BertConfig", _BERT_TEXT, **_WORDS | {"num_hidden_layers": 3}),
+    "bert": _hugging("BertForQuestionAnswering", "BertConfig", _BERT_TEXT, **_WORDS | _DEEPER),
     "roberta": _hugging("RobertaForSequenceClassification", "RobertaConfig", _TEXT, **_WORDS),
     "distilbert": _hugging(
         "DistilBertForTokenClassification", "DistilBertConfig", _TEXT, vocab_size=30, max_position_embeddings=40,
@@ -197,5 +205,15 @@ WRITTEN_OUT: Final = {
     "tabular": Architecture(written_out.Tabular, {"numbers": Input((7,)), "categories": Input((3,), "tokens", 5)}),
     "video": Architecture(written_out.Video, {"clip": Input((3, 4, 16, 16))}),
 }
+
+#: Large enough for a file's size to be that of its weights.
+LARGE: Final = {
+    "resnet18": Architecture(lambda: ResNet18(width=64), _IMAGE),
+    "vit": _hugging(
+        "ViTForImageClassification", "ViTConfig", _PIXELS, image_size=32, patch_size=8, hidden_size=320,
+        num_hidden_layers=3, num_attention_heads=4, intermediate_size=1280, num_labels=10,
+    ),
+    "lstm": Architecture(lambda: written_out.Lstm(50, 64, 320), {"tokens": Input((LENGTH,), "tokens")}),
+}  # fmt: skip
 
 ARCHITECTURES: Final = {**HUGGING, **WRITTEN_OUT}

@@ -127,11 +127,11 @@ class UNet(nn.Module):
 class Lstm(nn.Module):
     """Tokens through a bidirectional LSTM; its last hidden states decide."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = 30, width: int = 16, hidden: int = 12) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(50, 16, padding_idx=0)
-        self.lstm = nn.LSTM(16, 12, 2, batch_first=True, bidirectional=True, dropout=0.1)
-        self.head = nn.Linear(24, 4)
+        self.embedding = nn.Embedding(words, width, padding_idx=0)
+        self.lstm = nn.LSTM(width, hidden, 2, batch_first=True, bidirectional=True, dropout=0.1)
+        self.head = nn.Linear(2 * hidden, 4)
 
     def forward(self, tokens: Tensor) -> Tensor:
         _, (hidden, _) = self.lstm(self.embedding(tokens))
