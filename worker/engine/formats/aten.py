@@ -54,8 +54,9 @@ ALLOWED: Final = frozenset(_OPERATORS.split()) | {"zero", "detach"}
 
 #: What Python's operators call on tensors -> the same under the name that every exporter knows.
 _WORDS: Final = {
-    **{f"__{word}__": f"bitwise_{word}" for word in ("and", "or", "xor")},
-    **{f"__i{word}__": f"bitwise_{word}_" for word in ("and", "or", "xor")},
+    f"__{place}{word}__": f"bitwise_{word}{'_' if place else ''}"
+    for word in ("and", "or", "xor")
+    for place in ("", "i")
 }
 
 #: aten returns its input where there is nothing to drop, so the result may be the same memory.

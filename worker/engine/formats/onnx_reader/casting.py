@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from worker.engine.formats.onnx_reader.file import DTYPES
 from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.tensors import DTYPES
 from worker.engine.formats.onnx_reader.values import Value, unsupported
 
 aten = torch.ops.aten
@@ -47,6 +47,8 @@ def _cast(node: Node) -> Any:
 
 
 def _cast_like(node: Node) -> Any:
+    if getattr(node.value(1), "narrow", None):
+        raise unsupported("CastLike to integers of 4 bits or fewer")
     kind = node.build.dtype(node.tensor(1))
     return convert(node, node.tensor(0), kind, bool(node.attr("saturate", 1)))
 

@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
-import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import numpy_helper
 from torch import Tensor
 
 from worker.engine.errors import InvalidModel, Unsupported
@@ -18,33 +15,13 @@ from worker.engine.formats import codes
 from worker.engine.formats.mapped import Mapped
 from worker.engine.formats.onnx_reader.bundle import Bundle
 from worker.engine.formats.onnx_reader.outline import PLACEHOLDER, outline
+from worker.engine.formats.onnx_reader.tensors import NARROW, dtype_of, to_torch
 
 MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models keep their weights in files beside it
 MAX_NODES: Final = 200_000
 MIN_OPSET: Final = 7
 MAX_RANK: Final = 16
 _STANDARD: Final = ("", "ai.onnx")
-
-#: ONNX element type -> torch.
-DTYPES: Final[dict[int, torch.dtype]] = {
-    onnx.TensorProto.FLOAT: torch.float32,
-    onnx.TensorProto.DOUBLE: torch.float64,
-    onnx.TensorProto.FLOAT16: torch.float16,
-    onnx.TensorProto.BFLOAT16: torch.bfloat16,
-    onnx.TensorProto.INT8: torch.int8,
-    onnx.TensorProto.INT16: torch.int16,
-    onnx.TensorProto.INT32: torch.int32,
-    onnx.TensorProto.INT64: torch.int64,
-    onnx.TensorProto.UINT8: torch.uint8,
-    onnx.TensorProto.UINT16: torch.uint16,
-    onnx.TensorProto.UINT32: torch.uint32,
-    onnx.TensorProto.UINT64: torch.uint64,
-    onnx.TensorProto.BOOL: torch.bool,
-    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
-    onnx.TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
-    onnx.TensorProto.FLOAT8E5M2: torch.float8_e5m2,
-    onnx.TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +60,10 @@ class OnnxSource:
         view = self.large.get(proto.name)
         if view is None:
             return to_torch(proto)
-        dtype = _dtype(proto)
+        if proto.data_type in NARROW:
+            whole = onnx.TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims, raw_data=bytes(view))
+            return to_torch(whole)
+        dtype = dtype_of(proto)
         if len(view) != math.prod(proto.dims) * dtype.itemsize:
             raise InvalidModel(
                 codes.WEIGHTS_INVALID,
@@ -211,7 +191,7 @@ def _check_tensor(tensor: onnx.TensorProto, large: dict[str, memoryview]) -> Non
     if tensor.name in large:
         stored = max(stored, len(large[tensor.name]))
     count = math.prod(tensor.dims)
-    if count > 2 * max(stored, 1):  # two 4-bit values fit a byte
+    if count > 4 * max(stored, 1):  # four 2-bit values fit a byte
         raise InvalidModel(
             codes.WEIGHTS_INVALID,
             f"Weight {name!r} says it has {count} values, but {stored} bytes or values are there.",
@@ -235,29 +215,3 @@ def _check_opset(model: onnx.ModelProto) -> None:
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of the standard operators; 0 where the file names none."""
     return max((entry.version for entry in model.opset_import if entry.domain in _STANDARD), default=0)
-
-
-def to_torch(tensor: onnx.TensorProto) -> Tensor:
-    """A tensor of the file, with memory of its own.
-
-    Raises:
-        Unsupported: an element type that networks do not have.
-        InvalidModel: data that does not fill the shape.
-    """
-    _dtype(tensor)
-    try:
-        array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {tensor.name[:120]!r} cannot be read: {error}") from error
-    dtype = DTYPES[tensor.data_type]
-    if array.dtype.kind == "V" or dtype is torch.bfloat16 or "float8" in str(dtype):  # none of numpy's own types
-        bits = torch.int16 if dtype.itemsize == 2 else torch.int8
-        return torch.from_numpy(np.ascontiguousarray(array).view(str(bits).removeprefix("torch.")).copy()).view(dtype)
-    return torch.from_numpy(np.array(array, order="C"))
-
-
-def _dtype(tensor: onnx.TensorProto) -> torch.dtype:
-    if tensor.data_type not in DTYPES:
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
-        raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")
-    return DTYPES[tensor.data_type]

@@ -76,7 +76,8 @@ class Node:
         return Origin(self.name, weight, own or self.op)
 
     def cast(self, value: Any, dtype: torch.dtype) -> Any:
-        """`value` with another element type."""
+        """`value` with another element type; float32 where the network computes in that in its place."""
+        dtype = torch.float32 if dtype in self.build.widened else dtype
         return self.call(torch.ops.aten.to.dtype, value, dtype)
 
 

@@ -14,6 +14,7 @@ from worker.engine.formats.onnx_reader import (
     resize,
     scatter,
     shaping,
+    sklearn,
 )
 from worker.engine.formats.onnx_reader.node import Operator
 
@@ -29,4 +30,5 @@ OPERATORS: Final[dict[str, Operator]] = {
     **quantized.OPERATORS,
     **recurrent.OPERATORS,
     **scatter.OPERATORS,
+    **sklearn.OPERATORS,
 }

@@ -1,5 +1,6 @@
 """Operators over windows and axes: pooling, reductions, sorting."""
 
+import math
 import operator
 from typing import Any, Final
 
@@ -125,12 +126,22 @@ def _sum(node: Node, x: Any, axes: list[int], keep: bool) -> Any:
     return node.call(aten.sum.dim_IntList, x, axes, keep, dtype=node.build.dtype(x))
 
 
-def _max(node: Node, x: Any, axes: list[int], keep: bool) -> Any:
-    return node.call(aten.amax.default, x, axes, keep)
+def _extreme(target: Any, largest: bool) -> Any:
+    def compute(node: Node, x: Any, axes: list[int], keep: bool) -> Any:
+        if not any(node.build.size(x, axis) == 0 for axis in axes):
+            return node.call(target, x, axes, keep)
+        kind = node.build.dtype(x)
+        if kind.is_floating_point:
+            value: float = -math.inf if largest else math.inf
+        elif kind is torch.bool:
+            value = not largest
+        else:
+            value = torch.iinfo(kind).min if largest else torch.iinfo(kind).max
+        # The maximum of nothing is the smallest value: one more element of it along each axis.
+        around = [amount for axis in reversed(range(node.build.rank(x))) for amount in (0, int(axis in axes))]
+        return node.call(target, node.call(aten.constant_pad_nd.default, x, around, value), axes, keep)
 
-
-def _min(node: Node, x: Any, axes: list[int], keep: bool) -> Any:
-    return node.call(aten.amin.default, x, axes, keep)
+    return compute
 
 
 def _prod(node: Node, x: Any, axes: list[int], keep: bool) -> Any:
@@ -205,8 +216,8 @@ OPERATORS: Final[dict[str, Operator]] = {
     "GlobalMaxPool": lambda node: node.call(aten.amax.default, node.tensor(0), _spatial(node), True),
     "ReduceMean": _reduction(_mean),
     "ReduceSum": _reduction(_sum),
-    "ReduceMax": _reduction(_max),
-    "ReduceMin": _reduction(_min),
+    "ReduceMax": _reduction(_extreme(aten.amax.default, largest=True)),
+    "ReduceMin": _reduction(_extreme(aten.amin.default, largest=False)),
     "ReduceProd": _reduction(_prod),
     "ReduceL1": _reduction(_l1),
     "ReduceL2": _reduction(_l2),

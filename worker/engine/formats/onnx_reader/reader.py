@@ -12,12 +12,14 @@ from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.lift import unsupported_operators
 from worker.engine.formats.names import identifier
-from worker.engine.formats.onnx_reader.file import DTYPES, OnnxSource, load, opset_of, to_torch
+from worker.engine.formats.onnx_reader import widening
+from worker.engine.formats.onnx_reader.file import OnnxSource, load, opset_of
 from worker.engine.formats.onnx_reader.functions import inline_functions
 from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
-from worker.engine.formats.onnx_reader.values import Builder, Value
+from worker.engine.formats.onnx_reader.tensors import DTYPES, to_torch
+from worker.engine.formats.onnx_reader.values import Builder, Value, unsupported
 from worker.engine.formats.prints import fingerprints
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
@@ -32,6 +34,7 @@ _TRIALS: Final[tuple[tuple[_Pair, _Pair, _Pair], ...]] = (
     ((4, 6), (2, 3), (2, 3)),
 )
 _TOKENS: Final = (torch.int32, torch.int64, torch.bool)
+_TO: Final = torch.ops.aten.to.dtype
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, OverflowError)
 
 
@@ -47,19 +50,25 @@ def read_onnx(path: Path) -> Network:
     """
     source = load(path)
     flat = inline_functions(source.outline)
-    unknown = sorted({_full_name(n) for n in flat.graph.node if _full_name(n) not in OPERATORS})
-    if unknown:
-        raise unsupported_operators(unknown)
+    _refuse_unknown(flat.graph)
     constants = {tensor.name: source.tensor(tensor) for tensor in flat.graph.initializer}
+    widened = widening.other_types(flat.graph, constants)
+    constants = {name: widening.to_float32(tensor, widened) for name, tensor in constants.items()}
     failure: Exception = ValueError("no sizes")
     for choices in _TRIALS:
         try:
-            return _Import(flat, source, constants, choices).network()
+            return _Import(flat, source, constants, widened, choices).network()
         except _FAILURES as error:
             failure = error
     raise InvalidModel(
         codes.GRAPH_INVALID, f"The shapes in the model do not fit together: {failure}"[:500]
     ) from failure
+
+
+def _refuse_unknown(graph: onnx.GraphProto) -> None:
+    unknown = sorted({name for name in map(_full_name, graph.node) if name not in OPERATORS and name != "If"})
+    if unknown:
+        raise unsupported_operators(unknown)
 
 
 def _full_name(node: onnx.NodeProto) -> str:
@@ -74,23 +83,25 @@ class _Import:
         model: onnx.ModelProto,
         source: OnnxSource,
         constants: dict[str, Tensor],
+        widened: frozenset[torch.dtype],
         choices: tuple[_Pair, _Pair, _Pair],
     ) -> None:
         self.graph = model.graph
         self.source = source
         self.opset = opset_of(model)
-        self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped)
+        self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped, widened)
         self.values: dict[str, Value] = dict(constants)
         self.choices = choices
         self.symbols: dict[str, str] = {}
         self.sizes: dict[str, _Pair] = {}
+        self.kept: list[Tensor] = []  # ids of what branches bring stay unique while it lives
 
     def network(self) -> Network:
         """Import everything."""
         inputs = [self.input(value) for value in self.graph.input if value.name not in self.values]
         for index, node in enumerate(self.graph.node):
             self.node(node, index)
-        results = [self.build.attribute(self.build.tensor(self.lookup(output.name))) for output in self.graph.output]
+        results = [self.build.attribute(self.result(output)) for output in self.graph.output]
         outputs = [self.output(output.name, node) for output, node in zip(self.graph.output, results, strict=True)]
         self.build.graph.output(tuple(results))
         for node in self.build.graph.nodes:
@@ -105,7 +116,15 @@ class _Import:
         if self.source.mapped is not None:
             self.source.mapped.settle(module)
         self.source.prints.update(fingerprints(module))
-        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", source=self.source)
+        told = [*widening.notes(self.build.widened), *self.build.notes]
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=self.source)
+
+    def result(self, output: onnx.ValueInfoProto) -> Any:
+        """An output in the type that the file gives it."""
+        value = self.build.tensor(self.lookup(output.name))
+        kind = DTYPES.get(output.type.tensor_type.elem_type)
+        inner = kind in self.build.widened and self.build.dtype(value) == torch.float32
+        return self.build.call(_TO, value, kind) if inner else value
 
     def input(self, value: onnx.ValueInfoProto) -> TensorSpec:
         kind = value.type.tensor_type
@@ -122,13 +141,14 @@ class _Import:
         first, second = (torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
         node = self.build.placeholder(identifier(value.name), (first, second))
         node.meta["onnx_value"] = value.name
-        self.values[value.name] = node
+        inner = first.dtype in self.build.widened
+        self.values[value.name] = self.build.call(_TO, node, torch.float32) if inner else node
         sizes = tuple(2 if dim == "batch" else size for dim, size in zip(dims, shapes[0], strict=True))
         return TensorSpec(value.name, dtype_name(DTYPES[kind.elem_type]), tuple(dims), sizes)
 
     def dimension(self, dim: Any, owner: str, axis: int, others: _Pair) -> Dim:
         """A size, or the name of a symbolic one; the one that comes first in an input is the batch."""
-        if dim.HasField("dim_value") and dim.dim_value > 0:
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
             return int(dim.dim_value)
         key = dim.dim_param or f"{owner}.{axis}"
         if key not in self.symbols:
@@ -154,11 +174,12 @@ class _Import:
             tuple(self.lookup(name) for name in proto.input),
             tuple(proto.input),
             tuple(proto.output),
-            {attribute.name: _attribute(attribute) for attribute in proto.attribute},
+            {a.name: widening.to_float32(_attribute(a), self.build.widened) for a in proto.attribute},
         )
         results: Any = on_sizes(node)
         if results is None:
-            results = OPERATORS[_full_name(proto)](node)
+            name = _full_name(proto)
+            results = self.branch(node) if name == "If" else OPERATORS[name](node)
         if not isinstance(results, tuple):
             results = (results,)
         for name, result in zip(proto.output, results, strict=False):
@@ -166,6 +187,29 @@ class _Import:
                 self.values[name] = result
             if name and isinstance(result, fx.Node):
                 result.meta.setdefault("onnx_value", name)
+
+    def branch(self, node: Node) -> tuple[Value, ...]:
+        """The branch of an If that is always taken; exporters put one around what depends on a size."""
+        condition = node.value(0)
+        if not isinstance(condition, Tensor):
+            raise unsupported("an If whose condition depends on data")
+        graph = node.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
+        _refuse_unknown(graph)
+        if graph.initializer:
+            brought = {tensor.name: to_torch(tensor) for tensor in graph.initializer}
+            self.add_constants({n: widening.to_float32(t, self.build.widened) for n, t in brought.items()})
+        for index, inner in enumerate(graph.node):
+            self.node(inner, index)
+        results = tuple(self.lookup(output.name) for output in graph.output)
+        for name in (*(t.name for t in graph.initializer), *(name for inner in graph.node for name in inner.output)):
+            self.values.pop(name, None)  # names inside mean nothing outside
+        return results
+
+    def add_constants(self, constants: dict[str, Tensor]) -> None:
+        """Weights that a branch brings along."""
+        self.build.initializers.update({id(tensor): name for name, tensor in constants.items()})
+        self.kept.extend(constants.values())
+        self.values.update(constants)
 
     def output(self, name: str, node: fx.Node) -> TensorSpec:
         first, second = node.meta["shadows"]
