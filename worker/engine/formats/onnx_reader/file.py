@@ -32,11 +32,13 @@ class OnnxSource:
         outline: the file without its large weights.
         large: name of an initializer -> its bytes, in the map of the file.
         mapped: that map.
+        prints: of the weights that a writer takes from here as they are, see `fingerprints`.
     """
 
     outline: onnx.ModelProto
     large: dict[str, memoryview] = field(default_factory=dict)
     mapped: Mapped | None = None
+    prints: dict[str, int] = field(default_factory=dict)
 
     @property
     def model(self) -> onnx.ModelProto:
