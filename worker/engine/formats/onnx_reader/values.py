@@ -52,7 +52,7 @@ class Builder:
 
     def __init__(self, initializers: dict[int, str]) -> None:
         self.graph = fx.Graph()
-        self.tree = Tree(())
+        self.tree = Tree((), {})
         self.root = self.tree.root
         self.initializers = initializers
         self._attributes: dict[int, fx.Node] = {}
