@@ -113,7 +113,9 @@ def strided(name: str, flat: Tensor, sizes: Sequence[int], strides: Sequence[int
     """
     if len(strides) != len(sizes) or len(sizes) > 16:
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has {len(sizes)} sizes but {len(strides)} strides.")
-    if not all(0 <= number < 2**48 for number in (*sizes, *strides, offset)):
+    # Torch multiplies the sizes of an empty tensor too, as if 0 were 1.
+    extent = math.prod(max(size, 1) for size in sizes)
+    if extent >= 2**62 or not all(0 <= number < 2**48 for number in (*sizes, *strides, offset)):
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has a size or stride that is not a plain number.")
     count = math.prod(sizes)
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
