@@ -4,15 +4,14 @@ Entries are read from a private copy-on-write memory map; what is stored uncompr
 not copied.
 """
 
-import errno
-import mmap
+import io
 import stat
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from worker.engine.errors import InvalidModel
 from worker.engine.formats import codes
@@ -60,31 +59,70 @@ def too_large(what: str) -> InvalidModel:
     )
 
 
+class _Window(io.RawIOBase):
+    """Bytes as a file, for `zipfile` to read the directory from."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + (0, self._at, len(self._data))[whence]
+        if at < 0:
+            raise ValueError("its directory points in front of it")
+        self._at = at
+        return at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
 class Archive:
     """A checked zip archive, its one top folder taken off the names.
+
+    Args:
+        source: a file, or the bytes of an archive that lies inside another (see `inside`).
 
     Raises:
         InvalidModel: damaged, too large when unpacked, or with names that leave the folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.mapped = Mapped.open(path)
-        self._bytes = self.mapped.pages
-        with path.open("rb") as file:
-            _check_directory(self._bytes)
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    infos = archive.infolist()
-            except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError) as error:
-                # A directory that points in front of the file makes zipfile seek there.
-                if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                    raise
-                raise damaged(str(error)) from error
+    def __init__(self, source: Path | memoryview) -> None:
+        if isinstance(source, Path):
+            self.mapped = Mapped.open(source)
+            source = self.mapped.data
+        self._bytes = source
+        _check_directory(self._bytes)
+        try:
+            with zipfile.ZipFile(_Window(self._bytes)) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+            raise damaged(str(error)) from error
         self._take([self._entry(info) for info in infos if not info.is_dir()])
 
     def _take(self, entries: list[Entry]) -> None:
         _check_sizes(entries, len(self._bytes))
         self.entries = _without_top_folder(entries)
+
+    def inside(self, name: str) -> "Archive":
+        """The archive that entry `name` is; its bytes are not copied."""
+        data = self.view(name)
+        if self.entries[name].compressed:
+            # Compressed twice, it could grow by the square of what one archive may.
+            raise too_large(f"holds the archive {name!r} in compressed form")
+        return Archive(data)
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         _check_name(info)
@@ -93,7 +131,7 @@ class Archive:
             raise damaged(f"entry {info.filename!r} lies beyond its end")
         signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._bytes, start)
         offset = start + _LOCAL_HEADER.size + name_length + extra_length
-        name = self._bytes[start + _LOCAL_HEADER.size : offset - extra_length]
+        name = bytes(self._bytes[start + _LOCAL_HEADER.size : offset - extra_length])
         if signature != b"PK\x03\x04" or name != info.orig_filename.encode("utf-8", "surrogateescape"):
             raise damaged(f"entry {info.filename!r} is not where the directory says")
         if offset + info.compress_size > len(self._bytes):
@@ -114,7 +152,7 @@ class Archive:
             raise InvalidModel(
                 codes.FILE_INCOMPLETE, f"The archive lacks {name!r}. Save the model again with torch.export.save()."
             )
-        raw = memoryview(self._bytes)[entry.offset : entry.offset + entry.stored]
+        raw = self._bytes[entry.offset : entry.offset + entry.stored]
         data = memoryview(_inflate(raw, entry)) if entry.compressed else raw
         self._checksum(entry, data)
         return data
@@ -153,21 +191,28 @@ def _inflate(raw: memoryview, entry: Entry) -> bytearray:
     return data
 
 
-def _check_directory(data: mmap.mmap) -> None:
+def _find_last(data: memoryview, what: bytes, start: int, end: int) -> int:
+    """Where `what` begins last between `start` and `end`; -1: nowhere."""
+    start = max(0, start)
+    found = bytes(data[start:end]).rfind(what)
+    return start + found if found >= 0 else -1
+
+
+def _check_directory(data: memoryview) -> None:
     """Bound the directory before it is read into memory."""
-    at = data.rfind(b"PK\x05\x06", max(0, len(data) - 65_557))
+    at = _find_last(data, b"PK\x05\x06", len(data) - 65_557, len(data))
     if at < 0 or at + _END.size > len(data):
         raise damaged("its directory, which is at the end, is missing")
     _, _, _, _, entries, size, offset, comment = _END.unpack_from(data, at)
     end = at
-    large = data.rfind(b"PK\x06\x06", max(0, at - 200), at)
+    large = _find_last(data, b"PK\x06\x06", at - 200, at)
     if large >= 0 and large + 56 <= len(data):
         entries, size, offset = struct.unpack_from("<QQQ", data, large + 32)
         end = large
     if entries > MAX_ENTRIES or size > MAX_DIRECTORY:
         raise too_large(f"has {entries} entries")
     # A cut-off archive may end in one that it contains; that one does not start at the first byte.
-    if offset + size != end or at + _END.size + comment != len(data) or data[:2] != b"PK":
+    if offset + size != end or at + _END.size + comment != len(data) or bytes(data[:2]) != b"PK":
         raise damaged("its directory is not where it should be")
 
 

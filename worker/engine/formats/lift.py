@@ -107,7 +107,7 @@ class _Lifter:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.graph = fx.Graph()
-        self.tree = Tree(program.states.values())
+        self.tree = Tree(program.states.values(), program.tensors)
         self.states = dict(program.states)
         self.env: dict[fx.Node, Any] = {}
         self.notes: list[str] = []

@@ -39,7 +39,7 @@ class Tar(Archive):
                 _unpack(path, unpacked)
                 plain = Path(unpacked.name)
             self.mapped = Mapped.open(plain)
-            self._bytes = self.mapped.pages
+            self._bytes = self.mapped.data
             entries = _entries(plain)
         self._take(entries)
 
