@@ -32,14 +32,14 @@ def example_inputs(
     if getattr(config, "type_vocab_size", 0) < 2:
         names = [name for name in names if name != "token_type_ids"]
     example = torch.ones(2, _SAMPLE_WORDS, dtype=torch.int64)
-    shape = {0: Dim(BATCH), 1: Dim(SEQUENCE, max=_longest(config))}
+    shape = {0: Dim(BATCH), 1: Dim(SEQUENCE, max=longest(config))}
     return (
         {name: torch.zeros_like(example) if name == "token_type_ids" else example.clone() for name in names},
         dict.fromkeys(names, shape),
     )
 
 
-def _longest(config: Any) -> int:
+def longest(config: Any) -> int:
     """Most words of a text: RoBERTa's positions start behind the padding word."""
     offset = config.pad_token_id + 1 if config.model_type in _OFFSET else 0
     return max(int(config.max_position_embeddings) - offset, _SAMPLE_WORDS)

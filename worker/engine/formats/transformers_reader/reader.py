@@ -13,7 +13,8 @@ from worker.engine.formats.archive import Archive
 from worker.engine.formats.lift import lift, quiet_export
 from worker.engine.formats.program import from_exported, rename
 from worker.engine.formats.tar import Tar, is_tar
-from worker.engine.formats.transformers_reader.inputs import SEQUENCE, example_inputs
+from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES
+from worker.engine.formats.transformers_reader.inputs import SEQUENCE, example_inputs, longest
 from worker.engine.formats.transformers_reader.settings import (
     CONFIG,
     FAILURES,
@@ -22,7 +23,7 @@ from worker.engine.formats.transformers_reader.settings import (
     read_settings,
 )
 from worker.engine.formats.transformers_reader.shards import read_weights
-from worker.engine.network import Network
+from worker.engine.network import Network, Tokenizer
 
 TOKENIZER: Final = "tokenizer.json"
 
@@ -55,7 +56,14 @@ def read_transformers(path: Path) -> Network:
         ) from error
     archive.mapped.settle(network.module)
     network.notes[:0] = notes
+    network.tokenizer = _tokenizer(archive, config)
     return _named(network)
+
+
+def _tokenizer(archive: Archive, config: Any) -> Tokenizer | None:
+    if ARCHITECTURES[config.model_type] != "text" or TOKENIZER not in archive.entries:
+        return None
+    return Tokenizer(archive.text(TOKENIZER), longest(config))
 
 
 def _named(network: Network) -> Network:
