@@ -2,7 +2,8 @@
 
 `torch.export.load` runs code that a file can carry: pickled sample inputs, pickled weights, and shape expressions
 that go through `sympy.sympify`. Here the zip is checked first, its JSON is read against a schema, weights are raw
-bytes, sample inputs and guards are left out, and the graph is built from an allow list of operators.
+bytes or the plain tensors of a pickle read as data, sample inputs and guards are left out, and the graph is built from
+an allow list of operators.
 """
 
 from collections.abc import Mapping
