@@ -93,7 +93,7 @@ def _exported_program(text: bytes) -> ExportedProgram:
                 codes.SCHEMA_VERSION,
                 f"The file is of schema {version.major}.{version.minor}, written by a PyTorch that is too "
                 f"{'new' if newer else 'old'}; schema {SCHEMA_MAJOR}.0 to {SCHEMA_MAJOR}.{SCHEMA_MINOR} is read "
-                f"(PyTorch 2.6 to 2.13). Save it with one of those: {_RESAVE}",
+                f"(PyTorch 2.6 to 2.14). Save it with one of those: {_RESAVE}",
             )
         return ExportedProgram.model_validate_json(text)
     except ValidationError as error:
