@@ -8,6 +8,7 @@ from torch.export import Dim, export
 
 from tests.support.networks import ZOO, ResNet18, flat, make
 from worker.engine.errors import Unsupported
+from worker.engine.formats import aten
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.formats.lift import lift, network_of, quiet_export
 from worker.engine.formats.program import from_exported
@@ -171,6 +172,31 @@ def test_in_place_changes_behind_a_view_are_kept():
     network = network_of(Sneaky(), (torch.randn(2, 3),))
     x = torch.randn(4, 3)
     torch.testing.assert_close(network.module(x)[0], Sneaky()(x))
+
+
+def test_layers_that_change_their_input_in_place():
+    """Whose operators name their arguments otherwise: `dropout_` calls `self` what is `input` to `dropout`."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5, inplace=True), nn.Linear(4, 2)).eval()
+    network = network_of(module, (torch.randn(2, 3),))
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(network.module(x)[0], module(x))
+    assert any(isinstance(part, nn.Dropout) for part in network.module.modules())
+
+
+def test_operators_of_python_are_bitwise_calls():
+    class Masks(nn.Module):
+        def forward(self, a, b):
+            c = (a & 12) | (a ^ b)
+            d = b.clone()
+            d &= a
+            return c, d
+
+    a, b = torch.randint(0, 64, (2, 5, 4))
+    network = network_of(Masks(), (a[:2], b[:2]))
+    for expected, got in zip(Masks()(a, b), network.module(a, b), strict=True):
+        assert torch.equal(got, expected)
+    called = {aten.name_of(node.target) for node in network.module.graph.nodes if node.op == "call_function"}
+    assert called == {"aten.bitwise_and", "aten.bitwise_or", "aten.bitwise_xor", "aten.clone"}
 
 
 def test_a_part_without_gradients_is_copied_in():

@@ -18,10 +18,11 @@ from torch import Tensor, fx, nn
 from worker.engine.errors import RuntimeFailure
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.formats.onnx_reader.file import OnnxSource, opset_of
+from worker.engine.formats.prints import fingerprints
 from worker.engine.network import Network
 from worker.engine.quantized.placement import LAYERS, Layer, layer_calls
 from worker.engine.targets.float_export import FloatExport
-from worker.engine.targets.onnx_graph import producers, rename_value, sweep
+from worker.engine.targets.onnx_graph import producers, read_constants_directly, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, put_float, put_initializer
 from worker.engine.targets.quiet import quiet
 
@@ -60,17 +61,20 @@ def save(model: ModelProto, path: Path) -> None:
 def _from_source(network: Network) -> tuple[ModelProto, dict[str, str]] | None:
     """The graph that the network was read from, with today's weights and without its folded batch norms.
 
-    None where the network did not come from ONNX, its layers are not found there, or it is older than per-channel
-    quantization.
+    None where the network did not come from ONNX, its layers are not found there, other weights than theirs have
+    changed, or it is older than per-channel quantization.
     """
     source = network.source
     if not isinstance(source, OnnxSource) or opset_of(source.outline) < _PER_CHANNEL:
+        return None
+    if not fingerprints(network.module).items() <= source.prints.items():
         return None
     nodes = [node for node in network.module.graph.nodes if node.op not in ("output", "get_attr")]
     values = {node.name: str(node.meta["onnx_value"]) for node in nodes if "onnx_value" in node.meta}
     if any(node.name not in values for node, layer in layer_calls(network.module) if isinstance(layer, LAYERS)):
         return None
     model = source.model
+    read_constants_directly(model.graph)
     made_by = producers(model.graph)
     sites = Sites(model.graph, made_by, set(values.values()))
     for node, layer in layer_calls(network.module):

@@ -25,6 +25,20 @@ def rename_value(graph: GraphProto, old: str, new: str) -> None:
             graph.value_info.remove(info)
 
 
+def read_constants_directly(graph: GraphProto) -> None:
+    """Let nodes read initializers themselves where they read an Identity of one: exporters write that for weights that
+    are equal, such as biases of zeros."""
+    constants = {tensor.name for tensor in graph.initializer}
+    outputs = {output.name for output in graph.output}
+    aliases: dict[str, str] = {}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in aliases:
+                node.input[index] = aliases[name]
+        if node.op_type == "Identity" and node.input[0] in constants and node.output[0] not in outputs:
+            aliases[node.output[0]] = node.input[0]
+
+
 def producers(graph: GraphProto) -> dict[str, NodeProto]:
     """Value name -> the node that makes it."""
     return {name: node for node in graph.node for name in node.output if name}

@@ -32,11 +32,13 @@ class OnnxSource:
         outline: the file without its large weights.
         large: name of an initializer -> its bytes, in the map of the file.
         mapped: that map.
+        prints: of the weights that a writer takes from here as they are, see `fingerprints`.
     """
 
     outline: onnx.ModelProto
     large: dict[str, memoryview] = field(default_factory=dict)
     mapped: Mapped | None = None
+    prints: dict[str, int] = field(default_factory=dict)
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -132,8 +134,8 @@ def _fetch(tensor: onnx.TensorProto, bundle: Bundle | None, large: dict[str, mem
         raise InvalidModel(
             codes.EXTERNAL_DATA,
             f"Weight {tensor.name[:120]!r} lies in another file. Upload a zip of the .onnx and the files beside it, or "
-            "save the model in one file: "
-            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
+            "write one file: torch.onnx.export(..., external_data=False), or onnx.save(onnx.load('model.onnx'), "
+            "'single.onnx').",
         )
     view = bundle.external({entry.key: entry.value for entry in tensor.external_data}, tensor.name)
     del tensor.external_data[:]

@@ -20,11 +20,20 @@ from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
 from worker.engine.formats.onnx_reader.tensors import DTYPES, to_torch
 from worker.engine.formats.onnx_reader.values import Builder, Value
+from worker.engine.formats.prints import fingerprints
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
 
-#: Sizes tried for the batch and for other symbolic dimensions; the first with which all shapes fit.
-_TRIALS: Final = (((24, 40), (224, 320)), ((24, 40), (32, 64)), ((24, 40), (8, 12)), ((4, 6), (2, 3)))
+_Pair = tuple[int, int]
+#: Sizes tried for the batch, for other symbolic dimensions, and for those of token inputs: they pick rows of a table of
+#: positions whose length no shape shows, so there are few at first. The first with which all shapes fit are taken.
+_TRIALS: Final[tuple[tuple[_Pair, _Pair, _Pair], ...]] = (
+    ((24, 40), (224, 320), (8, 12)),
+    ((24, 40), (32, 64), (32, 64)),
+    ((24, 40), (8, 12), (8, 12)),
+    ((4, 6), (2, 3), (2, 3)),
+)
+_TOKENS: Final = (torch.int32, torch.int64, torch.bool)
 _TO: Final = torch.ops.aten.to.dtype
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, OverflowError)
 
@@ -46,9 +55,9 @@ def read_onnx(path: Path) -> Network:
     widened = widening.other_types(flat.graph, constants)
     constants = {name: widening.to_float32(tensor, widened) for name, tensor in constants.items()}
     failure: Exception = ValueError("no sizes")
-    for batch, others in _TRIALS:
+    for choices in _TRIALS:
         try:
-            return _Import(flat, source, constants, widened, batch, others).network()
+            return _Import(flat, source, constants, widened, choices).network()
         except _FAILURES as error:
             failure = error
     raise InvalidModel(
@@ -75,17 +84,16 @@ class _Import:
         source: OnnxSource,
         constants: dict[str, Tensor],
         widened: frozenset[torch.dtype],
-        batch: tuple[int, int],
-        others: tuple[int, int],
+        choices: tuple[_Pair, _Pair, _Pair],
     ) -> None:
         self.graph = model.graph
         self.source = source
         self.opset = opset_of(model)
         self.build = Builder({id(tensor): name for name, tensor in constants.items()}, source.mapped, widened)
         self.values: dict[str, Value] = dict(constants)
-        self.choices = batch, others
+        self.choices = choices
         self.symbols: dict[str, str] = {}
-        self.sizes: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, _Pair] = {}
         self.kept: list[Tensor] = []  # ids of what branches bring stay unique while it lives
 
     def network(self) -> Network:
@@ -107,6 +115,7 @@ class _Import:
         module.recompile()
         if self.source.mapped is not None:
             self.source.mapped.settle(module)
+        self.source.prints.update(fingerprints(module))
         told = [*widening.notes(self.build.widened), *self.build.notes]
         return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=self.source)
 
@@ -126,7 +135,8 @@ class _Import:
                 codes.UNSUPPORTED_INPUT,
                 f"Input {value.name[:80]!r} has no shape. Export the model with its number of dimensions.",
             )
-        dims = [self.dimension(dim, value.name, axis) for axis, dim in enumerate(kind.shape.dim)]
+        others = self.choices[2 if DTYPES[kind.elem_type] in _TOKENS else 1]
+        dims = [self.dimension(dim, value.name, axis, others) for axis, dim in enumerate(kind.shape.dim)]
         shapes = [[dim if isinstance(dim, int) else self.sizes[dim][which] for dim in dims] for which in (0, 1)]
         first, second = (torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
         node = self.build.placeholder(identifier(value.name), (first, second))
@@ -136,7 +146,7 @@ class _Import:
         sizes = tuple(2 if dim == "batch" else size for dim, size in zip(dims, shapes[0], strict=True))
         return TensorSpec(value.name, dtype_name(DTYPES[kind.elem_type]), tuple(dims), sizes)
 
-    def dimension(self, dim: Any, owner: str, axis: int) -> Dim:
+    def dimension(self, dim: Any, owner: str, axis: int, others: _Pair) -> Dim:
         """A size, or the name of a symbolic one; the one that comes first in an input is the batch."""
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             return int(dim.dim_value)
@@ -145,7 +155,7 @@ class _Import:
             is_batch = axis == 0 and "batch" not in self.sizes
             name = "batch" if is_batch else f"s{len(self.symbols)}"
             self.symbols[key] = name
-            self.sizes[name] = self.choices[0] if axis == 0 else self.choices[1]
+            self.sizes[name] = self.choices[0] if axis == 0 else others
         return self.symbols[key]
 
     def lookup(self, name: str) -> Value:
@@ -198,7 +208,7 @@ class _Import:
 
     def output(self, name: str, node: fx.Node) -> TensorSpec:
         first, second = node.meta["shadows"]
-        names = {sizes: symbol for symbol, sizes in self.sizes.items()}
+        names = {sizes: symbol for symbol, sizes in reversed(self.sizes.items())}  # the first of equal ones
         shape: list[Dim] = []
         for axis, pair in enumerate(zip(first.shape, second.shape, strict=True)):
             fixed = pair[0] == pair[1]

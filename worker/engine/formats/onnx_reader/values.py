@@ -61,7 +61,7 @@ class Builder:
     ) -> None:
         self._mapped = mapped
         self.graph = fx.Graph()
-        self.tree = Tree(())
+        self.tree = Tree((), {})
         self.root = self.tree.root
         self.initializers = initializers
         self.widened = widened
@@ -200,7 +200,8 @@ class Builder:
         for attribute in ("running_mean", "running_var"):
             if attribute in states:
                 states[attribute] = State(states[attribute].name, weights[attribute], trainable=False)
-        shadows = tuple(self._shadow_call(module.eval(), (data, *more), {}, which) for which in (0, 1))
+        run = _brief(module.eval()) if isinstance(module, nn.RNNBase) else module.eval()
+        shadows = tuple(self._shadow_call(run, (data, *more), {}, which) for which in (0, 1))
         path = self.tree.place(module, states, (origin.layer, ""), origin.layer, repr((type(module), str(module))))
         node = self.graph.call_module(path, tuple(_map((data, *more), self.attribute)))
         node.meta.update({_SHADOWS: shadows, "onnx_node": origin.node, "onnx_weight": origin.weight})
@@ -255,6 +256,16 @@ class Origin:
     node: str
     weight: str
     layer: str
+
+
+def _brief(module: nn.RNNBase) -> Callable[..., Any]:
+    """A recurrent layer for shapes alone: torch would trace each of hundreds of steps, and one tells as much."""
+
+    def run(x: Tensor, *states: Any) -> Any:
+        y, last = module(x[:1], *states)
+        return y.new_empty(x.shape[0], *y.shape[1:]), last
+
+    return run
 
 
 def _has_node(value: Any) -> bool:
