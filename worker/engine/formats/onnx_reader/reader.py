@@ -117,7 +117,9 @@ class _Import:
             self.source.mapped.settle(module)
         self.source.prints.update(fingerprints(module))
         told = [*widening.notes(self.build.widened), *self.build.notes]
-        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=self.source)
+        # What computes or answers in another type than the file cannot be written back from the file's own graph.
+        source = None if told else self.source
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=source)
 
     def result(self, output: onnx.ValueInfoProto) -> Any:
         """An output in the type that the file gives it."""
