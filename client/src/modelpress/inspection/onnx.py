@@ -175,7 +175,7 @@ def _check_types(model: OnnxModel, findings: Findings) -> None:
     onnx: dict[str, Any] = tables.table()["onnx"]
     dtypes, names = onnx["dtypes"], onnx["types"]
     for tensor in [*model.initializers, *model.constants]:
-        if str(tensor.type) not in dtypes:
+        if str(tensor.type) not in dtypes and tensor.type not in onnx["constants"]:
             kind = names.get(str(tensor.type), "UNDEFINED")
             findings.refuse("unsupported_input", f"Weight {tensor.name[:120]!r} is of type {kind}.")
             break
