@@ -22,6 +22,7 @@ from worker.engine.formats import aten, codes
 from worker.engine.formats.layers import RULES
 from worker.engine.formats.onnx_reader import file as onnx_file
 from worker.engine.formats.onnx_reader.operators import OPERATORS
+from worker.engine.formats.onnx_reader.tensors import DTYPES as ONNX_DTYPES
 from worker.engine.formats.program import COUNTERS, dtype_name
 from worker.engine.formats.pt2_graph import unknown_operators
 from worker.engine.formats.pt2_schema import SCHEMA_MAJOR, SCHEMA_MINOR, Graph
@@ -147,7 +148,7 @@ def table() -> dict[str, Any]:
         "onnx": {
             "opsets": [onnx_file.MIN_OPSET, newest_opset()],
             "operators": sorted(OPERATORS),
-            "dtypes": {str(number): dtype_name(dtype) for number, dtype in sorted(onnx_file.DTYPES.items())},
+            "dtypes": {str(number): dtype_name(dtype) for number, dtype in sorted(ONNX_DTYPES.items())},
             "types": {str(number): name for name, number in sorted(onnx.TensorProto.DataType.items())},
             "max_file": onnx_file.MAX_FILE,
             "max_nodes": onnx_file.MAX_NODES,

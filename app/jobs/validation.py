@@ -87,6 +87,9 @@ def fact_faults(recipe: Recipe, limits: Limits, known: Known) -> Iterator[Recipe
             facts = known.data_facts(role)
             if facts is not None and dataset.kind == "tensors":
                 yield from data_faults(model, facts, f"/{role}_dataset_id", task=known.task)
+            if dataset.kind == "text" and model.format != "transformers":
+                detail = "text needs a model with its tokenizer: a folder of transformers; give tensors for this one"
+                yield RecipeFault("dataset_kind_unsupported", f"/{role}_dataset_id", detail)
     if limits.max_metric_drop is not None and _has_labels(known) is False:
         detail = (
             "max_metric_drop needs labels: give evaluation data with a column label (or labelled training or "
@@ -116,8 +119,6 @@ def _has_labels(known: Known) -> bool | None:
     """Whether the job can measure quality: on its evaluation data, else on labelled training or calibration data."""
     roles = ("evaluation",) if "evaluation" in known.datasets else ("training", "calibration")
     given = [role for role in roles if role in known.datasets]
-    if any(known.datasets[role].kind == "text" for role in given):
-        return True
     return labelled([known.data_facts(role) for role in given])
 
 

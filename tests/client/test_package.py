@@ -15,7 +15,7 @@ def test_importing_it_loads_nothing_of_the_server() -> None:
     code = (
         "import sys, modelpress, modelpress.cli.main\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}"
-        " & {'app', 'worker', 'torch', 'numpy', 'fastapi', 'sqlalchemy', 'celery'}))"
+        " & {'app', 'worker', 'torch', 'numpy', 'onnx', 'google', 'fastapi', 'sqlalchemy', 'celery'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -67,3 +67,8 @@ def test_the_wheel_works_in_an_environment_of_its_own(tmp_path: Path) -> None:
     installed = Path(typed.stdout.strip())
     assert installed.is_relative_to(packages.resolve())
     assert (installed / "py.typed").exists()
+    (tmp_path / "model.pkl").write_bytes(b"\x80\x04N.")
+    checked = subprocess.run([bin / "modelpress", "check", tmp_path / "model.pkl"], capture_output=True, text=True)
+    assert checked.returncode == 4
+    assert "unsafe_format" in checked.stdout
+    assert (installed / "inspection" / "operators.json").exists()

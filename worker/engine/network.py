@@ -50,6 +50,19 @@ class TensorSpec:
         return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
 
 
+@dataclass(frozen=True)
+class Tokenizer:
+    """What turns text into a network's inputs.
+
+    Attributes:
+        definition: the ``tokenizer.json`` of Hugging Face's tokenizers, as it was uploaded.
+        longest: most tokens of a text.
+    """
+
+    definition: bytes
+    longest: int
+
+
 @dataclass
 class Network:
     """A model in canonical form.
@@ -59,9 +72,10 @@ class Network:
             of `outputs` (a single output is still a tuple of one). In eval mode unless a method trains it.
         inputs: specs of the placeholders.
         outputs: specs of the results.
-        format: the format it was read from (``pt2``, ``onnx``).
+        format: the format it was read from (``pt2``, ``onnx``, ``transformers``).
         notes: what the reader left out or changed (dropped sample inputs, guards, ...), for the user.
         source: what the reader knows about its file that a writer can reuse (format specific; see the reader).
+        tokenizer: what came with a model that takes text.
     """
 
     module: fx.GraphModule
@@ -70,6 +84,7 @@ class Network:
     format: str
     notes: list[str] = field(default_factory=list)
     source: Any = None
+    tokenizer: Tokenizer | None = None
 
     @property
     def batched(self) -> bool:

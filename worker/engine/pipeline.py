@@ -132,7 +132,8 @@ def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Pr
     part(0.0)
     network = formats.read(job.model, job.model_format)
     part(0.5)
-    prepared = prepare(job.data, (network.inputs, network.outputs), job.task, job.seed, scratch / "data")
+    specs = network.inputs, network.outputs
+    prepared = prepare(job.data, specs, job.task, job.seed, scratch / "data", network.tokenizer)
     require_indices(network, prepared.split)
     require_data(job.limits, samples=prepared.split.evaluation is not None, labels=prepared.measured is not None)
     part(1.0)

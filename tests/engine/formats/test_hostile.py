@@ -114,7 +114,7 @@ def test_pickled_weights_and_constants(good, tmp_path, marker, config, kind):
 
 
 @pytest.mark.parametrize("name", ["data/weights/model.pt", "data/constants/model.pt"])
-def test_legacy_pickled_weights_inside(good, tmp_path, marker, name):
+def test_pickled_weights_beside_the_raw_ones(good, tmp_path, marker, name):
     refused(rebuild({**entries(good), name: torch_payload(marker)}, tmp_path / "m"), "unsafe_format")
 
 
@@ -267,6 +267,7 @@ def sizes(*values):
         lambda m: m.update(sizes=sizes(2**40, 3, 3, 3)),
         lambda m: m.update(sizes=sizes(2**62, 2**62, 3, 3)),
         lambda m: m.update(sizes=sizes(2**40, 3, 3, 3), strides=sizes(0, 0, 0, 0)),
+        lambda m: m.update(sizes=sizes(2**40, 2**40, 0, 3)),
         lambda m: m.update(sizes=sizes(-1, 3, 3, 3)),
         lambda m: m.update(strides=sizes(-27, 9, 3, 1)),
         lambda m: m.update(storage_offset={"as_int": 1}),
@@ -306,9 +307,12 @@ def test_other_versions(good, tmp_path, major, minor):
     assert f"{major}.{minor}" in error.detail
 
 
-def test_the_layout_before_pytorch_2_8(tmp_path, marker):
-    content = {"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": torch_payload(marker)}
-    refused(rebuild(content, tmp_path / "m"), codes.SCHEMA_VERSION)
+def test_the_layout_before_pytorch_2_6(tmp_path, marker):
+    program = b'{"schema_version": {"major": 7, "minor": 3}, "graph_module": {}}'
+    content = {"serialized_exported_program.json": program, "serialized_state_dict.pt": torch_payload(marker)}
+    error = refused(rebuild(content, tmp_path / "m"), codes.SCHEMA_VERSION)
+    assert "PyTorch 2.6 to 2.13" in error.detail
+    assert "torch.export.save(torch.export.load(" in error.detail
 
 
 def test_unknown_fields(good, tmp_path):

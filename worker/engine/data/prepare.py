@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.engine.data import read
+from worker.engine.data import read, words
 from worker.engine.data.labels import MEASURED, task_of
 from worker.engine.data.match import match, require_batch
 from worker.engine.data.samples import Samples
 from worker.engine.data.split import Split, split
 
 if TYPE_CHECKING:
-    from worker.engine.network import TensorSpec
+    from worker.engine.network import TensorSpec, Tokenizer
 
 #: What a job may be given, in the order in which it is read.
 ROLES = ("evaluation", "training", "calibration")
@@ -41,6 +41,7 @@ def prepare(
     task: str | None,
     seed: int,
     folder: Path,
+    tokenizer: "Tokenizer | None" = None,
 ) -> Prepared:
     """Read, check and split the datasets of a job.
 
@@ -50,6 +51,7 @@ def prepare(
         task: as the uploader said; None: told from the labels.
         seed: decides which samples are held back.
         folder: scratch folder.
+        tokenizer: what the model came with; for datasets of text.
 
     Raises:
         UserError: a dataset that cannot be read or does not fit the model, or a model of a fixed batch size.
@@ -60,7 +62,7 @@ def prepare(
     told = task
     for role in ROLES:
         if role in files:
-            given[role] = _read(files[role], inputs, role, folder / role)
+            given[role] = _read(files[role], inputs, role, folder / role, tokenizer)
             labels = given[role].labels
             if labels is not None:
                 told = task_of(labels, outputs, task)
@@ -75,9 +77,15 @@ def prepare(
     return replace(prepared, notes=_notes(files, prepared, labelled=labelled))
 
 
-def _read(path: Path, inputs: Sequence["TensorSpec"], role: str, folder: Path) -> Samples:
+def _read(
+    path: Path, inputs: Sequence["TensorSpec"], role: str, folder: Path, tokenizer: "Tokenizer | None"
+) -> Samples:
     folder.mkdir(parents=True, exist_ok=True)
-    return match(read.read(path, folder), inputs, role)
+    if not words.is_text(path):
+        return match(read.read(path, folder), inputs, role)
+    encoded = words.encode(path, tokenizer, role)
+    taken = {spec.name for spec in inputs}
+    return match({name: column for name, column in encoded.items() if name in taken}, inputs, role)
 
 
 def _same(files: Mapping[str, Path], one: str, other: str) -> bool:

@@ -4,15 +4,14 @@ Entries are read from a private copy-on-write memory map; what is stored uncompr
 not copied.
 """
 
-import errno
-import mmap
+import io
 import stat
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from worker.engine.errors import InvalidModel
 from worker.engine.formats import codes
@@ -40,64 +39,106 @@ class Entry:
     crc: int
 
 
-def _damaged(what: str) -> InvalidModel:
+def damaged(what: str) -> InvalidModel:
+    """The refusal of an archive that was cut off or changed."""
     return InvalidModel(
         codes.FILE_DAMAGED, f"The archive is damaged: {what}. It may have been cut off on its way; upload it again."
     )
 
 
-def _unsafe(what: str) -> InvalidModel:
-    return InvalidModel(
-        codes.ARCHIVE_UNSAFE_NAMES, f"The archive {what}. Save the model again with torch.export.save()."
-    )
+def unsafe_names(what: str) -> InvalidModel:
+    """The refusal of an archive whose names leave it."""
+    return InvalidModel(codes.ARCHIVE_UNSAFE_NAMES, f"The archive {what}. Save the model again.")
 
 
-def _too_large(what: str) -> InvalidModel:
+def too_large(what: str) -> InvalidModel:
+    """The refusal of an archive that unpacks to more than a model has."""
     return InvalidModel(
         codes.ARCHIVE_TOO_LARGE,
         f"The archive {what}, which no saved model does. Save the model again with torch.export.save().",
     )
 
 
+class _Window(io.RawIOBase):
+    """Bytes as a file, for `zipfile` to read the directory from."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + (0, self._at, len(self._data))[whence]
+        if at < 0:
+            raise ValueError("its directory points in front of it")
+        self._at = at
+        return at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
 class Archive:
     """A checked zip archive, its one top folder taken off the names.
+
+    Args:
+        source: a file, or the bytes of an archive that lies inside another (see `inside`).
 
     Raises:
         InvalidModel: damaged, too large when unpacked, or with names that leave the folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.mapped = Mapped.open(path)
-        self._bytes = self.mapped.pages
-        with path.open("rb") as file:
-            _check_directory(self._bytes)
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    infos = archive.infolist()
-            except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError) as error:
-                # A directory that points in front of the file makes zipfile seek there.
-                if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                    raise
-                raise _damaged(str(error)) from error
-        entries = [self._entry(info) for info in infos if not info.is_dir()]
+    def __init__(self, source: Path | memoryview) -> None:
+        if isinstance(source, Path):
+            self.mapped = Mapped.open(source)
+            source = self.mapped.data
+        self._bytes = source
+        _check_directory(self._bytes)
+        try:
+            with zipfile.ZipFile(_Window(self._bytes)) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+            raise damaged(str(error)) from error
+        self._take([self._entry(info) for info in infos if not info.is_dir()])
+
+    def _take(self, entries: list[Entry]) -> None:
         _check_sizes(entries, len(self._bytes))
         self.entries = _without_top_folder(entries)
+
+    def inside(self, name: str) -> "Archive":
+        """The archive that entry `name` is; its bytes are not copied."""
+        data = self.view(name)
+        if self.entries[name].compressed:
+            # Compressed twice, it could grow by the square of what one archive may.
+            raise too_large(f"holds the archive {name!r} in compressed form")
+        return Archive(data)
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         _check_name(info)
         start = info.header_offset
         if start + _LOCAL_HEADER.size > len(self._bytes):
-            raise _damaged(f"entry {info.filename!r} lies beyond its end")
+            raise damaged(f"entry {info.filename!r} lies beyond its end")
         signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._bytes, start)
         offset = start + _LOCAL_HEADER.size + name_length + extra_length
-        name = self._bytes[start + _LOCAL_HEADER.size : offset - extra_length]
+        name = bytes(self._bytes[start + _LOCAL_HEADER.size : offset - extra_length])
         if signature != b"PK\x03\x04" or name != info.orig_filename.encode("utf-8", "surrogateescape"):
-            raise _damaged(f"entry {info.filename!r} is not where the directory says")
+            raise damaged(f"entry {info.filename!r} is not where the directory says")
         if offset + info.compress_size > len(self._bytes):
-            raise _damaged(f"entry {info.filename!r} is cut off")
+            raise damaged(f"entry {info.filename!r} is cut off")
         compressed = info.compress_type == zipfile.ZIP_DEFLATED
         if not compressed and (info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size):
-            raise _damaged(f"entry {info.filename!r} is compressed in an unknown way")
+            raise damaged(f"entry {info.filename!r} is compressed in an unknown way")
         return Entry(info.filename, info.file_size, offset, info.compress_size, compressed, info.CRC)
 
     def view(self, name: str) -> memoryview:
@@ -111,17 +152,20 @@ class Archive:
             raise InvalidModel(
                 codes.FILE_INCOMPLETE, f"The archive lacks {name!r}. Save the model again with torch.export.save()."
             )
-        raw = memoryview(self._bytes)[entry.offset : entry.offset + entry.stored]
+        raw = self._bytes[entry.offset : entry.offset + entry.stored]
         data = memoryview(_inflate(raw, entry)) if entry.compressed else raw
-        if zlib.crc32(data) != entry.crc:
-            raise _damaged(f"the checksum of {name!r} does not match")
+        self._checksum(entry, data)
         return data
+
+    def _checksum(self, entry: Entry, data: memoryview) -> None:
+        if zlib.crc32(data) != entry.crc:
+            raise damaged(f"the checksum of {entry.name!r} does not match")
 
     def text(self, name: str) -> bytes:
         """A small entry, such as JSON, as bytes of its own."""
         entry = self.entries.get(name)
         if entry is not None and entry.size > MAX_TEXT:
-            raise _too_large(f"holds {entry.size} bytes of {name!r}")
+            raise too_large(f"holds {entry.size} bytes of {name!r}")
         return bytes(self.view(name))
 
     def folder(self, prefix: str) -> list[Entry]:
@@ -138,61 +182,69 @@ def _inflate(raw: memoryview, entry: Entry) -> bytearray:
         while pending and not decompressor.eof:
             data += decompressor.decompress(pending, min(_CHUNK, entry.size - len(data) + 1))
             if len(data) > entry.size:
-                raise _too_large(f"says {entry.size} bytes for {entry.name!r} but holds more")
+                raise too_large(f"says {entry.size} bytes for {entry.name!r} but holds more")
             pending = decompressor.unconsumed_tail
     except zlib.error as error:
-        raise _damaged(f"entry {entry.name!r}: {error}") from error
+        raise damaged(f"entry {entry.name!r}: {error}") from error
     if len(data) != entry.size:
-        raise _damaged(f"entry {entry.name!r} is cut off")
+        raise damaged(f"entry {entry.name!r} is cut off")
     return data
 
 
-def _check_directory(data: mmap.mmap) -> None:
+def _find_last(data: memoryview, what: bytes, start: int, end: int) -> int:
+    """Where `what` begins last between `start` and `end`; -1: nowhere."""
+    start = max(0, start)
+    found = bytes(data[start:end]).rfind(what)
+    return start + found if found >= 0 else -1
+
+
+def _check_directory(data: memoryview) -> None:
     """Bound the directory before it is read into memory."""
-    at = data.rfind(b"PK\x05\x06", max(0, len(data) - 65_557))
+    at = _find_last(data, b"PK\x05\x06", len(data) - 65_557, len(data))
     if at < 0 or at + _END.size > len(data):
-        raise _damaged("its directory, which is at the end, is missing")
+        raise damaged("its directory, which is at the end, is missing")
     _, _, _, _, entries, size, offset, comment = _END.unpack_from(data, at)
     end = at
-    large = data.rfind(b"PK\x06\x06", max(0, at - 200), at)
+    large = _find_last(data, b"PK\x06\x06", at - 200, at)
     if large >= 0 and large + 56 <= len(data):
         entries, size, offset = struct.unpack_from("<QQQ", data, large + 32)
         end = large
     if entries > MAX_ENTRIES or size > MAX_DIRECTORY:
-        raise _too_large(f"has {entries} entries")
+        raise too_large(f"has {entries} entries")
     # A cut-off archive may end in one that it contains; that one does not start at the first byte.
-    if offset + size != end or at + _END.size + comment != len(data) or data[:2] != b"PK":
-        raise _damaged("its directory is not where it should be")
+    if offset + size != end or at + _END.size + comment != len(data) or bytes(data[:2]) != b"PK":
+        raise damaged("its directory is not where it should be")
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
     parts = name.split("/")
     if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or ".." in parts or "" in parts[:-1]:
-        raise _unsafe(f"has an entry {name[:120]!r} that points outside of it")
+        raise unsafe_names(f"has an entry {name[:120]!r} that points outside of it")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise _unsafe(f"has an entry {name[:120]!r} that is a link or a device")
+        raise unsafe_names(f"has an entry {name[:120]!r} that is a link or a device")
     if info.flag_bits & 0x1:
-        raise _unsafe(f"has an encrypted entry {name[:120]!r}")
+        raise unsafe_names(f"has an encrypted entry {name[:120]!r}")
 
 
 def _check_sizes(entries: list[Entry], total: int) -> None:
     names = {entry.name for entry in entries}
     if len(names) != len(entries):
-        raise _unsafe("has two entries of the same name")
+        raise unsafe_names("has two entries of the same name")
     end = 0
     for entry in sorted(entries, key=lambda e: e.offset):
         if entry.offset < end:
-            raise _unsafe(f"has entries that lie on top of each other at {entry.name[:120]!r}")
+            raise unsafe_names(f"has entries that lie on top of each other at {entry.name[:120]!r}")
         end = entry.offset + entry.stored
     unpacked = sum(entry.size for entry in entries)
     if unpacked > MAX_RATIO * total:
-        raise _too_large(f"of {total} bytes unpacks to {unpacked} bytes")
+        raise too_large(f"of {total} bytes unpacks to {unpacked} bytes")
 
 
 def _without_top_folder(entries: list[Entry]) -> dict[str, Entry]:
-    tops = {entry.name.partition("/")[0] for entry in entries}
-    if len(tops) != 1 or any("/" not in entry.name for entry in entries):
-        return {entry.name: entry for entry in entries}
-    return {entry.name.partition("/")[2]: entry for entry in entries}
+    """By name, without the folders that all of them lie in."""
+    named = {entry.name: entry for entry in entries}
+    while named and all("/" in name for name in named) and len({name.partition("/")[0] for name in named}) == 1:
+        named = {name.partition("/")[2]: entry for name, entry in named.items()}
+    return named

@@ -19,6 +19,7 @@ GRAPH_INVALID: Final = "graph_invalid"
 EXTERNAL_DATA: Final = "external_data_refused"
 UNSUPPORTED_OPERATOR: Final = "unsupported_operator"
 UNSUPPORTED_ATTRIBUTE: Final = "unsupported_attribute"
+UNSUPPORTED_ARCHITECTURE: Final = "unsupported_architecture"
 UNSUPPORTED_INPUT: Final = "unsupported_input"
 STATEFUL_MODEL: Final = "stateful_model"
 

@@ -8,6 +8,7 @@ from typing import Final
 from worker.engine.errors import InvalidModel, UnsafeFile
 from worker.engine.formats import codes
 from worker.engine.formats.archive import Archive
+from worker.engine.formats.tar import Tar, is_tar
 
 _CONVERT: Final = """
 Where the model runs, with `model` the nn.Module and `example` one of its input tensors with a batch of 2, these
@@ -43,7 +44,7 @@ def unsafe(what: str) -> UnsafeFile:
 
 
 def detect(path: Path) -> str:
-    """The format of `path`: ``pt2`` or ``onnx``.
+    """The format of `path`: ``pt2``, ``onnx`` or ``transformers``.
 
     Raises:
         UnsafeFile: a pickle of any kind or TorchScript; the detail says how to convert it.
@@ -57,7 +58,9 @@ def detect(path: Path) -> str:
         file.seek(max(0, size - _TAIL))
         tail = file.read()
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _detect_archive(path)
+        return _detect_archive(Archive(path))
+    if is_tar(path):
+        return _detect_archive(Tar(path))
     if (head[0] == 0x80 and len(head) > 1 and 1 <= head[1] <= 5) or (
         _TEXT_PICKLE.match(head) and tail.rstrip().endswith(b".")
     ):
@@ -77,26 +80,30 @@ def detect(path: Path) -> str:
 def _unknown(what: str) -> InvalidModel:
     return InvalidModel(
         codes.UNKNOWN_FORMAT,
-        f"The file is {what}. Models are read as .pt2 (torch.export.save) or .onnx; export the model as one of them.",
+        f"The file is {what}. Models are read as .pt2 (torch.export.save), .onnx, or a zip or tar of a folder of "
+        "transformers (config.json and safetensors); save the model as one of them.",
     )
 
 
-def _detect_archive(path: Path) -> str:
-    names = Archive(path).entries.keys()
+def _detect_archive(archive: Archive) -> str:
+    names = archive.entries.keys()
     checks: tuple[tuple[str, Callable[[str], bool]], ...] = (
         ("pt2", lambda name: name.startswith("models/") and name.endswith(".json")),
         ("pt2", lambda name: name in ("serialized_exported_program.json", "archive_format")),
-        ("TorchScript", lambda name: name.startswith("code/") or name == "constants.pkl"),
-        ("pickle", lambda name: name == "data.pkl" or name.endswith(".pkl")),
+        ("transformers", lambda name: name.endswith(".safetensors") and "config.json" in names),
+        ("a TorchScript archive", lambda name: name.startswith("code/") or name == "constants.pkl"),
+        (
+            "a torch.save() archive (.pt or .pth), a Python pickle in a zip",
+            lambda name: name == "data.pkl" or name.endswith(".pkl"),
+        ),
+        ("a folder with its weights in a Python pickle", lambda name: name.endswith((".bin", ".pt", ".pth", ".ckpt"))),
         ("onnx", lambda name: name.endswith(".onnx")),
     )
     found = next((kind for kind, matches in checks if any(map(matches, names))), None)
-    if found == "TorchScript":
-        raise unsafe("a TorchScript archive")
-    if found == "pickle":
-        raise unsafe("a torch.save() archive (.pt or .pth), a Python pickle in a zip")
     if found is None:
-        raise _unknown("a zip archive without a model that is known")
+        raise _unknown("an archive without a model that is known")
+    if " " in found:
+        raise unsafe(found)
     return found
 
 

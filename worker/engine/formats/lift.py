@@ -36,11 +36,13 @@ def network_of(module: nn.Module, example_inputs: tuple[Any, ...], dynamic_batch
     return lift(from_exported(quiet_export(module, example_inputs, shapes)), "pt2")
 
 
-def quiet_export(module: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[Any, ...] | None) -> ExportedProgram:
+def quiet_export(
+    module: nn.Module, example_inputs: tuple[Any, ...], shapes: Any, keywords: dict[str, Any] | None = None
+) -> ExportedProgram:
     """`torch.export.export` without its remark on the recurrent layers' flat list of weights."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The tensor attributes? .*_flat_weights", category=UserWarning)
-        return export(module, example_inputs, dynamic_shapes=shapes)
+        return export(module, example_inputs, keywords, dynamic_shapes=shapes)
 
 
 def lift(program: Program, format: str) -> Network:
@@ -105,7 +107,7 @@ class _Lifter:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.graph = fx.Graph()
-        self.tree = Tree(program.states.values())
+        self.tree = Tree(program.states.values(), program.tensors)
         self.states = dict(program.states)
         self.env: dict[fx.Node, Any] = {}
         self.notes: list[str] = []

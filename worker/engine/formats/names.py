@@ -39,16 +39,18 @@ class Tree:
 
     Args:
         states: all weights, so that those which share memory stay one parameter.
+        tensors: more names of the same weights.
     """
 
-    def __init__(self, states: Iterable[State]) -> None:
+    def __init__(self, states: Iterable[State], tensors: Mapping[str, Tensor]) -> None:
         self.root = nn.Module()
         self._values: dict[tuple[object, ...], Tensor] = {}
         self._aliases: dict[tuple[object, ...], set[str]] = {}
         self._placed: dict[tuple[object, ...], str] = {}
         self._kept: dict[str, str] = {}
-        for state in states:
-            self._aliases.setdefault(_identity(state.tensor), set()).add(state.name)
+        named = [*((state.name, state.tensor) for state in states), *tensors.items()]
+        for name, tensor in named:
+            self._aliases.setdefault(_identity(tensor), set()).add(name)
 
     def _value(self, state: State) -> Tensor:
         """The one parameter or buffer that stands for `state`."""

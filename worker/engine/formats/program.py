@@ -52,6 +52,7 @@ class Program:
         inputs: the specs of the placeholders that the user fills in. Other placeholders are constants, unused.
         outputs: one spec for each element of the output tuple; None: that element is not a result.
         subgraphs: graphs that are called from the main one, by the name of their ``get_attr``.
+        tensors: all weights by all their names, where `states` knows shared ones by one name only.
         notes: for the user.
     """
 
@@ -60,6 +61,7 @@ class Program:
     inputs: Mapping[fx.Node, TensorSpec]
     outputs: tuple[TensorSpec | None, ...]
     subgraphs: Mapping[str, fx.Graph] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, fx
 
 from worker.engine.errors import InvalidModel, UnsafeFile, Unsupported
-from worker.engine.formats import codes, expressions
+from worker.engine.formats import codes, expressions, lstm_shapes
 from worker.engine.formats.archive import Archive
 from worker.engine.formats.lift import lift
+from worker.engine.formats.pickled_tensors import read_pickled_tensors
 from worker.engine.formats.program import Program, State, dtype_name, output_names, refuse_stateful
 from worker.engine.formats.pt2_graph import GraphBuilder
 from worker.engine.formats.pt2_schema import (
@@ -31,8 +32,10 @@ from worker.engine.formats.pt2_schema import (
 from worker.engine.formats.weights import dtype_of, first_problem, read_tensors
 from worker.engine.network import Dim, Network, TensorSpec
 
-#: What `torch.export.save` wrote before PyTorch 2.8: weights in a pickle.
-_OLD_LAYOUT: Final = ("serialized_exported_program.json", "serialized_state_dict.pt", "serialized_state_dict.json")
+#: What `torch.export.save` wrote before PyTorch 2.8.
+_OLD_PROGRAM: Final = "serialized_exported_program.json"
+_OLD_TENSORS: Final = ("serialized_constants.pt", "serialized_state_dict.pt")
+_SAMPLES: Final = ("data/sample_inputs/", "serialized_example_inputs.pt")
 _LARGE_SAMPLES: Final = 1 << 20
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 _RESAVE: Final = "torch.export.save(torch.export.load('old.pt2'), 'new.pt2')"
@@ -42,25 +45,30 @@ def read_pt2(path: Path) -> Network:
     """Read a ``.pt2``; nothing in it is executed.
 
     Raises:
-        UnsafeFile: pickled weights or constants, or a shape expression that carries code.
+        UnsafeFile: pickled objects other than tensors, or a shape expression that carries code.
         InvalidModel: damaged, incomplete, of another version, or not what PyTorch writes.
         Unsupported: operators or inputs that a network cannot have.
     """
     archive = Archive(path)
-    model = _model_name(archive)
-    exported = _exported_program(archive.text(f"models/{model}.json"))
-    _refuse_old_payloads(archive, model)
-    weights = read_tensors(archive, "data/weights/", f"data/weights/{model}_weights_config.json")
-    constants = read_tensors(archive, "data/constants/", f"data/constants/{model}_constants_config.json")
+    if _OLD_PROGRAM in archive.entries:
+        exported = _exported_program(archive.text(_OLD_PROGRAM))
+        constants, weights = (read_pickled_tensors(archive, name) for name in _OLD_TENSORS)
+    else:
+        model = _model_name(archive)
+        exported = _exported_program(archive.text(f"models/{model}.json"))
+        constants, weights = (_tensors(archive, model, kind) for kind in ("constants", "weights"))
     program = build_program(exported, {**constants, **weights})
-    samples = sum(entry.size for entry in archive.folder("data/sample_inputs/"))
+    samples = sum(entry.size for prefix in _SAMPLES for entry in archive.folder(prefix))
     if samples > _LARGE_SAMPLES:
         program.notes.append(
             f"The file carries {samples / 1e6:.1f} MB of sample inputs, which were left out. A sample that is a slice "
             "of a large tensor drags all of it along: export with a clone of it."
         )
     try:
-        return lift(program, "pt2")
+        network = lift(program, "pt2")
+        if lstm_shapes.are_wrong(exported.graph_module.graph):
+            lstm_shapes.mend(network)
+        return network
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise InvalidModel(codes.GRAPH_INVALID, f"The graph in the file does not make sense: {error}"[:500]) from error
 
@@ -69,12 +77,6 @@ def _model_name(archive: Archive) -> str:
     models = [e.name.rpartition("/")[2] for e in archive.folder("models/") if e.name.endswith(".json")]
     if len(models) == 1:
         return models[0].removesuffix(".json")
-    if any(name in archive.entries for name in _OLD_LAYOUT):
-        raise InvalidModel(
-            codes.SCHEMA_VERSION,
-            "The file was saved by PyTorch before 2.8, which kept weights in a pickle. Save it again with PyTorch 2.8 "
-            f"or newer: {_RESAVE}",
-        )
     found = f"{len(models)} models" if models else "no model (no entry models/*.json)"
     raise InvalidModel(
         codes.FILE_INCOMPLETE, f"The archive holds {found}, where one is needed. Save it with torch.export.save()."
@@ -90,7 +92,7 @@ def _exported_program(text: bytes) -> ExportedProgram:
                 codes.SCHEMA_VERSION,
                 f"The file is of schema {version.major}.{version.minor}, written by a PyTorch that is too "
                 f"{'new' if newer else 'old'}; schema {SCHEMA_MAJOR}.0 to {SCHEMA_MAJOR}.{SCHEMA_MINOR} is read "
-                f"(PyTorch 2.8 to 2.13). Save it with one of those: {_RESAVE}",
+                f"(PyTorch 2.6 to 2.13). Save it with one of those: {_RESAVE}",
             )
         return ExportedProgram.model_validate_json(text)
     except ValidationError as error:
@@ -99,10 +101,17 @@ def _exported_program(text: bytes) -> ExportedProgram:
         ) from error
 
 
-def _refuse_old_payloads(archive: Archive, model: str) -> None:
-    for name in (f"data/weights/{model}.pt", f"data/constants/{model}.pt"):
-        if name in archive.entries:
-            raise UnsafeFile(f"The archive holds {name!r}, a pickle that can run code. Save it again: {_RESAVE}")
+def _tensors(archive: Archive, model: str, kind: str) -> dict[str, Tensor]:
+    """The ``weights`` or ``constants``: a `torch.save` archive in PyTorch 2.8, raw with a list of them later."""
+    folder = f"data/{kind}/"
+    config, saved = f"{folder}{model}_{kind}_config.json", f"{folder}{model}.pt"
+    if saved not in archive.entries:
+        return read_tensors(archive, folder, config)
+    if config in archive.entries:
+        raise UnsafeFile(
+            f"The archive holds {saved!r}, a pickle beside the weights themselves. Save it again: {_RESAVE}"
+        )
+    return read_pickled_tensors(archive, saved)
 
 
 def build_program(exported: ExportedProgram, tensors: Mapping[str, Tensor]) -> Program:
@@ -128,7 +137,7 @@ def build_program(exported: ExportedProgram, tensors: Mapping[str, Tensor]) -> P
     for node in placeholders:
         if node.users and node not in states and node not in inputs:
             raise Unsupported(codes.UNSUPPORTED_INPUT, f"Input {node.name!r} of the model is not a tensor.")
-    return Program(graph, states, inputs, _outputs(module, values), builder.subgraphs)
+    return Program(graph, states, inputs, _outputs(module, values), builder.subgraphs, tensors)
 
 
 def _state(spec: InputSpec, tensors: Mapping[str, Tensor]) -> State | None:

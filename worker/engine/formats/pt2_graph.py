@@ -14,6 +14,7 @@ from worker.engine.formats.names import identifier
 from worker.engine.formats.pt2_schema import (
     Argument,
     Graph,
+    Named,
     Node,
     OptionalTensor,
     SymArgument,
@@ -134,7 +135,9 @@ class _GraphReader:
         else:
             target = aten.resolve(call.target) or operator.getitem
         args, kwargs = self.arguments(call, target)
-        node = self.graph.create_node("call_function", target, args, kwargs, identifier(call.name or "value"))
+        node = self.graph.create_node(
+            "call_function", target, args, kwargs, identifier(call.name or _first_result(call))
+        )
         stack = call.metadata.get("nn_module_stack", "").rpartition(";")[2].split(",")
         if len(stack) == 3:
             node.meta["owner"] = (stack[1].partition("@")[0], stack[2])
@@ -204,6 +207,14 @@ class _GraphReader:
         for index, name in enumerate(names):
             if name is not None:
                 self.define(name, self.graph.call_function(operator.getitem, (node, index)))
+
+
+def _first_result(call: Node) -> str:
+    """What a call is named in files that name values only (PyTorch before 2.10)."""
+    match [(output.tag, output.value) for output in call.outputs]:
+        case [("as_tensor", Named(name=name))] | [("as_sym_int", SymArgument(as_name=str(name)))] if name:
+            return name
+    return "value"
 
 
 def _device(_: _GraphReader, value: Any) -> torch.device:

@@ -1,17 +1,18 @@
-"""The raw weights of a ``.pt2``: each checked against what the archive says of it, none unpickled."""
+"""Raw weights in an archive: each checked against what the archive says of it, none unpickled."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from worker.engine.errors import InvalidModel, UnsafeFile, Unsupported
+from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.archive import Archive
-from worker.engine.formats.pt2_schema import Payload, PayloadConfig, SymInt, TensorMeta
+from worker.engine.formats.pickle_machine import refusal
+from worker.engine.formats.pt2_schema import Payload, PayloadConfig
 
 #: Numbers of `torch._export.serde.schema.ScalarType`.
 DTYPES: Final[Mapping[int, torch.dtype]] = {
@@ -36,10 +37,6 @@ DTYPES: Final[Mapping[int, torch.dtype]] = {
 _STRIDED: Final = 7
 #: A tensor may show the same memory many times (``expand``), but not make terabytes out of a byte.
 _MAX_EXPANDED: Final = 1 << 24
-_PICKLED: Final = (
-    "holds {what!r} as a pickled Python object, which can run code when it is loaded. Only plain tensors are "
-    "accepted: move such objects out of the model and export it again."
-)
 
 
 def dtype_of(number: int) -> torch.dtype:
@@ -68,18 +65,19 @@ def read_tensors(archive: Archive, folder: str, config: str) -> dict[str, Tensor
             or payload.tensor_meta is None
             or not payload.path_name.startswith(("weight_", "tensor_"))
         ):
-            raise UnsafeFile("The archive " + _PICKLED.format(what=name))
+            raise refusal(name)
     records: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def record(path: str, dtype: torch.dtype) -> Tensor:
         if (path, dtype) not in records:
-            records[path, dtype] = _record(archive, folder + path, dtype)
+            records[path, dtype] = read_record(archive, folder + path, dtype)
         return records[path, dtype]
 
     return {name: _tensor(name, payload, record) for name, payload in payloads.items()}
 
 
-def _record(archive: Archive, name: str, dtype: torch.dtype) -> Tensor:
+def read_record(archive: Archive, name: str, dtype: torch.dtype) -> Tensor:
+    """The bytes of entry `name` as numbers, one dimension; copied only where they are not aligned."""
     data = archive.view(name)
     if len(data) % dtype.itemsize:
         raise InvalidModel(codes.WEIGHTS_INVALID, f"{name!r} has {len(data)} bytes, no multiple of its element size.")
@@ -97,7 +95,28 @@ def _tensor(name: str, payload: Payload, record: Callable[[str, torch.dtype], Te
     if meta is None or meta.layout != _STRIDED:
         raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {name!r} is not a dense tensor.")
     flat = record(payload.path_name, dtype_of(meta.dtype))
-    sizes, strides, offset = _layout(name, meta)
+    plain = [value.as_int if value.tag == "as_int" else -1 for value in (*meta.sizes, *meta.strides)]
+    offset = meta.storage_offset.as_int if meta.storage_offset.tag == "as_int" else -1
+    return strided(name, flat, plain[: len(meta.sizes)], plain[len(meta.sizes) :], offset)
+
+
+def strided(name: str, flat: Tensor, sizes: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
+    """`flat` seen in another shape.
+
+    Args:
+        name: of the weight, for errors.
+        flat: what is stored, one dimension.
+        sizes: one for each dimension; sizes, strides and offset count elements and come from the file.
+
+    Raises:
+        InvalidModel: the shape does not lie within `flat`.
+    """
+    if len(strides) != len(sizes) or len(sizes) > 16:
+        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has {len(sizes)} sizes but {len(strides)} strides.")
+    # Torch multiplies the sizes of an empty tensor too, as if 0 were 1.
+    extent = math.prod(max(size, 1) for size in sizes)
+    if extent >= 2**62 or not all(0 <= number < 2**48 for number in (*sizes, *strides, offset)):
+        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has a size or stride that is not a plain number.")
     count = math.prod(sizes)
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
     if count and last >= flat.numel():
@@ -107,21 +126,6 @@ def _tensor(name: str, payload: Payload, record: Callable[[str, torch.dtype], Te
     if count > max(flat.numel(), _MAX_EXPANDED):
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} of shape {sizes} is larger than what is stored.")
     return flat.as_strided(sizes, strides, offset) if count else flat.new_empty(sizes)
-
-
-def _layout(name: str, meta: TensorMeta) -> tuple[list[int], list[int], int]:
-    numbers = [_number(name, value) for value in (*meta.sizes, *meta.strides, meta.storage_offset)]
-    dims = len(meta.sizes)
-    if len(meta.strides) != dims or dims > 16:
-        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has {dims} sizes but {len(meta.strides)} strides.")
-    return numbers[:dims], numbers[dims:-1], numbers[-1]
-
-
-def _number(name: str, value: SymInt) -> int:
-    number = value.as_int if value.tag == "as_int" else -1
-    if not 0 <= number < 2**48:
-        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has a size or stride that is not a plain number.")
-    return number
 
 
 def first_problem(error: ValidationError) -> str:

@@ -58,7 +58,7 @@ class Archive:
         self._check_end()
         try:
             self._zip = zipfile.ZipFile(file)
-            infos = [info for info in self._zip.infolist() if not info.is_dir()]
+            infos = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
@@ -135,7 +135,15 @@ class Archive:
 def _check_name(info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
     parts = name.split("/")
-    if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or ".." in parts or "" in parts[:-1]:
+    if (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or ":" in parts[0]
+        or ".." in parts
+        or "" in parts[:-1]
+    ):
         raise _unsafe(f"has an entry {name[:120]!r} that points outside of it")
     if stat.S_IFMT(info.external_attr >> 16) not in _KINDS:
         raise _unsafe(f"has an entry {name[:120]!r} that is a link or a device")

@@ -112,6 +112,8 @@ def _inspect_tar(stream: Stream, kind: str, findings: Findings) -> None:
     held = folder.Folder()
     for name, size in tar.members(stream):
         held.take(name.rpartition("/")[2] if name.count("/") <= 1 else name, stream, size)
+    if kind == "tgz":
+        stream.drain()
     if "config.json" not in held.names:
         raise detect.unknown("a gzip archive" if kind == "tgz" else "neither a zip archive nor an ONNX model")
     folder.inspect(held, findings)

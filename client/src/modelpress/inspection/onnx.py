@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from modelpress.inspection import tables
-from modelpress.inspection.onnx_model import Body, Call, OnnxModel, Tensor, read
-from modelpress.inspection.protobuf import TooLarge, Wire
+from modelpress.inspection.onnx_model import Body, Call, OnnxModel, Tensor, TooManyNodes, read
+from modelpress.inspection.protobuf import TooLong, Wire
 from modelpress.inspection.report import Findings, Operator, Refused, is_float, itemsize
 from modelpress.inspection.stream import Damaged, Stream
 
@@ -29,8 +29,11 @@ def inspect(stream: Stream, findings: Findings, beside: Collection[str] | None =
         model = read(Wire(stream))
     except Damaged as error:
         raise Refused("file_damaged", f"The ONNX file is damaged or cut off ({error}). Upload it again.") from error
-    except TooLarge as error:
-        raise Refused("archive_too_large", "The ONNX file has more fields than any model.") from error
+    except TooManyNodes as error:
+        raise Refused("archive_too_large", f"The model has more than {limits['max_nodes']} nodes.") from error
+    except TooLong:
+        findings.notes.append("The graph is larger than what this check reads; the service reads all of it.")
+        return
     _describe(model, findings)
     if not model.has_graph or not model.outputs:
         raise Refused("file_incomplete", "The ONNX file holds no graph with outputs. Export the model again.")
@@ -42,6 +45,12 @@ def inspect(stream: Stream, findings: Findings, beside: Collection[str] | None =
         findings.refuse("unsupported_input", "The model has sparse initializers. Export it with dense weights.")
     _check_tensors(model, findings, beside)
     _check_opset(model, findings)
+    if any(value.type is not None and value.shape is None for value in [*model.inputs, *model.outputs]):
+        findings.refuse(
+            "graph_invalid",
+            "The model breaks the ONNX specification: Field 'shape' of 'type' is required but missing. Export the "
+            "model with the number of dimensions of its inputs and outputs.",
+        )
     findings.operators = _operators(model, findings)
     findings.operators_refused()
     _check_types(model, findings)
@@ -166,8 +175,3 @@ def _check_types(model: OnnxModel, findings: Findings) -> None:
     for value in model.inputs:
         if str(value.type) not in dtypes:
             findings.refuse("unsupported_input", f"Input {value.name[:80]!r} is not a tensor of a known type.")
-        elif value.shape is None:
-            findings.refuse(
-                "unsupported_input",
-                f"Input {value.name[:80]!r} has no shape. Export the model with its number of dimensions.",
-            )

@@ -12,9 +12,15 @@ Call = tuple[str, str]
 _STANDARD: Final = ("", "ai.onnx")
 _MAX_DIMS: Final = 32
 _MAX_KEPT: Final = 100_000
+#: Twice what the service reads: beyond that, nobody needs to know how many.
+_MAX_NODES: Final = 400_000
 #: Field of TensorProto that holds values -> least number of bytes that one takes when packed.
 _PACKED: Final = {4: 4, 5: 1, 7: 1, 10: 8, 11: 1}
 _RAW, _STRINGS, _EXTERNAL = 9, 6, 1
+
+
+class TooManyNodes(Exception):
+    """More nodes than the service reads."""
 
 
 @dataclass(slots=True)
@@ -159,6 +165,8 @@ class _Graphs:
             elif number == 5:
                 self.attribute(value, body)
         body.nodes += 1
+        if body.nodes > _MAX_NODES:
+            raise TooManyNodes
         if len(body.calls) < _MAX_KEPT:
             body.calls[domain, operator] += 1
         if operator == "BatchNormalization":

@@ -78,7 +78,16 @@ class Program:
     def mutated(self) -> list[str]:
         """The buffers that the program writes into."""
         specs = [_only(spec) for spec in self._signature["output_specs"]]
-        return [str(value["buffer_name"]) for tag, value in specs if tag == "buffer_mutation"]
+        found = [str(value["buffer_name"]) for tag, value in specs if tag == "buffer_mutation"]
+        given = [_only(spec) for spec in self._signature["input_specs"]]
+        weights = {value["arg"]["name"]: str(value[_WEIGHTS[tag]]) for tag, value in given if tag in _WEIGHTS}
+        for node in self._graph["nodes"]:
+            name = node["target"].split(".")[3:4]
+            if node["inputs"] and name and re.fullmatch(r"\w*[^_]_", name[0]):  # in place
+                tag, value = _only(node["inputs"][0]["arg"])
+                if tag == "as_tensor" and value["name"] in weights:
+                    found.append(weights[value["name"]])
+        return found
 
     def code(self) -> str | None:
         """The first shape expression that is none."""

@@ -10,13 +10,13 @@ BYTES: Final = 2
 _FIXED: Final = {1: 8, 5: 4}
 #: As deep as protobuf's own readers go.
 MAX_DEPTH: Final = 100
-#: A model of hundreds of thousands of nodes has half of it.
-MAX_FIELDS: Final = 5_000_000
+#: Some seconds. A model of a hundred thousand nodes has half of it.
+MAX_FIELDS: Final = 2_000_000
 MAX_TEXT: Final = 512
 
 
-class TooLarge(Exception):
-    """More fields than any model has."""
+class TooLong(Exception):
+    """More fields than there is patience for."""
 
 
 class Wire:
@@ -30,41 +30,32 @@ class Wire:
     def fields(self, end: int) -> Iterator[tuple[int, int, int]]:
         """Number, wire type and value of each field up to `end`; of a `BYTES` field, the position where it ends.
 
-        What the caller leaves of a field is skipped. Raises `Damaged` and `TooLarge`.
+        What the caller leaves of a field is skipped. Raises `Damaged` and `TooLong`.
         """
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Damaged("its messages are nested too deeply")
-        while self.stream.position < end:
+        stream = self.stream
+        while stream.position < end:
             self._left -= 1
             if self._left < 0:
-                raise TooLarge
-            tag = self.varint()
+                raise TooLong
+            tag = stream.varint()
             number, kind = tag >> 3, tag & 7
-            value = self.varint() if kind in (VARINT, BYTES) else 0
+            value = stream.varint() if kind in (VARINT, BYTES) else 0
             if kind == BYTES:
-                value += self.stream.position
+                value += stream.position
                 stop = value
             else:
-                stop = self.stream.position + _FIXED.get(kind, 0)
+                stop = stream.position + _FIXED.get(kind, 0)
             if number == 0 or (kind not in (VARINT, BYTES) and kind not in _FIXED) or stop > end:
                 raise Damaged("a field of it makes no sense")
             yield number, kind, value
-            self.stream.skip(stop - self.stream.position)
-        if self.stream.position != end:
+            if stop != stream.position:
+                stream.skip(stop - stream.position)
+        if stream.position != end:
             raise Damaged("a field of it makes no sense")
         self._depth -= 1
-
-    def varint(self) -> int:
-        """An unsigned number of at most 64 bits."""
-        value = shift = 0
-        while shift < 70:
-            byte = self.stream.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value & 0xFFFF_FFFF_FFFF_FFFF
-            shift += 7
-        raise Damaged("a number of it makes no sense")
 
     def text(self, end: int) -> str:
         """A string, cut where it is longer than a name."""
@@ -74,7 +65,7 @@ class Wire:
         """One number, or at most `limit` of a packed list; signed."""
         found = [value] if kind == VARINT else []
         while kind == BYTES and self.stream.position < value and len(found) < limit:
-            found.append(self.varint())
+            found.append(self.stream.varint())
         return [signed(number) for number in found]
 
 

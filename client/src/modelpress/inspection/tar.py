@@ -1,6 +1,7 @@
 """Tar archives, read forwards: names and sizes of regular files, without unpacking anything."""
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from typing import IO, Final, cast
 
@@ -13,6 +14,8 @@ _MAX_EXTENDED: Final = 1 << 20
 _MAX_MEMBERS: Final = 100_000
 #: Weights hardly compress: what grows more than this was made to grow.
 _MAX_RATIO: Final = 50
+#: Tars are padded, so that small ones grow more.
+_SMALL: Final = 1 << 20
 _FILES: Final = (b"0", b"\0", b"7")
 _LONG_NAME, _PAX, _GLOBAL_PAX, _FOLDER = b"L", b"x", b"g", b"5"
 
@@ -26,7 +29,7 @@ def is_tgz(file: IO[bytes]) -> bool:
     """Whether a gzip file begins with a tar archive."""
     try:
         return is_tar(gzip.GzipFile(fileobj=file).read(BLOCK))
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return False
 
 
@@ -35,7 +38,7 @@ def opened(file: IO[bytes], size: int, *, compressed: bool) -> Stream:
     file.seek(0)
     if not compressed:
         return Stream(file, size)
-    return Stream(cast(IO[bytes], gzip.GzipFile(fileobj=file)), _MAX_RATIO * size, seekable=False)
+    return Stream(cast(IO[bytes], gzip.GzipFile(fileobj=file)), max(_MAX_RATIO * size, _SMALL), seekable=False)
 
 
 def members(stream: Stream) -> Iterator[tuple[str, int]]:

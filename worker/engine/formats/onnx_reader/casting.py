@@ -47,7 +47,7 @@ def _cast(node: Node) -> Any:
 
 
 def _cast_like(node: Node) -> Any:
-    if getattr(node.value(1), "narrow", None):
+    if getattr(node.value(1), "onnx_type", None):
         raise unsupported("CastLike to integers of 4 bits or fewer")
     kind = node.build.dtype(node.tensor(1))
     return convert(node, node.tensor(0), kind, bool(node.attr("saturate", 1)))

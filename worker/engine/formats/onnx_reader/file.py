@@ -134,8 +134,8 @@ def _fetch(tensor: onnx.TensorProto, bundle: Bundle | None, large: dict[str, mem
         raise InvalidModel(
             codes.EXTERNAL_DATA,
             f"Weight {tensor.name[:120]!r} lies in another file. Upload a zip of the .onnx and the files beside it, or "
-            "save the model in one file: "
-            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
+            "write one file: torch.onnx.export(..., external_data=False), or onnx.save(onnx.load('model.onnx'), "
+            "'single.onnx').",
         )
     view = bundle.external({entry.key: entry.value for entry in tensor.external_data}, tensor.name)
     del tensor.external_data[:]
@@ -204,6 +204,12 @@ _FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint
 def _check_opset(model: onnx.ModelProto) -> None:
     opset = opset_of(model)
     newest = onnx.defs.onnx_opset_version()
+    if (
+        not opset
+        and model.opset_import
+        and all(node.domain not in _STANDARD for g in _graphs(model) for node in g.node)
+    ):
+        return  # nothing but operators of other domains
     if not MIN_OPSET <= opset <= newest:
         raise Unsupported(
             codes.SCHEMA_VERSION,

@@ -70,7 +70,7 @@ def _quantize_linear(node: Node) -> Any:
     x = node.tensor(0)
     scale = _spread(node, node.tensor(1), x, node.attr("axis", 1), node.attr("block_size", 0))
     number = node.attr("output_dtype", 0)
-    if getattr(node.value(2), "narrow", None):
+    if getattr(node.value(2), "onnx_type", None):
         raise unsupported("QuantizeLinear to integers of 4 bits or fewer")
     kind = node.build.dtype(node.tensor(2)) if node.value(2) is not None else torch.uint8
     if number and node.value(2) is None:

@@ -46,8 +46,9 @@ def _target(node: Node, x: Any) -> _Target:
     policy = node.attr("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return _Target(axes, None, sizes)
-    known = [node.build.fixed(x, axis, "Resize that keeps the aspect ratio") for axis in axes]
-    ratios = [size / was for size, was in zip(sizes, known, strict=True)]
+    what = "Resize that keeps the aspect ratio"
+    known, wanted = [node.build.fixed(x, axis, what) for axis in axes], node.build.numbers(node.value(3), what)
+    ratios = [size / was for size, was in zip(wanted, known, strict=True)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
     return _Target(axes, [scale] * len(axes), [math.floor(scale * was + 0.5) for was in known])
 

@@ -33,7 +33,7 @@ DTYPES: Final[dict[int, torch.dtype]] = {
 }
 
 #: Integers of 4 and 2 bits, which torch cannot compute with: constants of these types are kept in 8 bits, and say so
-#: in their attribute ``narrow``.
+#: in their attribute ``onnx_type``.
 NARROW: Final[dict[int, Any]] = {
     onnx.TensorProto.INT4: np.int8,
     onnx.TensorProto.UINT4: np.uint8,
@@ -56,7 +56,7 @@ def to_torch(tensor: onnx.TensorProto) -> Tensor:
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {tensor.name[:120]!r} cannot be read: {error}") from error
     if dtype is None:
         widened = torch.from_numpy(array.astype(NARROW[tensor.data_type]))
-        widened.narrow = tensor.data_type  # type: ignore[attr-defined]
+        widened.onnx_type = tensor.data_type  # type: ignore[attr-defined]
         return widened
     if dtype is torch.bfloat16 or (dtype.is_floating_point and dtype.itemsize == 1):  # none of numpy's own types
         bits = np.int16 if dtype is torch.bfloat16 else np.int8

@@ -61,7 +61,7 @@ class Builder:
     ) -> None:
         self._mapped = mapped
         self.graph = fx.Graph()
-        self.tree = Tree(())
+        self.tree = Tree((), {})
         self.root = self.tree.root
         self.initializers = initializers
         self.widened = widened
