@@ -103,7 +103,7 @@ def _names(code: CodeType) -> Iterator[str]:
 def overloads() -> dict[str, list[str]]:
     """The overloads of each aten operator that a ``.pt2`` may call, in-place forms and assertions included."""
     found: dict[str, list[str]] = {}
-    for name in sorted(aten.ALLOWED | aten.ASSERTIONS):
+    for name in sorted({*aten.ALLOWED, *aten.ASSERTIONS, *aten.WORDS}):
         for form in (name, name + "_"):
             packet = getattr(torch.ops.aten, form, None)
             known = packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else ()  # type: ignore[no-untyped-call]

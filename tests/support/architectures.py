@@ -106,7 +106,8 @@ def export(architecture: Architecture, exporter: str, path: Path, opset: int | N
         shapes = {name: {axis: kinds[axis > 0] for axis in of_input} for name, of_input in axes.items()}
         if exporter == "dynamo":
             options = {"dynamic_shapes": shapes, "external_data": False, "verbose": False, "opset_version": opset}
-            torch.onnx.export(module, (), path, kwargs=inputs, dynamo=True, **options)
+            with torch.no_grad():  # else it fails itself on the attention of T5 and BEiT
+                torch.onnx.export(module, (), path, kwargs=inputs, dynamo=True, **options)
         else:
             torch.export.save(torch.export.export(module, (), kwargs=inputs, dynamic_shapes=shapes), path)
     return module

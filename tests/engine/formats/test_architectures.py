@@ -26,6 +26,7 @@ from worker.engine.targets.onnx_export import export_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
+SLOW = [pytest.mark.slow]
 EXPORTERS = ("dynamo", "torchscript", "pt2")
 #: What the exporter itself cannot write.
 IMPOSSIBLE = {("causal", "torchscript"): "aten::rms_norm has no symbolic function"}
@@ -33,9 +34,8 @@ IMPOSSIBLE = {("causal", "torchscript"): "aten::rms_norm has no symbolic functio
 FIXED = {("lstm", "pt2"), ("gru", "pt2")}
 #: Read in every run of the tests; the others take minutes.
 FAST = {
-    ("bert", "dynamo"), ("bert", "torchscript"), ("bert", "pt2"), ("unet", "torchscript"), ("unet", "pt2"),
-    ("shufflenet", "torchscript"), ("masked_encoder", "pt2"), ("causal", "pt2"), ("lstm", "torchscript"),
-    ("tabular", "torchscript"),
+    ("bert", "torchscript"), ("distilbert", "dynamo"), ("lstm", "torchscript"), ("causal", "pt2"),
+    ("masked_encoder", "pt2"), ("shufflenet", "torchscript"), ("unet", "torchscript"), ("tabular", "torchscript"),
 }  # fmt: skip
 #: dB of the int8 file against the float one, over every output.
 FIDELITY = 15.0
@@ -100,7 +100,7 @@ def cases() -> Iterator[object]:
         for exporter in EXPORTERS:
             if (name, exporter) not in IMPOSSIBLE:
                 marks = [pytest.mark.xdist_group(f"{name}-{exporter}")]
-                marks += [] if (name, exporter) in FAST else [pytest.mark.slow]
+                marks += [] if (name, exporter) in FAST else SLOW
                 yield pytest.param((name, exporter), marks=marks, id=f"{name}-{exporter}")
 
 
@@ -165,12 +165,16 @@ def round_trip(exported: Exported, folder: Path) -> Callable[[dict[str, Tensor]]
     return of_network(formats.read(folder / "float.pt2"))
 
 
-@pytest.mark.parametrize(
-    "exporter", [pytest.param("torchscript"), pytest.param("pt2"), pytest.param("dynamo", marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize(
-    "name", ["resnet18", pytest.param("vit", marks=pytest.mark.slow), pytest.param("lstm", marks=pytest.mark.slow)]
-)
+SIZES = [
+    pytest.param(
+        name, exporter, marks=[] if (name, exporter) in {("resnet18", "pt2"), ("lstm", "torchscript")} else SLOW
+    )
+    for name in LARGE
+    for exporter in EXPORTERS
+]
+
+
+@pytest.mark.parametrize(("name", "exporter"), SIZES)
 def test_round_trips_keep_the_size(name: str, exporter: str, tmp_path: Path) -> None:
     exported = make(name, LARGE[name], exporter, tmp_path)
     again = round_trip(exported, tmp_path)
@@ -178,6 +182,18 @@ def test_round_trips_keep_the_size(name: str, exporter: str, tmp_path: Path) -> 
     assert_close(again(inputs), exported.truth(inputs), 1e-5)
     (written,) = tmp_path.glob("float.*")
     assert written.stat().st_size == pytest.approx(exported.path.stat().st_size, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["tabular", *(pytest.param(name, marks=SLOW) for name in ("unet", "densenet", "gru"))])
+def test_other_weights_than_those_of_the_file(name: str, tmp_path: Path) -> None:
+    """What training changed is written, whichever layer it belongs to."""
+    exported = make(name, ARCHITECTURES[name], "torchscript", tmp_path)
+    with torch.no_grad():
+        for parameter in exported.network.module.parameters():
+            parameter.mul_(1 + 0.3 * torch.rand_like(parameter))
+    inputs = exported.inputs(3)
+    expected = of_network(exported.network)(inputs)
+    assert_close(round_trip(exported, tmp_path)(inputs), expected, 1e-5)
 
 
 OPSETS = [

@@ -53,7 +53,7 @@ zeros_like
 ALLOWED: Final = frozenset(_OPERATORS.split()) | {"zero", "detach"}
 
 #: What Python's operators call on tensors -> the same under the name that every exporter knows.
-_WORDS: Final = {
+WORDS: Final = {
     f"__{place}{word}__": f"bitwise_{word}{'_' if place else ''}"
     for word in ("and", "or", "xor")
     for place in ("", "i")
@@ -91,7 +91,7 @@ def name_of(target: object) -> str:
 def canonical(target: torch._ops.OpOverload) -> torch._ops.OpOverload:
     """`target`, or the operator under whose name networks have it: ``bitwise_and`` for ``__and__``."""
     namespace, name = target._schema.name.split("::")
-    packet = getattr(torch.ops.aten, _WORDS.get(name, ""), None) if namespace == "aten" else None
+    packet = getattr(torch.ops.aten, WORDS.get(name, ""), None) if namespace == "aten" else None
     return target if packet is None else getattr(packet, target._overloadname, target)
 
 
@@ -131,7 +131,7 @@ def resolve(name: str) -> Callable[..., Any] | None:
     parts = name.split(".")
     if len(parts) not in (4, 5) or parts[:3] != ["torch", "ops", "aten"]:
         return None
-    operator_name, overload = _WORDS.get(parts[3], parts[3]), parts[4] if len(parts) == 5 else "default"
+    operator_name, overload = WORDS.get(parts[3], parts[3]), parts[4] if len(parts) == 5 else "default"
     plain = operator_name.rstrip("_")
     if not {operator_name, plain} & (ALLOWED | ASSERTIONS) or overload.startswith("_"):
         return None

@@ -105,6 +105,18 @@ def source_of(node: fx.Node) -> fx.Node:
     return value
 
 
+def varies(node: fx.Node) -> bool:
+    """Whether the node's value depends on the inputs, or is the same for every sample."""
+    waiting, seen = [node], {node}
+    while waiting:
+        current = waiting.pop()
+        if current.op == "placeholder":
+            return True
+        waiting += [value for value in current.all_input_nodes if value not in seen]
+        seen.update(current.all_input_nodes)
+    return False
+
+
 def layer_calls(module: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module]]:
     """Every call of a module, in graph order."""
     for node in module.graph.nodes:
@@ -201,6 +213,8 @@ class _Placing:
         elif isinstance(layer, LAYERS):
             self.layers[node] = layer
             self.paths[path] = None
+        elif isinstance(layer, nn.Embedding) and not varies(node):
+            self.left.setdefault(path, "it gives the same rows for every sample, which exporters store in its place")
         elif isinstance(layer, self.kinds):
             self.stored.update(dict.fromkeys(parameter_keys(path, layer)))
         elif isinstance(layer, tuple(STORED.values())):

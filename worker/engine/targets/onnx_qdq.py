@@ -16,7 +16,7 @@ from worker.engine.errors import RuntimeFailure
 from worker.engine.quantized.affine import Affine
 from worker.engine.quantized.fake import KERNEL_BITS, integer_bias
 from worker.engine.quantized.form import Quantization, Weight
-from worker.engine.quantized.placement import parameter_keys, source_of
+from worker.engine.quantized.placement import parameter_keys, source_of, varies
 from worker.engine.targets.onnx_graph import at_least, initializer, producers, region, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, place_of_bias
 from worker.engine.targets.onnx_storage import MICROSOFT, Storage, blocked, blocks, is_packed, scalar
@@ -67,6 +67,8 @@ class _Writer:
     ) -> None:
         self.graph, self.quantization = graph, quantization
         self.values = dict(values)
+        # What is inside of one ONNX node, such as a convolution's padding, has no name there and stays in float.
+        self.grids = {name: grid for name, grid in quantization.activations.items() if name in values}
         self.nodes = {node.name: node for node in quantization.network.module.graph.nodes}
         self.made_by = producers(graph)
         self.added: list[NodeProto] = []
@@ -74,11 +76,11 @@ class _Writer:
         self.outputs = {output.name for output in graph.output}
 
     def write(self) -> None:
-        readers = {name: self._readers(name) for name in self.quantization.activations}
+        readers = {name: self._readers(name) for name in self.grids}
         self._weights()
         done: set[str] = set()
         owners = {self.quantization.tail(name): name for name in self.quantization.integer}
-        for name, grid in self.quantization.activations.items():
+        for name, grid in self.grids.items():
             if self.values[name] not in done:
                 done.add(self.values[name])
                 self._activation(name, owners.get(name), grid, readers[name])
@@ -99,7 +101,7 @@ class _Writer:
 
     def _activation(self, name: str, owner: str | None, grid: Affine, readers: list[NodeProto]) -> None:
         value = self.values[name]
-        raw = self.values[owner] if owner is not None else value
+        raw = self.values.get(owner, value) if owner is not None else value
         everyone = owner is not None
         target = f"{value}_dequantized"
         consumers = [node for node in (*self.graph.node, *self.added) if value in node.input] if everyone else readers
@@ -142,6 +144,8 @@ class _Writer:
                 if own:
                     write_recurrent(self.storage, module, path, own)
             elif isinstance(layer, nn.Embedding) and path in weights:
+                if not varies(node):
+                    continue  # its rows are a constant of the graph
                 write_embedding(self.storage, self._region(node), path, node.name, weights[path])
             elif layer is not None and path in weights:
                 self._site(node, sites, weights[path])
@@ -157,7 +161,7 @@ class _Writer:
         if self.storage.folds and site.node.op_type != "Conv" and blocked(weight):
             self._blocks(path, node.name, site, weight)
             return
-        grid = self.quantization.activations.get(source_of(node).name)
+        grid = self.grids.get(source_of(node).name)
         kernel = node.name in self.quantization.integer and grid is not None and grid.bits == KERNEL_BITS
         self._layer(path, node.name, site, weight, grid if kernel else None)
 
