@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.support import large
+from benchmarks.support import large  # noqa: E402 (the root is on the path now)
 
 Array = NDArray[np.floating[Any]]
 CACHE = ROOT / ".cache" / "bench" / "formats"
