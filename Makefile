@@ -15,7 +15,7 @@ ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-uploads operators clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-uploads operators conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-low-bits: $(VENV)/.test ## Measure weights of 4 bits and fewer beside thei
 
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
 	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)
+
+conformance: $(VENV)/.test ## Count the operator cases of the onnx package that are read rightly.
+	@$(BIN)/python benchmarks/conformance.py $(ARGS)
 
 clean: ## Remove the environment, caches and demo data.
 	@rm -rf $(VENV) .demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info client/*.egg-info

@@ -5,8 +5,6 @@
 `modelpress check` has neither torch nor onnx, and must not depend on the server: it knows what the JSON file says.
 """
 
-import importlib
-import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,19 +19,18 @@ from torch import nn
 from worker.engine.formats import aten, codes
 from worker.engine.formats.layers import RULES
 from worker.engine.formats.onnx_reader import file as onnx_file
+from worker.engine.formats.onnx_reader import tensors as onnx_tensors
 from worker.engine.formats.onnx_reader.operators import OPERATORS
-from worker.engine.formats.onnx_reader.tensors import DTYPES as ONNX_DTYPES
 from worker.engine.formats.program import COUNTERS, dtype_name
 from worker.engine.formats.pt2_graph import unknown_operators
 from worker.engine.formats.pt2_schema import SCHEMA_MAJOR, SCHEMA_MINOR, Graph
 from worker.engine.formats.recurrent import RECURRENT
+from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES, HEADS
 from worker.engine.formats.weights import DTYPES
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "operators.md"
 TABLE: Final = ROOT / "client" / "src" / "modelpress" / "inspection" / "operators.json"
-#: Where the transformers architectures are, once there is a reader for them: a mapping or a collection of names.
-ARCHITECTURES: Final = ("worker.engine.formats.transformers_reader", "ARCHITECTURES")
 WIDTH: Final = 118
 
 
@@ -128,17 +125,6 @@ def _calling(target: str) -> Graph:
     return Graph.model_validate({"inputs": [], "outputs": [], "nodes": [call], **empty})
 
 
-# -- transformers --------------------------------------------------------------------------------------------------
-
-
-def architectures() -> list[str]:
-    """Names of the transformers architectures that are read; none where there is no reader for them."""
-    module, constant = ARCHITECTURES
-    if importlib.util.find_spec(module) is None:
-        return []
-    return sorted(map(str, getattr(importlib.import_module(module), constant)))
-
-
 # -- what is written -----------------------------------------------------------------------------------------------
 
 
@@ -148,7 +134,8 @@ def table() -> dict[str, Any]:
         "onnx": {
             "opsets": [onnx_file.MIN_OPSET, newest_opset()],
             "operators": sorted(OPERATORS),
-            "dtypes": {str(number): dtype_name(dtype) for number, dtype in sorted(ONNX_DTYPES.items())},
+            "dtypes": {str(number): dtype_name(dtype) for number, dtype in sorted(onnx_tensors.DTYPES.items())},
+            "constants": sorted(onnx_tensors.NARROW),
             "types": {str(number): name for name, number in sorted(onnx.TensorProto.DataType.items())},
             "max_file": onnx_file.MAX_FILE,
             "max_nodes": onnx_file.MAX_NODES,
@@ -161,7 +148,7 @@ def table() -> dict[str, Any]:
             "dtypes": {str(number): dtype_name(dtype) for number, dtype in sorted(DTYPES.items())},
             "counters": sorted(COUNTERS),
         },
-        "transformers": {"architectures": architectures()},
+        "transformers": {"architectures": sorted(ARCHITECTURES), "heads": sorted(HEADS)},
         "codes": sorted(codes.ALL),
     }
 
@@ -215,8 +202,13 @@ def _aten_sections() -> Iterator[str]:
 
 
 def _architecture_section() -> Iterator[str]:
-    if names := architectures():
-        yield f"## transformers: {len(names)}\n\n`architectures` or `model_type` of `config.json`:\n" + _words(names)
+    yield (
+        f"## Folders of transformers: {len(ARCHITECTURES)}\n\n`model_type` of `config.json`; the class is the plain "
+        "model or ends with one of " + ", ".join(f"`{name}`" for name in HEADS) + "."
+    )
+    for kind in sorted(set(ARCHITECTURES.values())):
+        names = sorted(name for name, takes in ARCHITECTURES.items() if takes == kind)
+        yield f"### Of {kind}: {len(names)}\n\n" + _words(names)
 
 
 def _becomes(layers: Iterable[str]) -> str:

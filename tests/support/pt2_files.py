@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,9 @@ def save(module: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path) -> Pat
 
 
 def entries(path: Path) -> dict[str, bytes]:
-    """The entries of an archive, their top folder taken off."""
+    """The entries of an archive, the top folder taken off where there is one."""
     with zipfile.ZipFile(path) as archive:
-        return {info.filename.partition("/")[2]: archive.read(info) for info in archive.infolist()}
+        return {info.filename.partition("/")[2] or info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def rebuild(content: dict[str, bytes], path: Path, compression: int = zipfile.ZIP_STORED) -> Path:
@@ -65,4 +67,51 @@ def torch_payload(marker: Path) -> bytes:
     """The same as `torch.save` writes it."""
     buffer = io.BytesIO()
     torch.save(Payload(marker), buffer)
+    return buffer.getvalue()
+
+
+class Stored:
+    """Memory of a tensor, as a pickle of `torch.save` refers to it."""
+
+    def __init__(self, key: Any, count: int, kind: Any = torch.FloatStorage, tag: str = "storage"):
+        self.reference = (tag, kind, key, "cpu", count)
+
+
+class Rebuilt:
+    """Pickled as a call of `function` with `arguments`, by default the one that makes a tensor of a `Stored`."""
+
+    def __init__(self, *arguments: Any, function: Any = torch._utils._rebuild_tensor_v2):
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call
+
+
+def tensor(key: str, *size: int, **changes: Any) -> Rebuilt:
+    """A float32 tensor of record `key`; `changes` spoil its description."""
+    given: dict[str, Any] = {"count": math.prod(size), "offset": 0, "size": size, "stride": (), "kind": None} | changes
+    stride = given["stride"] or tuple(math.prod(size[axis + 1 :]) for axis in range(len(size)))
+    stored = Stored(key, given["count"], given["kind"] or torch.FloatStorage)
+    return Rebuilt(stored, given["offset"], given["size"], stride, False, OrderedDict())
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value: object) -> Any:
+        return value.reference if isinstance(value, Stored) else None
+
+
+def pickled(value: object, protocol: int = 2) -> bytes:
+    """The pickle of `value`, in which `Stored` is a persistent id."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol).dump(value)
+    return buffer.getvalue()
+
+
+def saved(data: bytes, records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A `torch.save` archive of the pickle `data`; `records` by their keys, or by a name such as ``/byteorder``."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", data)
+        for key, content in records.items():
+            archive.writestr(f"archive/data/{key}" if "/" not in key else f"archive{key}", content)
     return buffer.getvalue()

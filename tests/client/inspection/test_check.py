@@ -106,7 +106,7 @@ def test_weights_in_another_file(tmp_path):
     assert problem(report).code == "external_data_refused"
     assert "weights.data" in report.notes[0]
     report = report_of("zipped_onnx_without_data", tmp_path, "zip")
-    assert problem(report).code == "external_data_missing"
+    assert problem(report).code == "file_incomplete"
     assert "model.onnx.data" in problem(report).detail
     for kind in ("zipped_onnx", "zipped_onnx_deflated"):
         report = report_of(kind, tmp_path, kind)
@@ -168,14 +168,15 @@ def test_a_folder_of_transformers(folder):
 
 def test_a_folder_without_weights(folder):
     (folder / "model.safetensors").unlink()
-    assert problem(check(folder)).code == "file_incomplete"
+    assert problem(check(folder)).code == "unknown_format"
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
     assert problem(check(folder)).code == "unsafe_format"
-    assert "safe_serialization=True" in problem(check(folder)).detail
+    assert "weights in a Python pickle" in problem(check(folder)).detail
 
 
 def test_a_folder_that_lacks_a_shard(folder):
-    places = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
+    places = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     assert "model-00002-of-00002" in problem(check(folder)).detail
 
@@ -186,16 +187,25 @@ def test_a_damaged_shard(folder):
     assert problem(check(folder)).code == "file_damaged"
 
 
-def test_architectures_that_are_not_read(folder, monkeypatch):
-    from modelpress.inspection import tables
-
-    monkeypatch.setattr(tables, "architectures", lambda: frozenset({"GPT2LMHeadModel"}))
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model_type": "mamba9", "auto_map": {"AutoModel": "code.Model"}}, "never run"),
+        ({"architectures": ["BertForSomethingElse"]}, "BertForSomethingElse"),
+        ({"quantization_config": {"bits": 4}}, "already quantized"),
+    ],
+)
+def test_architectures_that_are_not_read(folder, change, told):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.Model"}}))
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
     assert problem(check(folder)).code == "unsupported_architecture"
-    assert "never run" in problem(check(folder)).detail
-    monkeypatch.setattr(tables, "architectures", lambda: frozenset({"bert"}))
-    assert check(folder).accepted
+    assert told in problem(check(folder)).detail
+
+
+def test_weights_of_types_that_networks_do_not_have(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data.replace(b'"F32"', b'"F8X"'))
+    assert problem(check(folder)).code == "unsupported_input"
 
 
 def test_a_folder_of_something_else(tmp_path):

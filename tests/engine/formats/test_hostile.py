@@ -311,7 +311,7 @@ def test_the_layout_before_pytorch_2_6(tmp_path, marker):
     program = b'{"schema_version": {"major": 7, "minor": 3}, "graph_module": {}}'
     content = {"serialized_exported_program.json": program, "serialized_state_dict.pt": torch_payload(marker)}
     error = refused(rebuild(content, tmp_path / "m"), codes.SCHEMA_VERSION)
-    assert "PyTorch 2.6 to 2.13" in error.detail
+    assert "PyTorch 2.6 to 2.14" in error.detail
     assert "torch.export.save(torch.export.load(" in error.detail
 
 

@@ -1,6 +1,6 @@
 """The shapes of what follows an LSTM's last state, in files of the versions that wrote them down wrongly.
 
-Up to PyTorch 2.8, `torch.export` gave the last hidden and cell state of an LSTM a dimension of 1 too many, as
+Up to PyTorch 2.12, `torch.export` gave the last hidden and cell state of an LSTM a dimension of 1 too many, as
 ``(layers, 1, batch, hidden)``; every shape computed from them is wrong with it, though the graph itself is right.
 """
 

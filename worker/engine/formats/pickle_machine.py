@@ -17,10 +17,10 @@ from typing import Any, Final
 from worker.engine.errors import InvalidModel, UnsafeFile
 from worker.engine.formats import codes
 
-#: A tensor takes some 150 bytes and an archive has at most 100 000 entries.
-MAX_BYTES: Final = 16 << 20
+#: A tensor takes some 150 bytes, 45 instructions and 15 places in the memo: room for 25 000 of them.
+MAX_BYTES: Final = 4 << 20
 MAX_STACK: Final = 1 << 16
-MAX_MEMO: Final = 1 << 21
+MAX_MEMO: Final = 1 << 19
 #: A pickler leaves numbers below 2**31 to other instructions; sizes end at 2**63.
 _MAX_LONG: Final = 8
 
@@ -148,7 +148,10 @@ class _Machine:
         self.push(tuple(self._since_mark()))
 
     def short_tuple(self, size: int) -> None:
-        self.push(tuple([self._pop() for _ in range(size)][::-1]))
+        start = len(self._stack) - size
+        if start < (self._marks[-1] if self._marks else 0):
+            raise broken("a value is missing")
+        self._stack[start:] = [tuple(self._stack[start:])]
 
     def set_item(self) -> None:
         value, key = self._pop(), self._pop()

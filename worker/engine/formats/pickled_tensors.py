@@ -1,4 +1,4 @@
-"""The dictionary of tensors in a `torch.save` archive, as ``.pt2`` files before PyTorch 2.8 keep their weights.
+"""The dictionary of tensors in a `torch.save` archive, as ``.pt2`` files before PyTorch 2.9 keep their weights.
 
 `torch.load` is not used, nor `pickle`: the pickle of the archive is read by `pickle_machine`, in which a tensor is
 rebuilt by the functions below and by nothing else. Decision 0008 says why it may be read at all.

@@ -2,7 +2,8 @@
 
 `torch.export.load` runs code that a file can carry: pickled sample inputs, pickled weights, and shape expressions
 that go through `sympy.sympify`. Here the zip is checked first, its JSON is read against a schema, weights are raw
-bytes, sample inputs and guards are left out, and the graph is built from an allow list of operators.
+bytes or the plain tensors of a pickle read as data, sample inputs and guards are left out, and the graph is built from
+an allow list of operators.
 """
 
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ def _exported_program(text: bytes) -> ExportedProgram:
                 codes.SCHEMA_VERSION,
                 f"The file is of schema {version.major}.{version.minor}, written by a PyTorch that is too "
                 f"{'new' if newer else 'old'}; schema {SCHEMA_MAJOR}.0 to {SCHEMA_MAJOR}.{SCHEMA_MINOR} is read "
-                f"(PyTorch 2.6 to 2.13). Save it with one of those: {_RESAVE}",
+                f"(PyTorch 2.6 to 2.14). Save it with one of those: {_RESAVE}",
             )
         return ExportedProgram.model_validate_json(text)
     except ValidationError as error:

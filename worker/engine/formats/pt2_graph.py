@@ -210,7 +210,7 @@ class _GraphReader:
 
 
 def _first_result(call: Node) -> str:
-    """What a call is named in files that name values only (PyTorch before 2.10)."""
+    """What a call is named in files that name values only (before PyTorch 2.11)."""
     match [(output.tag, output.value) for output in call.outputs]:
         case [("as_tensor", Named(name=name))] | [("as_sym_int", SymArgument(as_name=str(name)))] if name:
             return name

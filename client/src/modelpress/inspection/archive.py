@@ -39,7 +39,7 @@ def _damaged(what: str) -> Refused:
 
 
 def _unsafe(what: str) -> Refused:
-    return Refused("archive_unsafe_names", f"The archive {what}. Save the model again with torch.export.save().")
+    return Refused("archive_unsafe_names", f"The archive {what}. Save the model again.")
 
 
 def _too_large(what: str) -> Refused:

@@ -92,7 +92,7 @@ def _inspect_zip(archive: Archive, findings: Findings) -> None:
     if kind == "pt2":
         pt2.inspect(archive, findings)
     elif kind == "onnx":
-        (model,) = (name for name in archive.entries if name.endswith(".onnx"))
+        model = next(name for name in archive.entries if name.endswith(".onnx"))
         parent = PurePosixPath(model).parent
         names = {str(PurePosixPath(name).relative_to(parent)) for name in archive.entries if _inside(name, parent)}
         onnx.inspect(archive.stream(model), findings, names - {PurePosixPath(model).name})
@@ -114,8 +114,8 @@ def _inspect_tar(stream: Stream, kind: str, findings: Findings) -> None:
         held.take(name.rpartition("/")[2] if name.count("/") <= 1 else name, stream, size)
     if kind == "tgz":
         stream.drain()
-    if "config.json" not in held.names:
-        raise detect.unknown("a gzip archive" if kind == "tgz" else "neither a zip archive nor an ONNX model")
+    if detect.of_archive(held.names) != "transformers":
+        raise detect.unknown("an archive without a model that is known")
     folder.inspect(held, findings)
 
 
@@ -126,8 +126,8 @@ def _inspect_folder(path: Path, findings: Findings) -> None:
             with file.open("rb") as opened:
                 size = file.stat().st_size
                 held.take(name, Stream(opened, size), size)
-    if "config.json" not in held.names:
-        raise detect.unknown("a folder without a config.json")
+    if "config.json" not in held.names or detect.of_archive(held.names) != "transformers":
+        raise detect.unknown("a folder that is none of transformers")
     folder.inspect(held, findings)
     findings.notes.append("Upload the folder as one file, for example: zip -0 -r model.zip FOLDER")
 

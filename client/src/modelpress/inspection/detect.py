@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from pathlib import PurePosixPath
 from typing import IO, Final
 
 from modelpress.inspection.report import Refused
@@ -30,6 +29,7 @@ _TEXT_PICKLE: Final = re.compile(rb"(?:[(\]}][dlptq\]]|c[A-Za-z_][\w.]*\n)")
 _MODEL_PROTO: Final = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _GRAPH_FIELD: Final = 7
 _MAX_FIELDS: Final = 100_000
+PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 OLD_PT2: Final = "serialized_exported_program.json"
 
 
@@ -45,7 +45,8 @@ def unknown(what: str) -> Refused:
     """The refusal of a file that is no model."""
     return Refused(
         "unknown_format",
-        f"The file is {what}. Models are read as .pt2 (torch.export.save) or .onnx; export the model as one of them.",
+        f"The file is {what}. Models are read as .pt2 (torch.export.save), .onnx, or a zip or tar of a folder of "
+        "transformers (config.json and safetensors); save the model as one of them.",
     )
 
 
@@ -85,15 +86,17 @@ def of_archive(names: Collection[str]) -> str:
         return "pt2"
     if OLD_PT2 in names or "archive_format" in names:
         return "pt2"
+    if "config.json" in names and any(name.endswith(".safetensors") for name in names):
+        return "transformers"
     if any(name.startswith("code/") or name == "constants.pkl" for name in names):
         raise unsafe("a TorchScript archive")
     if any(name.endswith(".pkl") for name in names):
         raise unsafe("a torch.save() archive (.pt or .pth), a Python pickle in a zip")
-    if "config.json" in names and any(name.endswith((".safetensors", ".bin")) for name in names):
-        return "transformers"
-    if sum(PurePosixPath(name).suffix == ".onnx" for name in names) == 1:
+    if any(name.endswith(PICKLES) for name in names):
+        raise unsafe("a folder with its weights in a Python pickle")
+    if any(name.endswith(".onnx") for name in names):
         return "onnx"
-    raise unknown("a zip archive without a model that is known")
+    raise unknown("an archive without a model that is known")
 
 
 def is_onnx(file: IO[bytes], size: int) -> bool:

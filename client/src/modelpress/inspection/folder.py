@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,12 +11,14 @@ from modelpress.inspection.stream import Damaged, Stream
 
 _MAX_JSON: Final = 64 << 20
 _MAX_HEADER: Final = 100 << 20
-_PICKLES: Final = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_CODE: Final = "unsupported_architecture"
+_SINGLE: Final = "model.safetensors"
 _DTYPES: Final = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
     "U16": "uint16", "U32": "uint32", "U64": "uint64", "BOOL": "bool",
 }  # fmt: skip
+_READ: Final = {_DTYPES[name] for name in ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")}
 MAX_RANK: Final = 64
 _INDEX: Final = "model.safetensors.index.json"
 
@@ -78,8 +79,8 @@ def inspect(folder: Folder, findings: Findings) -> None:
     findings.version = f"model_type {kind}"[:80] if isinstance(kind, str) else None
     named = config.get("architectures")
     findings.architectures = tuple(str(name)[:120] for name in named[:20]) if isinstance(named, list) else ()
-    _check_weights(folder, findings)
     _check_architecture(config, findings)
+    _check_weights(folder, findings)
 
 
 def _json(folder: Folder, name: str) -> dict[str, Any]:
@@ -92,38 +93,41 @@ def _json(folder: Folder, name: str) -> dict[str, Any]:
     return found
 
 
-def _check_weights(folder: Folder, findings: Findings) -> None:
-    wanted: Iterable[object] = ()
-    if _INDEX in folder.texts:
-        places = _json(folder, _INDEX).get("weight_map")
-        wanted = {str(name) for name in places.values()} if isinstance(places, dict) else ()
-    missing = sorted(str(name) for name in wanted if name not in folder.names)
-    if missing:
-        findings.refuse("file_incomplete", f"The folder lacks {', '.join(map(repr, missing[:5]))} of {_INDEX}.")
-    if folder.tensors:
-        return
-    pickles = sorted(name for name in folder.names if name.endswith(_PICKLES))
-    if pickles:
-        findings.refuse(
-            "unsafe_format",
-            f"The weights are in {pickles[0][:120]!r}, a Python pickle, which can run any code when it is loaded, so "
-            "it is never opened. Save them as safetensors: model.save_pretrained('folder', safe_serialization=True)",
-        )
-    else:
-        findings.refuse("file_incomplete", "The folder has no *.safetensors: save it with model.save_pretrained().")
-
-
 def _check_architecture(config: dict[str, Any], findings: Findings) -> None:
-    known = tables.architectures()
-    given = {*findings.architectures, str(config.get("model_type"))}
-    if not known:
-        findings.notes.append(
-            "This client does not know which architectures the service reads; it tells at the upload."
-        )
-    elif not known & given:
-        name = next(iter(findings.architectures), config.get("model_type"))
-        own = " Its code of its own (auto_map) is never run." if config.get("auto_map") else ""
+    """The class must be one of the installed transformers, on top of a model that is read."""
+    if config.get("quantization_config"):
+        findings.refuse(_CODE, "The model is already quantized. Upload the one that it was made from.")
+        return
+    known, kind, name = tables.architectures(), str(config.get("model_type")), next(iter(findings.architectures), "")
+    if known and kind not in known:
+        remote = " It comes with code of its own, which is never run." if config.get("auto_map") else ""
         findings.refuse(
-            "unsupported_architecture",
-            f"The architecture {str(name)[:120]!r} is not read.{own} Export the model with torch.export or as ONNX.",
+            _CODE,
+            f"Models of type {kind[:80]!r} are not read as folders.{remote} Export the model to ONNX or .pt2 and "
+            f"upload that. Read are: {', '.join(sorted(known))}.",
+        )
+    elif known and name and not name.endswith((*tables.heads(), "Model")):
+        findings.refuse(
+            _CODE,
+            f"The class {name[:80]!r} is not read for models of type {kind!r}. Read are those that end with "
+            f"{', '.join(sorted(tables.heads()))}.",
+        )
+
+
+def _check_weights(folder: Folder, findings: Findings) -> None:
+    """Every shard that the index lists must be there."""
+    wanted = [_SINGLE]
+    if _SINGLE not in folder.names and _INDEX in folder.texts:
+        places = _json(folder, _INDEX).get("weight_map")
+        wanted = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+    missing = [name for name in wanted if name not in folder.names]
+    if missing:
+        findings.refuse(
+            "file_incomplete", f"The archive lacks {missing[0][:120]!r}. Save the model again with save_pretrained()."
+        )
+    foreign = {one["dtype"] for tensors in folder.tensors.values() for one in tensors.values()} - _READ
+    if foreign:
+        findings.refuse(
+            "unsupported_input",
+            f"Weights are of type {', '.join(sorted(foreign))}; upload the model before it was quantized.",
         )

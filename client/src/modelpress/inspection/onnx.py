@@ -24,7 +24,11 @@ def inspect(stream: Stream, findings: Findings, beside: Collection[str] | None =
     limits = tables.table()["onnx"]
     findings.format = "onnx"
     if stream.size > limits["max_file"]:
-        findings.refuse("archive_too_large", f"An ONNX file of {stream.size} bytes is beyond the 2 GiB of its format.")
+        findings.refuse(
+            "archive_too_large",
+            f"An ONNX file of {stream.size} bytes is beyond the 2 GiB of its format. Save it with its "
+            "weights in a file beside it (save_as_external_data=True) and upload both as one zip.",
+        )
     try:
         model = read(Wire(stream))
     except Damaged as error:
@@ -78,16 +82,19 @@ def _check_tensors(model: OnnxModel, findings: Findings, beside: Collection[str]
     if outside and beside is None:
         findings.refuse(
             "external_data_refused",
-            f"Weight {outside[0].name[:120]!r} lies in another file. Save the model in one file: "
+            f"Weight {outside[0].name[:120]!r} lies in another file. Upload a zip of the .onnx and the files beside "
+            "it, or save the model in one file: "
             "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
         )
         findings.notes.append(f"Its weights lie in {_list({tensor.location for tensor in outside})}.")
-    elif beside is not None and (missing := {tensor.location for tensor in outside} - set(beside)):
-        findings.refuse(
-            "external_data_missing",
-            f"The model keeps weights in {_list(missing)}, which the archive lacks. Put the .onnx and all of its data "
-            "files into one zip, side by side.",
-        )
+    elif beside is not None:
+        missing = [tensor for tensor in outside if tensor.location.removeprefix("./") not in beside]
+        if missing:
+            findings.refuse(
+                "file_incomplete",
+                f"Weight {missing[0].name[:120]!r} lies in {missing[0].location[:120]!r}, which is not in the zip. "
+                "Put it beside the .onnx and zip both again.",
+            )
     problem = next(filter(None, map(_wrong, tensors)), None)
     if problem:
         findings.refuse("weights_invalid", problem)
@@ -168,7 +175,7 @@ def _check_types(model: OnnxModel, findings: Findings) -> None:
     onnx: dict[str, Any] = tables.table()["onnx"]
     dtypes, names = onnx["dtypes"], onnx["types"]
     for tensor in [*model.initializers, *model.constants]:
-        if str(tensor.type) not in dtypes:
+        if str(tensor.type) not in dtypes and tensor.type not in onnx["constants"]:
             kind = names.get(str(tensor.type), "UNDEFINED")
             findings.refuse("unsupported_input", f"Weight {tensor.name[:120]!r} is of type {kind}.")
             break

@@ -30,5 +30,11 @@ def aten_targets() -> frozenset[str]:
 
 @cache
 def architectures() -> frozenset[str]:
-    """Classes or model types of transformers; empty where this client knows none."""
+    """The ``model_type`` of every model of transformers that is read as a folder."""
     return frozenset(table()["transformers"]["architectures"])
+
+
+@cache
+def heads() -> tuple[str, ...]:
+    """What the name of a class may end with."""
+    return tuple(table()["transformers"]["heads"])

@@ -23,6 +23,7 @@ class Node:
         input_names: their names in the file.
         outputs: names of the results; empty where one is not wanted.
         attributes: by name; tensors as `Tensor`, strings as `str`.
+        branch: the results of an inner graph that takes the place of the node.
     """
 
     build: Builder
@@ -33,6 +34,7 @@ class Node:
     input_names: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
+    branch: Callable[[Any], tuple[Value, ...]]
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute or its default."""

@@ -5,6 +5,7 @@ from typing import Final
 from worker.engine.formats.onnx_reader import (
     attention,
     casting,
+    control,
     elementwise,
     layers,
     norms,
@@ -22,6 +23,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     **elementwise.OPERATORS,
     **attention.OPERATORS,
     **casting.OPERATORS,
+    **control.OPERATORS,
     **shaping.OPERATORS,
     **layers.OPERATORS,
     **norms.OPERATORS,

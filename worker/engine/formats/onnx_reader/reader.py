@@ -19,7 +19,7 @@ from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
 from worker.engine.formats.onnx_reader.tensors import DTYPES, to_torch
-from worker.engine.formats.onnx_reader.values import Builder, Value, unsupported
+from worker.engine.formats.onnx_reader.values import Builder, Value
 from worker.engine.formats.prints import fingerprints
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
@@ -66,7 +66,7 @@ def read_onnx(path: Path) -> Network:
 
 
 def _refuse_unknown(graph: onnx.GraphProto) -> None:
-    unknown = sorted({name for name in map(_full_name, graph.node) if name not in OPERATORS and name != "If"})
+    unknown = sorted({name for name in map(_full_name, graph.node) if name not in OPERATORS})
     if unknown:
         raise unsupported_operators(unknown)
 
@@ -117,7 +117,9 @@ class _Import:
             self.source.mapped.settle(module)
         self.source.prints.update(fingerprints(module))
         told = [*widening.notes(self.build.widened), *self.build.notes]
-        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=self.source)
+        # What computes or answers in another type than the file cannot be written back from the file's own graph.
+        source = None if told else self.source
+        return Network(module.eval(), tuple(inputs), tuple(outputs), "onnx", told, source=source)
 
     def result(self, output: onnx.ValueInfoProto) -> Any:
         """An output in the type that the file gives it."""
@@ -175,11 +177,11 @@ class _Import:
             tuple(proto.input),
             tuple(proto.output),
             {a.name: widening.to_float32(_attribute(a), self.build.widened) for a in proto.attribute},
+            self.branch,
         )
         results: Any = on_sizes(node)
         if results is None:
-            name = _full_name(proto)
-            results = self.branch(node) if name == "If" else OPERATORS[name](node)
+            results = OPERATORS[_full_name(proto)](node)
         if not isinstance(results, tuple):
             results = (results,)
         for name, result in zip(proto.output, results, strict=False):
@@ -188,20 +190,15 @@ class _Import:
             if name and isinstance(result, fx.Node):
                 result.meta.setdefault("onnx_value", name)
 
-    def branch(self, node: Node) -> tuple[Value, ...]:
-        """The branch of an If that is always taken; exporters put one around what depends on a size."""
-        condition = node.value(0)
-        if not isinstance(condition, Tensor):
-            raise unsupported("an If whose condition depends on data")
-        graph = node.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
+    def branch(self, graph: onnx.GraphProto) -> tuple[Value, ...]:
+        """The results of an inner graph, as if its nodes stood here."""
         _refuse_unknown(graph)
-        if graph.initializer:
-            brought = {tensor.name: to_torch(tensor) for tensor in graph.initializer}
-            self.add_constants({n: widening.to_float32(t, self.build.widened) for n, t in brought.items()})
+        brought = {tensor.name: to_torch(tensor) for tensor in graph.initializer}
+        self.add_constants({n: widening.to_float32(t, self.build.widened) for n, t in brought.items()})
         for index, inner in enumerate(graph.node):
             self.node(inner, index)
         results = tuple(self.lookup(output.name) for output in graph.output)
-        for name in (*(t.name for t in graph.initializer), *(name for inner in graph.node for name in inner.output)):
+        for name in (*brought, *(name for inner in graph.node for name in inner.output)):
             self.values.pop(name, None)  # names inside mean nothing outside
         return results
 
