@@ -140,7 +140,6 @@ _WORDS: Final = {"vocab_size": 30, "max_position_embeddings": 40, **_WIDTHS}
 
 HUGGING: Final = {
     "vit": _hugging("ViTForImageClassification", "ViTConfig", _PIXELS, **_PATCHES | _DEEPER, num_labels=10),
-    "deit": _hugging("DeiTModel", "DeiTConfig", _PIXELS, **_PATCHES),
     "beit": _hugging(
         "BeitForImageClassification", "BeitConfig", _PIXELS, **_PATCHES, use_relative_position_bias=True, num_labels=10
     ),
@@ -157,10 +156,6 @@ HUGGING: Final = {
         "ResNetForImageClassification", "ResNetConfig", _PIXELS, embedding_size=8, hidden_sizes=[16, 32], depths=[1, 2],
         num_labels=10,
     ),
-    "regnet": _hugging(
-        "RegNetForImageClassification", "RegNetConfig", _PIXELS, embedding_size=8, hidden_sizes=[16, 24], depths=[1, 1],
-        groups_width=8, layer_type="y", num_labels=10,
-    ),
     "convnextv2": _hugging(
         "ConvNextV2Model", "ConvNextV2Config", _PIXELS, hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, **_INIT,
     ),
@@ -176,7 +171,6 @@ HUGGING: Final = {
         dim=16, n_layers=1, n_heads=2, hidden_dim=32, num_labels=5, **_INIT,
     ),
     "mpnet": _hugging("MPNetModel", "MPNetConfig", _TEXT, **_WORDS),
-    "electra": _hugging("ElectraForSequenceClassification", "ElectraConfig", _BERT_TEXT, **_WORDS, embedding_size=8),
     "t5_encoder": _hugging(
         "T5EncoderModel", "T5Config", _TEXT, vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
     ),

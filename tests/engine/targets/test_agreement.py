@@ -82,8 +82,10 @@ def test_quantized_onnx_comes_from_the_users_own_file(name: str, tmp_path: Path)
         check_step(label, step, "onnxruntime", network, exported, inputs, floats, tmp_path)
 
 
-def test_batch_norms_of_an_uploaded_onnx_are_folded_there(tmp_path: Path) -> None:
-    network = formats.read(_with_batch_norm(tmp_path / "upload.onnx"), "onnx")
+@pytest.mark.parametrize("pads", [[1, 1, 1, 1], [0, 0, 2, 2]], ids=["even", "uneven"])
+def test_batch_norms_of_an_uploaded_onnx_are_folded_there(pads: list[int], tmp_path: Path) -> None:
+    """Uneven padding is a step of its own in the network, though not in the file."""
+    network = formats.read(_with_batch_norm(tmp_path / "upload.onnx", pads), "onnx")
     exported = TARGETS["onnxruntime"].export_float(Floats(network, tmp_path))
     written = onnx.load(str(exported.path))
     assert [node.op_type for node in written.graph.node] == ["Conv", "Relu", "Conv"]
@@ -94,7 +96,7 @@ def test_batch_norms_of_an_uploaded_onnx_are_folded_there(tmp_path: Path) -> Non
     check_step("static", STEPS["static"], "onnxruntime", network, exported, inputs, before, tmp_path)
 
 
-def _with_batch_norm(path: Path) -> Path:
+def _with_batch_norm(path: Path, pads: list[int]) -> Path:
     random = np.random.default_rng(0)
     arrays = {
         "w": random.normal(size=(6, 3, 3, 3)),
@@ -105,7 +107,7 @@ def _with_batch_norm(path: Path) -> Path:
         "var": random.uniform(0.5, 2, 6),
     }
     nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=pads),
         helper.make_node("BatchNormalization", ["c", "gamma", "beta", "mean", "var"], ["n"]),
         helper.make_node("Relu", ["n"], ["r"]),
         helper.make_node("Conv", ["r", "v"], ["y"]),
@@ -118,6 +120,49 @@ def _with_batch_norm(path: Path) -> Path:
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path
+
+
+def test_equal_weights_that_an_uploaded_onnx_holds_once(tmp_path: Path) -> None:
+    """Two biases of zeros: the second layer reads an Identity of the first one's."""
+    arrays = {"w": np.eye(4), "v": 2 * np.eye(4), "zeros": np.zeros(4)}
+    nodes = [
+        helper.make_node("Identity", ["zeros"], ["again"]),
+        helper.make_node("Gemm", ["x", "w", "zeros"], ["h"]),
+        helper.make_node("Gemm", ["h", "v", "again"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, 1, ["b", 4]) for name in ("x", "y")]
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    file = tmp_path / "upload.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(file))
+    network = formats.read(file, "onnx")
+    exported = TARGETS["onnxruntime"].export_float(Floats(network, tmp_path))
+    assert [node.op_type for node in onnx.load(str(exported.path)).graph.node] == ["Gemm", "Gemm"]
+    inputs = dict(samples(network, 16, seed=2).inputs)
+    for label, step in STEPS.items():
+        check_step(label, step, "onnxruntime", network, exported, inputs, [2 * inputs["x"]], tmp_path)
+
+
+def test_an_embedding_of_constants_stays_in_float(tmp_path: Path) -> None:
+    """Positions of a fixed length: what they look up is a constant in the file."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions, self.head = nn.Embedding(6, 8), nn.Linear(8, 3)
+            self.register_buffer("numbers", torch.arange(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x + self.positions(self.numbers))
+
+    network = network_of(Positions().eval(), (torch.randn(2, 6, 8),))
+    exported = TARGETS["onnxruntime"].export_float(Floats(network, tmp_path))
+    inputs = dict(samples(network, 16, seed=2).inputs)
+    with torch.no_grad():
+        floats = [value.numpy() for value in network.module(*tensors(inputs, network, "cpu"))]
+    assert any("positions stays in float" in note for note in compress(network, STEPS["static"], tmp_path).notes)
+    for label, step in STEPS.items():
+        check_step(label, step, "onnxruntime", network, exported, inputs, floats, tmp_path)
 
 
 def test_int8_artifacts_are_a_quarter_of_the_size_and_fused(tmp_path: Path) -> None:
