@@ -455,7 +455,7 @@ KINDS: dict[str, Writer] = {
 }  # fmt: skip
 
 #: Kinds that the client takes already, and the server only with readers that are still to come: empty this list then.
-AHEAD_OF_THE_SERVER = {"pt2_old_layout", "pt2_pickled_layout"}
+AHEAD_OF_THE_SERVER: set[str] = set()
 
 #: Kinds in which the service looks at more than the structure: it refuses them later than the check can.
 DEEPER = {name for name in KINDS if name.startswith("transformers") and name != "transformers_pickled"}

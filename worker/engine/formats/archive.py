@@ -110,7 +110,7 @@ class Archive:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
             raise damaged(str(error)) from error
-        self._take([self._entry(info) for info in infos if not info.is_dir()])
+        self._take([self._entry(info) for info in infos if not info.filename.endswith("/")])
 
     def _take(self, entries: list[Entry]) -> None:
         _check_sizes(entries, len(self._bytes))
@@ -219,7 +219,15 @@ def _check_directory(data: memoryview) -> None:
 def _check_name(info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
     parts = name.split("/")
-    if name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0] or ".." in parts or "" in parts[:-1]:
+    if (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or ":" in parts[0]
+        or ".." in parts
+        or "" in parts[:-1]
+    ):
         raise unsafe_names(f"has an entry {name[:120]!r} that points outside of it")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

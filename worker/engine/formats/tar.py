@@ -13,6 +13,7 @@ from worker.engine.formats.mapped import Mapped
 _GZIP: Final = b"\x1f\x8b"
 _MAGIC: Final = (257, b"ustar")
 _CHUNK: Final = 1 << 20
+_HARMLESS: Final = 16 << 20  # a small folder grows a lot: a tar is padded with zeros
 
 
 def is_tar(path: Path) -> bool:
@@ -57,8 +58,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _unpack(path: Path, target: IO[bytes]) -> None:
-    """Unpack gzip, never to more than `MAX_RATIO` times its size."""
-    most = MAX_RATIO * path.stat().st_size
+    """Unpack gzip, never to more than `MAX_RATIO` times its size, or what is harmless."""
+    most = max(MAX_RATIO * path.stat().st_size, _HARMLESS)
     try:
         with gzip.open(path) as file:
             while chunk := file.read(_CHUNK):
