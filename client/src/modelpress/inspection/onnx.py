@@ -12,6 +12,11 @@ from modelpress.inspection.stream import Damaged, Stream
 
 _MAX_CALLS: Final = 50
 
+_STRINGS = (
+    "{name} holds strings, which networks do not have. Train a scikit-learn model with integer classes and convert it "
+    'with options={{id(model): {{"zipmap": False}}}}.'
+)
+
 
 def inspect(stream: Stream, findings: Findings, beside: Collection[str] | None = None) -> None:
     """Report on the ONNX model in `stream`.
@@ -83,8 +88,8 @@ def _check_tensors(model: OnnxModel, findings: Findings, beside: Collection[str]
         findings.refuse(
             "external_data_refused",
             f"Weight {outside[0].name[:120]!r} lies in another file. Upload a zip of the .onnx and the files beside "
-            "it, or save the model in one file: "
-            "onnx.save(onnx.load('model.onnx'), 'single.onnx', save_as_external_data=False)",
+            "it, or write one file: torch.onnx.export(..., external_data=False), or onnx.save(onnx.load('model.onnx'), "
+            "'single.onnx').",
         )
         findings.notes.append(f"Its weights lie in {_list({tensor.location for tensor in outside})}.")
     elif beside is not None:
@@ -177,7 +182,8 @@ def _check_types(model: OnnxModel, findings: Findings) -> None:
     for tensor in [*model.initializers, *model.constants]:
         if str(tensor.type) not in dtypes and tensor.type not in onnx["constants"]:
             kind = names.get(str(tensor.type), "UNDEFINED")
-            findings.refuse("unsupported_input", f"Weight {tensor.name[:120]!r} is of type {kind}.")
+            detail = _STRINGS if kind == "STRING" else f"Weight {{name}} is of type {kind}."
+            findings.refuse("unsupported_input", detail.format(name=repr(tensor.name[:120])))
             break
     for value in model.inputs:
         if str(value.type) not in dtypes:

@@ -80,7 +80,7 @@ def _check_version(document: Any, findings: Findings, *, old: bool) -> None:
         "schema_version_unsupported",
         f"The file is of schema {major}.{minor}, written by a PyTorch that is too "
         f"{'new' if (major, minor) > (known, newest) else 'old'}; schema {known}.0 to {known}.{newest} is read "
-        f"(PyTorch 2.8 to 2.13). Save it with one of those: {_RESAVE}",
+        f"(PyTorch 2.6 to 2.14). Save it with one of those: {_RESAVE}",
     )
 
 
