@@ -1,5 +1,6 @@
 """The import itself: build the model without weights, give it those of the folder, export it, lift it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,24 +41,30 @@ def read_transformers(path: Path) -> Network:
     archive = Tar(path) if is_tar(path) else Archive(path)
     settings = read_settings(archive)
     name = class_name(settings)
-    weights = read_weights(archive)
-    config = configuration(settings, weights)
-    model, notes = _model(name, config, weights)
-    inputs, shapes = example_inputs(archive, config, model)
+    weights, checks = read_weights(archive)
+    with ThreadPoolExecutor(1) as pool:
+        checked = [pool.submit(check) for check in checks]  # gigabytes, while PyTorch exports
+        config = configuration(settings, weights)
+        model, notes = _model(name, config, weights)
+        network = _exported(name, model, *example_inputs(archive, config, model))
+        for future in checked:
+            future.result()
+    archive.mapped.settle(network.module)
+    network.notes[:0] = notes
+    network.tokenizer = _tokenizer(archive, config)
+    return _named(network)
+
+
+def _exported(name: str, model: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[int, Any]]) -> Network:
     try:
         with torch.no_grad():
-            program = quiet_export(model, (), shapes, inputs)
-        network = lift(from_exported(program), "transformers")
+            return lift(from_exported(quiet_export(model, (), shapes, inputs)), "transformers")
     except FAILURES as error:
         raise Unsupported(
             codes.UNSUPPORTED_ARCHITECTURE,
             f"{name} cannot be exported as this folder sets it up: {str(error)[:400]}. Export it to ONNX or .pt2 where "
             "it runs, and upload that.",
         ) from error
-    archive.mapped.settle(network.module)
-    network.notes[:0] = notes
-    network.tokenizer = _tokenizer(archive, config)
-    return _named(network)
 
 
 def _tokenizer(archive: Archive, config: Any) -> Tokenizer | None:

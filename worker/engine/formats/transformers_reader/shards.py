@@ -4,7 +4,7 @@ The format: https://github.com/huggingface/safetensors (eight bytes of length, t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final
 
 import torch
@@ -55,33 +55,33 @@ class _Index(BaseModel):
 _HEADER: Final = TypeAdapter(dict[str, _Entry | dict[str, str]])
 
 
-def read_weights(archive: Archive) -> dict[str, Tensor]:
-    """All weights of a folder, from one file or from the shards that its index lists.
+def read_weights(archive: Archive) -> tuple[dict[str, Tensor], list[Callable[[], None]]]:
+    """All weights of a folder, from one file or from the shards that its index lists, and what checks their bytes.
 
     Raises:
         InvalidModel: a shard that is missing or damaged.
         Unsupported: an element type that networks do not have.
     """
     if SINGLE in archive.entries or INDEX not in archive.entries:
-        return _read(archive, SINGLE)
+        tensors, check = _read(archive, SINGLE)
+        return tensors, [check]
     try:
         index = _Index.model_validate_json(archive.text(INDEX)).weight_map
     except ValidationError as error:
         raise InvalidModel(codes.SCHEMA_INVALID, f"{INDEX!r} is no index: {first_problem(error)}") from error
-    tensors: dict[str, Tensor] = {}
-    for shard in dict.fromkeys(index.values()):
-        tensors |= _read(archive, shard)
+    read = [_read(archive, shard) for shard in dict.fromkeys(index.values())]
+    tensors = {name: tensor for shard, _ in read for name, tensor in shard.items()}
     missing = [name for name in index if name not in tensors]
     if missing:
         raise InvalidModel(
             codes.FILE_INCOMPLETE,
             f"{len(missing)} weights that {INDEX!r} lists are in no shard, the first of them {missing[0][:200]!r}.",
         )
-    return tensors
+    return tensors, [check for _, check in read]
 
 
-def _read(archive: Archive, name: str) -> dict[str, Tensor]:
-    data = archive.view(name)
+def _read(archive: Archive, name: str) -> tuple[dict[str, Tensor], Callable[[], None]]:
+    data, check = archive.unchecked(name)
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(_MAX_HEADER, len(data) - 8):
         raise InvalidModel(codes.FILE_DAMAGED, f"{name!r} is no safetensors file, or it was cut off.")
@@ -92,7 +92,8 @@ def _read(archive: Archive, name: str) -> dict[str, Tensor]:
             codes.SCHEMA_INVALID, f"{name!r} does not start as safetensors do: {first_problem(error)}"
         ) from error
     body = data[8 + length :]
-    return {key: _tensor(name, key, entry, body) for key, entry in header.items() if isinstance(entry, _Entry)}
+    tensors = {key: _tensor(name, key, entry, body) for key, entry in header.items() if isinstance(entry, _Entry)}
+    return tensors, check
 
 
 def _tensor(file: str, key: str, entry: _Entry, body: memoryview) -> Tensor:
