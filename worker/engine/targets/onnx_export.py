@@ -139,6 +139,12 @@ def _drop_norm(model: ModelProto, site: Site) -> None:
 
 
 def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
+    lengths = any(isinstance(dim, str) for spec in network.inputs for dim in spec.shape[1:])
+    if lengths and any(isinstance(part, nn.RNNBase) for part in network.module.modules()):
+        detail = (
+            "the exporter takes the length of a recurrent layer for a constant; upload the model with a fixed length"
+        )
+        raise RuntimeFailure("export_failed", f"the model cannot be written as ONNX: {detail}")
     module = copy.deepcopy(network.module)
     examples = network.examples()
     floats = _float_values(module, examples)

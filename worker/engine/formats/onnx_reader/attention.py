@@ -96,9 +96,9 @@ def _bias(node: Node, query: Any, key: Any, past: Any) -> tuple[Any, Any]:
 
 def _padded(node: Node, mask: Any, key: Any) -> Any:
     """A mask that is shorter than the keys hides those after it."""
-    short, total = node.build.size(mask, -1), node.build.size(key, 2)
-    if short is total or short == total or short == 1:
+    if all(node.build.shadow(mask, which).shape[-1] in (1, node.build.shadow(key, which).shape[2]) for which in (0, 1)):
         return mask
+    short, total = node.build.size(mask, -1), node.build.size(key, 2)
     if not isinstance(short, int) or not isinstance(total, int):
         raise unsupported("Attention with a mask of another symbolic length")
     hidden = False if node.build.dtype(mask) == torch.bool else float("-inf")
