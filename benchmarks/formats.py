@@ -35,7 +35,6 @@ _BATCH = 32
 TARGETS = ("onnxruntime", "openvino")
 RECIPES: dict[str, dict[str, Any]] = {
     "static": {"method": "quantize.static"},
-    "static, smoothed": {"method": "quantize.static", "smooth": 0.5},
     "dynamic": {"method": "quantize.dynamic"},
     "weights, 8 bits": {"method": "quantize.weights", "bits": 8},
 }
