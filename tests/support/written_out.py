@@ -88,9 +88,8 @@ class ShuffleNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.stem, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Linear(16, 10)
         self.units = nn.Sequential(ShuffleUnit(16), ShuffleUnit(16))
-        self.head = nn.Linear(16, 10)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.units(F.max_pool2d(self.stem(image), 3, 2, 1)).mean([2, 3]))
@@ -143,8 +142,7 @@ class Gru(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gru = nn.GRU(6, 16, batch_first=True)
-        self.head = nn.Linear(16, 3)
+        self.gru, self.head = nn.GRU(6, 16, batch_first=True), nn.Linear(16, 3)
 
     def forward(self, signal: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         steps, last = self.gru(signal, state.unsqueeze(0))
@@ -233,12 +231,10 @@ class Inception(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 12, 3, 2)
-        self.a = nn.Conv2d(12, 6, 1)
         self.b = nn.Sequential(
             nn.Conv2d(12, 4, 1), nn.Conv2d(4, 6, (1, 7), padding=(0, 3)), nn.Conv2d(6, 6, (7, 1), padding=(3, 0))
         )
-        self.c = nn.Conv2d(12, 6, 1)
-        self.d = nn.Conv2d(12, 6, 3, 2)
+        self.a, self.c, self.d = nn.Conv2d(12, 6, 1), nn.Conv2d(12, 6, 1), nn.Conv2d(12, 6, 3, 2)
         self.head = nn.Linear(30, 10)
 
     def forward(self, image: Tensor) -> Tensor:
