@@ -163,7 +163,7 @@ class Odd:
         {1, 2},
         b"bytes",
     ],
-    ids=str,
+    ids=lambda value: f"{type(value).__name__}-{getattr(value, '__name__', '')}",  # no address: workers compare names
 )
 def test_anything_but_tensors(refused, value):
     state = weights() | {"x": Rebuilt(tensor("1", 2), False, value, function=torch._utils._rebuild_parameter)}
