@@ -7,10 +7,11 @@ import zipfile
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from worker.engine import formats
-from worker.engine.errors import InvalidModel, UnsafeFile, Unsupported
+from worker.engine.errors import InvalidModel, UnsafeFile, Unsupported, UserError
 from worker.engine.formats.transformers_reader import ARCHITECTURES
 
 TEXT = {
@@ -187,8 +188,15 @@ def changed(tmp_path, kind="bert", **settings):
         ({"num_hidden_layers": 10**9}, InvalidModel, "schema_invalid"),
         ({"num_hidden_layers": 3}, InvalidModel, "file_incomplete"),
         ({"vocab_size": 10**12}, InvalidModel, "schema_invalid"),
-        ({"vocab_size": 10**7}, InvalidModel, "file_incomplete"),
+        ({"vocab_size": 10**6}, InvalidModel, "file_incomplete"),
         ({"hidden_size": 18}, InvalidModel, "weights_invalid"),
+        ({"architectures": [["BertModel"]]}, Unsupported, "unsupported_architecture"),
+        ({"is_decoder": True}, Unsupported, "unsupported_architecture"),
+        ({"num_attention_heads": 0}, InvalidModel, "weights_invalid"),
+        ({"num_labels": 9_000_000}, InvalidModel, "schema_invalid"),
+        ({"layer_norm_eps": float("nan")}, InvalidModel, "schema_invalid"),
+        ({"initializer_range": 1e300}, InvalidModel, "schema_invalid"),
+        ({"pad_token_id": -5}, InvalidModel, "schema_invalid"),
         ({"hidden_size": "wide"}, InvalidModel, None),
         ({"hidden_act": "__import__('os')"}, InvalidModel, None),
     ],
@@ -199,6 +207,74 @@ def test_refusals(settings, error, code, tmp_path):
     with pytest.raises(error) as caught:
         formats.read(path)
     assert code in (None, caught.value.code)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("vit", {"patch_size": 0}),
+        ("vit", {"num_attention_heads": 0}),
+        ("convnext", {"image_size": 16_000}),
+        ("albert", {"inner_group_num": 1000}),
+        ("efficientnet", {"depth_coefficient": 300.0}),
+        ("efficientnet", {"depth_coefficient": float("inf")}),
+        ("mobilenet_v2", {"depth_divisible_by": 0}),
+        ("regnet", {"groups_width": 0}),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(kind, settings, tmp_path):
+    path = zipped(changed(tmp_path, kind, **settings), tmp_path / "model.zip")
+    if settings == {"image_size": 16_000}:  # beyond what is read: images are taken as they usually are
+        assert formats.read(path).inputs[0].shape[2:] == (224, 224)
+        return
+    with pytest.raises(UserError):
+        formats.read(path)
+
+
+def test_a_model_without_a_word_for_padding(tmp_path):
+    path = zipped(changed(tmp_path, "distilbert", pad_token_id=None), tmp_path / "model.zip")
+    assert formats.read(path).batched
+
+
+def safetensors(entries, body):
+    header = json.dumps(entries).encode()
+    return len(header).to_bytes(8, "little") + header + body
+
+
+def entry(dtype, shape, start, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"a": entry("F32", [2], 0, 8), "b": entry("F32", [2], 0, 8)},
+        {"a": entry("F32", [1], 4, 8)},
+        {"a": entry("F32", [0, 2**47, 2**47], 0, 0)},
+        {"a": entry("F32", [4], 0, 16)},
+        {"a": entry("BOOL", [8], 0, 8)},
+        {"a": entry("F4", [2], 0, 1)},
+    ],
+)
+def test_headers_that_do_not_fit(entries, tmp_path):
+    folder = changed(tmp_path)
+    (folder / "model.safetensors").write_bytes(safetensors(entries, b"\2" * 8))
+    with pytest.raises(UserError):
+        formats.read(zipped(folder, tmp_path / "model.zip"))
+
+
+def test_each_weight_comes_from_the_shard_that_the_index_names(tmp_path):
+    model = build("bert")
+    folder = folder_of(model, tmp_path / "folder", max_shard_size="10KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    shards = {file: load_file(folder / file) for file in set(index.values())}
+    for name, file in index.items():
+        other = next(shard for shard in shards if shard != file)
+        shards[other].setdefault(name, torch.zeros_like(shards[file][name]))
+    for file, tensors in shards.items():
+        save_file(tensors, folder / file, {"format": "pt"})
+    agree(model, formats.read(zipped(folder, tmp_path / "model.zip")))
 
 
 def test_code_of_the_folder_is_never_run(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from worker.engine.formats.apart import works_along
 from worker.engine.network import Network
 
 aten = torch.ops.aten
@@ -29,14 +30,19 @@ _MAKERS: Final = {
 _JOINS: Final = (aten.cat.default, aten.stack.default)
 #: Calls whose tensors are broadcast.
 _BROADCASTS: Final = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.where.self)
+#: Most numbers in all values together that are computed to compare.
+_MOST: Final = 1 << 28
 _RECURRENT: Final = (nn.LSTM, nn.GRU, nn.RNN)
 
 
 class Rewriter:
     """Follows a copy of the graph with another batch, node by node, and mends what does not fit it.
 
+    Every value that depends on the input keeps the batch in exactly one dimension, and no operator works along that
+    one: so what is said of a sample cannot depend on the others.
+
     Raises:
-        ValueError: a value whose shape does not follow the batch.
+        ValueError: a value whose shape does not follow the batch, or an operator that mixes samples.
     """
 
     def __init__(self, network: Network, size: int) -> None:
@@ -56,6 +62,8 @@ class Rewriter:
         with self._mode, torch.no_grad():
             fakes = [self._mode.from_tensor(value) for value in self._inputs]
             self._old.run(*fakes)
+            if sum(tensor.numel() for value in self._old.seen.values() for tensor in _tensors(value)) > _MOST:
+                raise ValueError("too large to be compared")
             larger = iter(fake.repeat(_TIMES, *[1] * (fake.dim() - 1)) for fake in fakes)
             nodes = list(self._graph.nodes)
             for node in nodes:
@@ -65,6 +73,7 @@ class Rewriter:
                     self._mend(node)
                     self._run(node)
                     self._check(node)
+                    self._keeps_apart(node)
                     self._outer.setdefault(node.name, self._inherited(node))
                 elif any(not self._carries(result) for result in node.args[0]):
                     raise ValueError("a result that does not depend on the batch")
@@ -84,6 +93,18 @@ class Rewriter:
                 n not in (o, o * _TIMES) for o, n in zip(old.shape, new.shape, strict=True)
             ):
                 raise ValueError(f"{node.name} of shape {tuple(old.shape)} becomes {tuple(new.shape)}")
+
+    def _keeps_apart(self, node: fx.Node) -> None:
+        """Samples stay samples: the batch is in one dimension of every result, and the operator works along others."""
+        followed = [source for source in node.all_input_nodes if self._axis(source) is not None]
+        results = list(zip(_tensors(self._old.seen[node.name]), _tensors(self._new.seen[node.name]), strict=True))
+        if not followed or not results:
+            return
+        if any(sum(o != n for o, n in zip(old.shape, new.shape, strict=True)) != 1 for old, new in results):
+            raise ValueError(f"{node.name} mixes samples")
+        layer = self._copy.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if works_along(node, layer, self._axis(followed[0]) or 0, len(self._shapes(followed[0])[0])):
+            raise ValueError(f"{node.name} works along the batch")
 
     # -- facts ---------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from typing import Any, Final
 
 import torch
@@ -11,6 +12,8 @@ from torch.export import Dim
 from worker.engine.formats.archive import Archive
 from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES
 
+#: Longest side of an image, and most numbers in one.
+_SIDE, _PIXELS = 4096, 1 << 24
 BATCH: Final = "batch"
 SEQUENCE: Final = "sequence"
 _PROCESSOR: Final = "preprocessor_config.json"
@@ -25,7 +28,10 @@ def example_inputs(
 ) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
     """What to export with, and which of its dimensions are symbolic."""
     if ARCHITECTURES[config.model_type] == "image":
-        example = torch.zeros(2, getattr(config, "num_channels", 3), *_image_size(archive, config))
+        channels, size = int(getattr(config, "num_channels", 3)), _image_size(archive, config)
+        if channels * math.prod(size) > _PIXELS:
+            raise ValueError(f"images of {channels} channels of {size[0]} x {size[1]}")
+        example = torch.zeros(2, channels, *size)
         return {"pixel_values": example}, {"pixel_values": {0: Dim(BATCH)}}
     taken = inspect.signature(model.forward).parameters
     names = [name for name in _WORDS if name in taken]
@@ -41,7 +47,7 @@ def example_inputs(
 
 def longest(config: Any) -> int:
     """Most words of a text: RoBERTa's positions start behind the padding word."""
-    offset = config.pad_token_id + 1 if config.model_type in _OFFSET else 0
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET else 0
     return max(int(config.max_position_embeddings) - offset, _SAMPLE_WORDS)
 
 
@@ -58,5 +64,5 @@ def _image_size(archive: Archive, config: Any) -> tuple[int, int]:
     if isinstance(size, dict):
         size = [size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))]
     sizes = list(size) if isinstance(size, (list, tuple)) else [size, size]
-    height, width = (size if isinstance(size, int) and 0 < size <= 1 << 14 else _IMAGE for size in (*sizes, 0, 0)[:2])
+    height, width = (size if isinstance(size, int) and 0 < size <= _SIDE else _IMAGE for size in (*sizes, 0, 0)[:2])
     return height, width

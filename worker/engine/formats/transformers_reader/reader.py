@@ -46,7 +46,7 @@ def read_transformers(path: Path) -> Network:
         checked = [pool.submit(check) for check in checks]  # gigabytes, while PyTorch exports
         config = configuration(settings, weights)
         model, notes = _model(name, config, weights)
-        network = _exported(name, model, *example_inputs(archive, config, model))
+        network = _exported(name, model, archive, config)
         for future in checked:
             future.result()
     archive.mapped.settle(network.module)
@@ -55,8 +55,9 @@ def read_transformers(path: Path) -> Network:
     return _named(network)
 
 
-def _exported(name: str, model: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, dict[int, Any]]) -> Network:
+def _exported(name: str, model: nn.Module, archive: Archive, config: Any) -> Network:
     try:
+        inputs, shapes = example_inputs(archive, config, model)
         with torch.no_grad():
             return lift(from_exported(quiet_export(model, (), shapes, inputs)), "transformers")
     except FAILURES as error:
@@ -102,7 +103,7 @@ def _model(name: str, config: Any, weights: dict[str, Tensor]) -> tuple[nn.Modul
         model, report = cls.from_pretrained(
             None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
         )
-    except (*FAILURES, ImportError) as error:
+    except FAILURES as error:
         raise InvalidModel(
             codes.WEIGHTS_INVALID, f"The weights do not fit {name} as {CONFIG!r} describes it: {str(error)[:400]}"
         ) from error

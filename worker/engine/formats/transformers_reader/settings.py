@@ -1,6 +1,10 @@
 """``config.json``: which class of transformers the folder was saved from, and how it is set up."""
 
+import dataclasses
 import json
+import math
+import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from torch import Tensor
@@ -11,17 +15,25 @@ from worker.engine.formats.archive import Archive
 from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES, HEADS
 
 CONFIG: Final = "config.json"
-#: Keys of config.json that load code, name other files, or change what the model returns.
+#: Settings that load code, name other files, or change what the model returns.
 _DROPPED: Final = frozenset(
     (
-        *("auto_map", "custom_pipelines", "torchscript", "attn_implementation", "experts_implementation"),
-        *("torch_dtype", "dtype", "use_cache", "output_attentions", "output_hidden_states"),
-        *("return_dict", "use_return_dict", "name_or_path"),
+        *("auto_map", "torchscript", "dtype", "torch_dtype", "use_cache"),
+        *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward"),
     )
 )
-_LARGEST: Final = 10_000_000  # of any number in a config: more words than any vocabulary has
+#: Largest number of any setting: no vocabulary has more words.
+_LARGEST: Final = 1_000_000
+#: Settings that say how many parts there are: at most as many as there are weights.
+_COUNTS: Final = re.compile("layers|depths|groups|group_num|repeats|stages|blocks|convs")
+#: Settings that others are multiplied by, and the most that they may be.
+_FACTORS: Final = re.compile("coefficient|multiplier|ratio")
+_FACTOR: Final = 16
 #: What transformers and PyTorch raise on settings that make no sense.
-FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
+FAILURES: Final = (
+    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
+    *(NotImplementedError, ArithmeticError, AssertionError, ImportError),
+)
 
 
 def read_settings(archive: Archive) -> dict[str, Any]:
@@ -29,7 +41,7 @@ def read_settings(archive: Archive) -> dict[str, Any]:
     if CONFIG not in archive.entries:
         raise InvalidModel(codes.FILE_INCOMPLETE, f"The folder lacks {CONFIG!r}. Save it with save_pretrained().")
     try:
-        settings = json.loads(archive.text(CONFIG))
+        settings = json.loads(archive.text(CONFIG), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidModel(codes.SCHEMA_INVALID, f"{CONFIG!r} is not JSON: {str(error)[:200]}") from error
     if not isinstance(settings, dict):
@@ -38,7 +50,15 @@ def read_settings(archive: Archive) -> dict[str, Any]:
         raise Unsupported(
             codes.UNSUPPORTED_ARCHITECTURE, "The model is already quantized. Upload the one that it was made from."
         )
+    if settings.get("is_decoder") or settings.get("is_encoder_decoder"):
+        raise Unsupported(
+            codes.UNSUPPORTED_ARCHITECTURE, "Decoders are not read as folders: export it to ONNX or .pt2."
+        )
     return settings
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
 
 
 def class_name(settings: dict[str, Any]) -> str:
@@ -61,31 +81,50 @@ def class_name(settings: dict[str, Any]) -> str:
         known |= {str(name) for name in listed_there if name and str(name).endswith(HEADS)}
     if not listed:
         return str(base)
-    if not isinstance(listed, list) or listed[0] not in known:
+    if not isinstance(listed, list) or not isinstance(listed[0], str) or listed[0] not in known:
         raise Unsupported(
             codes.UNSUPPORTED_ARCHITECTURE,
             f"The class {str(listed)[:80]} is not read for models of type {kind!r}. Read are: "
             f"{', '.join(sorted(known))}.",
         )
-    return str(listed[0])
+    return listed[0]
 
 
 def configuration(settings: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """The configuration, without what could load code or files, and bounded by the weights that are there."""
+    """The configuration: what its class declares, without what could load code or files, bounded by the weights."""
     from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: PLC0415
 
-    kept = {key: value for key, value in settings.items() if key not in _DROPPED and not key.startswith("_")}
-    for key, value in kept.items():
-        numbers = [value] if isinstance(value, int) else value if isinstance(value, list) else []
-        layers = "layers" in key or "depths" in key
-        largest = len(weights) if layers else _LARGEST
-        if any(isinstance(number, int) and number > largest for number in numbers):
+    cls = CONFIG_MAPPING[settings["model_type"]]
+    declared = {field.name for field in dataclasses.fields(cls)} | {*cls.attribute_map} | {"num_labels"}
+    kept = {key: value for key, value in settings.items() if key in declared - _DROPPED}
+    rows = max((tensor.shape[0] for tensor in weights.values() if tensor.dim()), default=0)
+    for key, number in _numbers(kept):
+        largest = rows if key == "num_labels" else len(weights) if _COUNTS.search(key) else _LARGEST
+        largest = _FACTOR if _FACTORS.search(key) else largest
+        if not math.isfinite(number) or abs(number) > largest:
             raise InvalidModel(
                 codes.SCHEMA_INVALID,
-                f"{CONFIG!r} says {key[:80]!r} is {str(value)[:40]}; the folder has {len(weights)} weights.",
+                f"{CONFIG!r} says {key[:80]!r} is {str(number)[:40]}; with the {len(weights)} weights of the folder it "
+                f"can be {largest} at most.",
             )
     try:
-        return CONFIG_MAPPING[settings["model_type"]].from_dict(kept)
-    except (*FAILURES, ImportError, StrictDataclassError) as error:
+        config = cls.from_dict(kept)
+        padding = getattr(config, "pad_token_id", None)
+        if padding is not None and not 0 <= padding < config.vocab_size:
+            raise ValueError(f"pad_token_id {padding} is no word")
+    except (*FAILURES, StrictDataclassError) as error:
         raise InvalidModel(codes.SCHEMA_INVALID, f"{CONFIG!r} does not describe a model: {str(error)[:300]}") from error
+    return config
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of the settings, with the name of the setting that it is in."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, key or str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, key)
+    elif isinstance(value, (int, float)):
+        yield key, value

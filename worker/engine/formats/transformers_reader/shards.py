@@ -33,6 +33,7 @@ _DTYPES: Final = {
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 
+_MOST: Final = 2**48  # elements
 _Size = Annotated[int, Field(ge=0, lt=2**48)]
 
 
@@ -69,15 +70,14 @@ def read_weights(archive: Archive) -> tuple[dict[str, Tensor], list[Callable[[],
         index = _Index.model_validate_json(archive.text(INDEX)).weight_map
     except ValidationError as error:
         raise InvalidModel(codes.SCHEMA_INVALID, f"{INDEX!r} is no index: {first_problem(error)}") from error
-    read = [_read(archive, shard) for shard in dict.fromkeys(index.values())]
-    tensors = {name: tensor for shard, _ in read for name, tensor in shard.items()}
-    missing = [name for name in index if name not in tensors]
+    shards = {shard: _read(archive, shard) for shard in dict.fromkeys(index.values())}
+    missing = [name for name, shard in index.items() if name not in shards[shard][0]]
     if missing:
         raise InvalidModel(
             codes.FILE_INCOMPLETE,
             f"{len(missing)} weights that {INDEX!r} lists are in no shard, the first of them {missing[0][:200]!r}.",
         )
-    return tensors, [check for _, check in read]
+    return {name: shards[shard][0][name] for name, shard in index.items()}, [check for _, check in shards.values()]
 
 
 def _read(archive: Archive, name: str) -> tuple[dict[str, Tensor], Callable[[], None]]:
@@ -92,8 +92,13 @@ def _read(archive: Archive, name: str) -> tuple[dict[str, Tensor], Callable[[], 
             codes.SCHEMA_INVALID, f"{name!r} does not start as safetensors do: {first_problem(error)}"
         ) from error
     body = data[8 + length :]
-    tensors = {key: _tensor(name, key, entry, body) for key, entry in header.items() if isinstance(entry, _Entry)}
-    return tensors, check
+    entries = {key: entry for key, entry in header.items() if isinstance(entry, _Entry)}
+    end = 0
+    for entry in sorted(entries.values(), key=lambda entry: entry.data_offsets):
+        if entry.data_offsets[0] != end:
+            raise InvalidModel(codes.WEIGHTS_INVALID, f"The weights of {name!r} do not lie one behind the other.")
+        end = entry.data_offsets[1]
+    return {key: _tensor(name, key, entry, body) for key, entry in entries.items()}, check
 
 
 def _tensor(file: str, key: str, entry: _Entry, body: memoryview) -> Tensor:
@@ -103,9 +108,13 @@ def _tensor(file: str, key: str, entry: _Entry, body: memoryview) -> Tensor:
             f"Weight {key[:120]!r} is of type {entry.dtype[:20]}; upload the model before it was quantized.",
         )
     dtype, (start, end) = _DTYPES[entry.dtype], entry.data_offsets
-    if end > len(body) or end - start != math.prod(entry.shape) * dtype.itemsize:
+    possible = math.prod(max(size, 1) for size in entry.shape) < _MOST
+    if not possible or end > len(body) or end - start != math.prod(entry.shape) * dtype.itemsize:
         raise InvalidModel(
             codes.WEIGHTS_INVALID,
             f"Weight {key[:120]!r} of shape {entry.shape} does not lie at bytes {start} to {end} of {file!r}.",
         )
-    return Mapped.tensor(body[start:end], dtype, entry.shape)
+    tensor = Mapped.tensor(body[start:end], dtype, entry.shape)
+    if dtype is torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
+        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {key[:120]!r} holds truth values other than 0 and 1.")
+    return tensor
