@@ -13,7 +13,7 @@ import torch
 from worker.engine.formats.onnx_reader import layers
 from worker.engine.formats.onnx_reader.casting import dtype_of
 from worker.engine.formats.onnx_reader.node import Node, Operator
-from worker.engine.formats.onnx_reader.values import unsupported
+from worker.engine.formats.onnx_reader.values import WHICH, unsupported
 
 aten = torch.ops.aten
 _CPU: Final = torch.device("cpu")
@@ -96,7 +96,7 @@ def _bias(node: Node, query: Any, key: Any, past: Any) -> tuple[Any, Any]:
 
 def _padded(node: Node, mask: Any, key: Any) -> Any:
     """A mask that is shorter than the keys hides those after it."""
-    if all(node.build.shadow(mask, which).shape[-1] in (1, node.build.shadow(key, which).shape[2]) for which in (0, 1)):
+    if all(node.build.shadow(mask, which).shape[-1] in (1, node.build.shadow(key, which).shape[2]) for which in WHICH):
         return mask
     short, total = node.build.size(mask, -1), node.build.size(key, 2)
     if not isinstance(short, int) or not isinstance(total, int):
