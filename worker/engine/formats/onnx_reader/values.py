@@ -133,18 +133,12 @@ class Builder:
         return node
 
     def _refuse_large(self, target: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        """Refuse a constant that a few bytes of the file say how to make, but that fills the memory."""
         try:
             shadow = self._shadow_call(target, args, kwargs, 0)
         except (NotImplementedError, RuntimeError):
             return  # without a meta form, or wrong: the call itself tells
         values = shadow if isinstance(shadow, (list, tuple)) else [shadow]
-        elements = sum(value.numel() for value in values if isinstance(value, Tensor))
-        if elements > MAX_CONSTANT:
-            raise InvalidModel(
-                codes.ARCHIVE_TOO_LARGE,
-                f"A constant that the model computes has {elements} elements; at most {MAX_CONSTANT} are made.",
-            )
+        self.bounded(sum(value.numel() for value in values if isinstance(value, Tensor)))
 
     def _shadow_call(self, target: Callable[..., Any], args: Any, kwargs: Any, which: int) -> Any:
         def shadow(value: Any) -> Any:
@@ -153,6 +147,18 @@ class Builder:
         # What is made on the CPU is made on the meta device here.
         meta = {k: torch.device("meta") if k == "device" else _map(v, shadow) for k, v in kwargs.items()}
         return target(*_map(args, shadow), **meta)
+
+    def count(self, start: Size, stop: Size, step: int = 1) -> Any:
+        """The integers of a range: a constant of bounded length where it is fixed."""
+        return self.call(torch.ops.aten.arange.start_step, start, stop, step, device=torch.device("cpu"))
+
+    def bounded(self, elements: int) -> None:
+        """Refuse a constant that a few bytes of the file say how to make, but that fills the memory."""
+        if elements > MAX_CONSTANT:
+            raise InvalidModel(
+                codes.ARCHIVE_TOO_LARGE,
+                f"A constant that the model computes has {elements} elements; at most {MAX_CONSTANT} are made.",
+            )
 
     def item(self, node: Any, index: int) -> Any:
         """One result of a call that returns several."""
