@@ -13,10 +13,9 @@ import torch
 from worker.engine.formats.onnx_reader import layers
 from worker.engine.formats.onnx_reader.casting import dtype_of
 from worker.engine.formats.onnx_reader.node import Node, Operator
-from worker.engine.formats.onnx_reader.values import unsupported
+from worker.engine.formats.onnx_reader.values import WHICH, unsupported
 
 aten = torch.ops.aten
-_CPU: Final = torch.device("cpu")
 
 
 def _heads(node: Node, x: Any, count: int | None) -> Any:
@@ -96,7 +95,7 @@ def _bias(node: Node, query: Any, key: Any, past: Any) -> tuple[Any, Any]:
 
 def _padded(node: Node, mask: Any, key: Any) -> Any:
     """A mask that is shorter than the keys hides those after it."""
-    if all(node.build.shadow(mask, which).shape[-1] in (1, node.build.shadow(key, which).shape[2]) for which in (0, 1)):
+    if all(node.build.shadow(mask, which).shape[-1] in (1, node.build.shadow(key, which).shape[2]) for which in WHICH):
         return mask
     short, total = node.build.size(mask, -1), node.build.size(key, 2)
     if not isinstance(short, int) or not isinstance(total, int):
@@ -113,9 +112,9 @@ def _order(node: Node, query: Any, key: Any, past: Any) -> Any:
     lengths = None if node.value(6) is None else node.cast(node.tensor(6), torch.int64)
     if left < 0 and right < 0 and lengths is None:
         return None
-    rows = node.call(aten.arange.start_step, 0, node.build.size(query, 2), 1, device=_CPU)
+    rows = node.build.count(0, node.build.size(query, 2))
     rows = node.call(aten.unsqueeze.default, rows, 1)
-    columns = node.call(aten.arange.start_step, 0, node.build.size(key, 2), 1, device=_CPU)
+    columns = node.build.count(0, node.build.size(key, 2))
     parts: list[Any] = []
     if lengths is not None:
         lengths = node.call(aten.reshape.default, lengths, [-1, 1, 1, 1])

@@ -9,10 +9,10 @@ from worker.engine.formats.onnx_reader.values import unsupported
 
 
 def _if(node: Node) -> Any:
-    """The branch that is always taken: exporters put an If around what depends on a size."""
+    """The branch that is always taken: exporters put an If around what depends on a size, most of which are fixed."""
     condition = node.value(0)
     if not isinstance(condition, Tensor):
-        raise unsupported("an If whose condition depends on data")
+        raise unsupported("an If whose condition depends on data or on a size that can vary")
     return node.branch(node.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"))
 
 

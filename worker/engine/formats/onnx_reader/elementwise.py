@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.formats.onnx_reader.casting import in_int64
-from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.node import Node, Operator, within
 from worker.engine.formats.onnx_reader.values import Sizes, unsupported
 
 aten = torch.ops.aten
@@ -131,7 +131,8 @@ def over_axis(compute: Callable[[Node, Any, int], Any]) -> Operator:
     def apply(node: Node) -> Any:
         x = node.tensor(0)
         axis, last = node.attr("axis", -1 if node.opset >= 13 else 1), node.build.rank(x) - 1
-        if node.opset >= 13 or axis in (-1, last):
+        axis = within(axis, last + 1)
+        if node.opset >= 13 or axis == last:
             return compute(node, x, axis)
         flat = compute(node, node.call(aten.flatten.using_ints, x, axis), -1)
         return node.call(aten.reshape.default, flat, list(node.build.shape(x)))

@@ -21,6 +21,8 @@ def padding(node: Node, x: Any, kernel: Sequence[int], stride: Sequence[int], di
         return list(node.attr("pads", [0] * (2 * dims)))
     if mode == "VALID":
         return [0] * (2 * dims)
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        raise unsupported(f"{node.op} with auto_pad {mode[:80]}")
     begins, ends = [], []
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         reach = (k - 1) * d + 1

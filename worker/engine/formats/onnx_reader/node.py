@@ -64,7 +64,7 @@ class Node:
         """Axes from an input or, in older opsets, from the attribute; not negative. None: not given."""
         given = self.constant(index) if index is not None else None
         axes = self.attr("axes") if given is None else [int(v) for v in given.reshape(-1).tolist()]
-        return None if axes is None else [axis % max(rank, 1) for axis in axes]
+        return None if axes is None else [within(axis, rank) for axis in axes]
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         """`Builder.call`."""
@@ -85,6 +85,14 @@ class Node:
 
 #: What the table has for an operator: the results of a node, one of them or a tuple.
 Operator = Callable[[Node], Any]
+
+
+def within(axis: int, rank: int) -> int:
+    """An axis of a tensor of `rank` dimensions, counted from the start; a scalar is taken for a list of one."""
+    rank = max(rank, 1)
+    if not -rank <= axis < rank:
+        raise IndexError(f"axis {axis} of a tensor of {rank} dimensions")
+    return axis % rank
 
 
 def _module_name(node: str, op: str) -> str:

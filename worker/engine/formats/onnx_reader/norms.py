@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from worker.engine.formats.layers import BATCH_NORMS
 from worker.engine.formats.onnx_reader.layers import given
-from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.node import Node, Operator, within
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten
@@ -33,7 +33,7 @@ def _batch_norm(node: Node) -> Any:
 def _layer_norm(node: Node) -> Any:
     x, scale, bias = node.tensor(0), node.tensor(1), node.value(2)
     rank, eps = node.build.rank(x), node.attr("epsilon", 1e-5)
-    axis = node.attr("axis", -1) % rank
+    axis = within(node.attr("axis", -1), rank)
     shape = [node.build.fixed(x, a, "LayerNormalization") for a in range(axis, rank)]
     result = _normalized(node, x, scale, bias, shape, eps)
     if not any(node.outputs[1:]):
@@ -63,7 +63,7 @@ def _statistics(node: Node, x: Any, axes: list[int], eps: float) -> tuple[Any, A
 def _rms_norm(node: Node) -> Any:
     x, eps = node.tensor(0), node.attr("epsilon", 1e-5)
     rank = node.build.rank(x)
-    shape = [node.build.fixed(x, a, "RMSNormalization") for a in range(node.attr("axis", -1) % rank, rank)]
+    shape = [node.build.fixed(x, a, "RMSNormalization") for a in range(within(node.attr("axis", -1), rank), rank)]
     return node.call(aten.mul.Tensor, node.call(aten.rms_norm.default, x, shape, None, eps), node.tensor(1))
 
 

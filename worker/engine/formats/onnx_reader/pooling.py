@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from worker.engine.formats.onnx_reader.layers import pad_around, padding
-from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.node import Node, Operator, within
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten
@@ -21,6 +21,8 @@ def _window(node: Node, x: Any) -> tuple[list[int], list[int], list[int], list[i
     stride, dilation = list(node.attr("strides", [1] * dims)), list(node.attr("dilations", [1] * dims))
     if dims not in _MAX or node.attr("storage_order", 0):
         raise unsupported(f"{node.op} over {dims} dimensions")
+    if any(d != 1 for d in dilation) and str(node.attr("auto_pad", "")).startswith("SAME"):
+        raise unsupported(f"{node.op} with auto_pad and dilations, where runtimes disagree")
     return kernel, stride, dilation, padding(node, x, kernel, stride, dilation)
 
 
@@ -36,9 +38,11 @@ def _max_pool(node: Node) -> Any:
         raise unsupported("MaxPool with indices as results")
     kernel, stride, dilation, pads = _window(node, x)
     dims = len(kernel)
+    ceil = bool(node.attr("ceil_mode", 0))
     if not _torch_can(kernel, pads):
-        x, pads = pad_around(node, x, pads, float("-inf")), [0] * (2 * dims)
-    return node.call(_MAX[dims], x, kernel, stride, pads[:dims], dilation, bool(node.attr("ceil_mode", 0)))
+        pads = _whole(node, x, kernel, stride, dilation, pads) if ceil else pads
+        x, pads, ceil = pad_around(node, x, pads, float("-inf")), [0] * (2 * dims), False
+    return node.call(_MAX[dims], x, kernel, stride, pads[:dims], dilation, ceil)
 
 
 def _average_pool(node: Node) -> Any:
@@ -49,24 +53,17 @@ def _average_pool(node: Node) -> Any:
     if all(d == 1 for d in dilation) and _torch_can(kernel, pads):
         return node.call(pool, x, kernel, stride, pads[:dims], ceil, include)
     ones = node.call(aten.ones_like.default, x)
+    whole = _whole(node, x, kernel, stride, dilation, pads) if ceil else pads
     if include:
-        x, ones, pads = pad_around(node, x, pads), pad_around(node, ones, pads, 1.0), [0] * (2 * dims)
-    share = _window_sum(node, ones, kernel, stride, dilation, pads, ceil)
-    return node.call(aten.div.Tensor, _window_sum(node, x, kernel, stride, dilation, pads, ceil), share)
+        x, ones = pad_around(node, x, pads), pad_around(node, ones, pads, 1.0)
+        whole = [amount - pad for amount, pad in zip(whole, pads, strict=True)]
+    share = _window_sum(node, ones, kernel, stride, dilation, whole)
+    return node.call(aten.div.Tensor, _window_sum(node, x, kernel, stride, dilation, whole), share)
 
 
-def _window_sum(
-    node: Node, x: Any, kernel: list[int], stride: list[int], dilation: list[int], pads: list[int], ceil: bool
-) -> Any:
+def _window_sum(node: Node, x: Any, kernel: list[int], stride: list[int], dilation: list[int], pads: list[int]) -> Any:
     """Sums over windows: a convolution of each channel with ones."""
     dims = len(kernel)
-    if ceil:
-        pads = pads[:dims] + [
-            end + _last_window(node.build.fixed(x, axis + 2, f"{node.op} with ceil_mode") + begin + end, k, s, d, begin)
-            for axis, (k, s, d, begin, end) in enumerate(
-                zip(kernel, stride, dilation, pads[:dims], pads[dims:], strict=True)
-            )
-        ]
     batch, channels, *_ = node.build.shape(x)
     padded = pad_around(node, x, pads)
     alone = node.call(aten.flatten.using_ints, padded, 0, 1)
@@ -76,18 +73,23 @@ def _window_sum(
     return node.call(aten.reshape.default, sums, [batch, channels, *node.build.shape(sums)[2:]])
 
 
-def _last_window(size: int, kernel: int, stride: int, dilation: int, begin: int) -> int:
-    """Rows to add so that the last window fits, which must not begin behind the data."""
-    reach = (kernel - 1) * dilation + 1
-    missing = -(size - reach) % stride
-    return missing if size - reach + missing < size else missing - stride
+def _whole(node: Node, x: Any, kernel: list[int], stride: list[int], dilation: list[int], pads: list[int]) -> list[int]:
+    """Pads with which `ceil_mode` changes nothing: the last window fits, and does not begin behind the data."""
+    dims, ends = len(kernel), []
+    for axis, (k, s, d, begin, end) in enumerate(zip(kernel, stride, dilation, pads[:dims], pads[dims:], strict=True)):
+        data = node.build.fixed(x, axis + 2, f"{node.op} with ceil_mode") + begin
+        free = data + end - ((k - 1) * d + 1)
+        last = free + -free % s
+        ends.append(end + last - free - (s if last >= data else 0))
+    return pads[:dims] + ends
 
 
 def _lp_pool(node: Node) -> Any:
     x, p = node.tensor(0), node.attr("p", 2)
     kernel, stride, dilation, pads = _window(node, x)
     powers = node.call(aten.pow.Tensor_Scalar, node.call(aten.abs.default, x), p)
-    total = _window_sum(node, powers, kernel, stride, dilation, pads, bool(node.attr("ceil_mode", 0)))
+    pads = _whole(node, x, kernel, stride, dilation, pads) if node.attr("ceil_mode", 0) else pads
+    total = _window_sum(node, powers, kernel, stride, dilation, pads)
     return node.call(aten.pow.Tensor_Scalar, total, 1 / p)
 
 
@@ -198,7 +200,7 @@ def _cumulative(target: Any, start: int) -> Operator:
     def apply(node: Node) -> Any:
         x = node.tensor(0)
         rank = node.build.rank(x)
-        axis = int(node.scalar(1, 0)) % rank
+        axis = within(int(node.scalar(1, 0)), rank)
         turned = node.call(aten.flip.default, x, [axis]) if node.attr("reverse", 0) else x
         result = node.call(target, turned, axis, dtype=node.build.dtype(x))
         if node.attr("exclusive", 0):

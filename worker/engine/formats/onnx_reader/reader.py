@@ -19,23 +19,30 @@ from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.operators import OPERATORS
 from worker.engine.formats.onnx_reader.sizes import on_sizes
 from worker.engine.formats.onnx_reader.tensors import DTYPES, to_torch
-from worker.engine.formats.onnx_reader.values import Builder, Value
+from worker.engine.formats.onnx_reader.values import WHICH, Builder, Value
 from worker.engine.formats.prints import fingerprints
 from worker.engine.formats.program import dtype_name
 from worker.engine.network import Dim, Network, TensorSpec
 
-_Pair = tuple[int, int]
+_Trial = tuple[int, int, int]
 #: Sizes tried for the batch, for other symbolic dimensions, and for those of token inputs: they pick rows of a table of
 #: positions whose length no shape shows, so there are few at first. The first with which all shapes fit are taken.
-_TRIALS: Final[tuple[tuple[_Pair, _Pair, _Pair], ...]] = (
-    ((24, 40), (224, 320), (8, 12)),
-    ((24, 40), (32, 64), (32, 64)),
-    ((24, 40), (8, 12), (8, 12)),
-    ((4, 6), (2, 3), (2, 3)),
+#: The third of each size is small, so that what a long dimension hides is seen: it is 1, or what the model needs.
+_TRIALS: Final[tuple[tuple[_Trial, _Trial, _Trial], ...]] = (
+    ((24, 40, 1), (224, 320, 1), (8, 12, 1)),
+    ((24, 40, 2), (224, 320, 64), (8, 12, 3)),
+    ((24, 40, 2), (224, 320, 256), (8, 12, 7)),
+    ((24, 40, 1), (32, 64, 1), (32, 64, 1)),
+    ((24, 40, 2), (32, 64, 16), (32, 64, 16)),
+    ((24, 40, 1), (8, 12, 1), (8, 12, 1)),
+    ((24, 40, 2), (8, 12, 4), (8, 12, 4)),
+    ((4, 6, 1), (2, 3, 1), (2, 3, 1)),
 )
 _TOKENS: Final = (torch.int32, torch.int64, torch.bool)
 _TO: Final = torch.ops.aten.to.dtype
-_FAILURES: Final = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, OverflowError)
+_FAILURES: Final = (
+    *(RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError, AttributeError),
+)
 
 
 def read_onnx(path: Path) -> Network:
@@ -84,7 +91,7 @@ class _Import:
         source: OnnxSource,
         constants: dict[str, Tensor],
         widened: frozenset[torch.dtype],
-        choices: tuple[_Pair, _Pair, _Pair],
+        choices: tuple[_Trial, _Trial, _Trial],
     ) -> None:
         self.graph = model.graph
         self.source = source
@@ -93,7 +100,7 @@ class _Import:
         self.values: dict[str, Value] = dict(constants)
         self.choices = choices
         self.symbols: dict[str, str] = {}
-        self.sizes: dict[str, _Pair] = {}
+        self.sizes: dict[str, _Trial] = {}
         self.kept: list[Tensor] = []  # ids of what branches bring stay unique while it lives
 
     def network(self) -> Network:
@@ -139,16 +146,16 @@ class _Import:
             )
         others = self.choices[2 if DTYPES[kind.elem_type] in _TOKENS else 1]
         dims = [self.dimension(dim, value.name, axis, others) for axis, dim in enumerate(kind.shape.dim)]
-        shapes = [[dim if isinstance(dim, int) else self.sizes[dim][which] for dim in dims] for which in (0, 1)]
-        first, second = (torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
-        node = self.build.placeholder(identifier(value.name), (first, second))
+        shapes = [[dim if isinstance(dim, int) else self.sizes[dim][which] for dim in dims] for which in WHICH]
+        shadows = tuple(torch.empty(shape, dtype=DTYPES[kind.elem_type], device="meta") for shape in shapes)
+        node = self.build.placeholder(identifier(value.name), shadows)
         node.meta["onnx_value"] = value.name
-        inner = first.dtype in self.build.widened
+        inner = shadows[0].dtype in self.build.widened
         self.values[value.name] = self.build.call(_TO, node, torch.float32) if inner else node
         sizes = tuple(2 if dim == "batch" else size for dim, size in zip(dims, shapes[0], strict=True))
         return TensorSpec(value.name, dtype_name(DTYPES[kind.elem_type]), tuple(dims), sizes)
 
-    def dimension(self, dim: Any, owner: str, axis: int, others: _Pair) -> Dim:
+    def dimension(self, dim: Any, owner: str, axis: int, others: _Trial) -> Dim:
         """A size, or the name of a symbolic one; the one that comes first in an input is the batch."""
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             return int(dim.dim_value)
@@ -209,12 +216,13 @@ class _Import:
         self.values.update(constants)
 
     def output(self, name: str, node: fx.Node) -> TensorSpec:
-        first, second = node.meta["shadows"]
+        shadows = node.meta["shadows"]
+        first = shadows[0]
         names = {sizes: symbol for symbol, sizes in reversed(self.sizes.items())}  # the first of equal ones
         shape: list[Dim] = []
-        for axis, pair in enumerate(zip(first.shape, second.shape, strict=True)):
-            fixed = pair[0] == pair[1]
-            shape.append(int(pair[0]) if fixed else names.get(pair, f"{identifier(name)}_{axis}"))
+        for axis, seen in enumerate(zip(*(shadow.shape for shadow in shadows), strict=True)):
+            fixed = len(set(seen)) == 1
+            shape.append(int(seen[0]) if fixed else names.get(seen, f"{identifier(name)}_{axis}"))
         sizes = tuple(2 if dim == "batch" else int(size) for dim, size in zip(shape, first.shape, strict=True))
         return TensorSpec(name, dtype_name(first.dtype), tuple(shape), sizes)
 

@@ -12,10 +12,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.node import Node, Operator, within
 from worker.engine.formats.onnx_reader.values import unsupported
 
 aten = torch.ops.aten
+#: Elements along an axis, before or after, for which a matrix of weights is written out.
+_LONGEST: Final = 1 << 14
 _NEAREST: Final = {1: aten.upsample_nearest1d.vec, 2: aten.upsample_nearest2d.vec, 3: aten.upsample_nearest3d.vec}
 _LINEAR: Final = {1: aten.upsample_linear1d.vec, 2: aten.upsample_bilinear2d.vec, 3: aten.upsample_trilinear3d.vec}
 
@@ -38,9 +40,11 @@ def _resize(node: Node) -> Any:
 
 def _target(node: Node, x: Any) -> _Target:
     rank = node.build.rank(x)
-    axes = [axis % rank for axis in node.attr("axes") or range(rank)]
+    axes = [within(axis, rank) for axis in node.attr("axes") or range(rank)]
     given = node.constant(2 if node.opset > 10 else 1)
     if given is not None and given.numel():
+        if not bool(((given > 0) & given.isfinite()).all()):
+            raise unsupported(f"{node.op} by a scale that is not a positive number")
         return _Target(axes, [float(v) for v in given.tolist()], None)
     sizes = node.build.sizes(node.value(3), "Resize")
     policy = node.attr("keep_aspect_ratio_policy", "stretch")
@@ -99,12 +103,14 @@ def _corners_agree(node: Node, x: Any, place: str, scales: list[float] | None, s
     """torch and ONNX differ at corners of an output that is no whole number, and at outputs of one element."""
     if place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         return False
+    lengths = list(sizes or [])
     for axis, scale in enumerate(scales or [], 2):
         size = node.build.size(x, axis)
+        lengths.append(math.floor(scale * size) if isinstance(size, int) else None)
         whole = scale == int(scale) or (isinstance(size, int) and size * scale == int(size * scale))
         if place == "align_corners" and not whole:
             raise unsupported("Resize with aligned corners and a broken scale, where runtimes disagree")
-    return not (place == "pytorch_half_pixel" and 1 in (sizes or []))
+    return not (place == "pytorch_half_pixel" and 1 in lengths)
 
 
 def _nearest_agrees(node: Node, x: Any, scales: list[float] | None, sizes: list[Any] | None) -> bool:
@@ -136,6 +142,8 @@ def _by_matrix(node: Node, x: Any, target: _Target) -> Any:
             continue
         size = node.build.fixed(x, axis, what)
         scale, length = _scale_and_length(node, target, position, size, what)
+        if max(size, length) > _LONGEST:
+            raise unsupported(f"{what} from {size} to {length} elements along an axis")
         part = (
             (0.0, 1.0)
             if roi is None or not roi.numel()

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, fx
 
 from worker.engine.formats.onnx_reader.casting import dtype_of
-from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.node import Node, Operator, within
 from worker.engine.formats.onnx_reader.values import Size, unsupported
 
 aten = torch.ops.aten
-_CPU: Final = torch.device("cpu")
 _REDUCTIONS: Final = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
@@ -79,7 +78,7 @@ def _gather_nd(node: Node) -> Any:
     own: list[Any] = []
     rank = node.build.rank(indices) - 1
     for axis in range(batch):
-        numbers = node.call(aten.arange.start_step, 0, node.build.size(data, axis), 1, device=_CPU)
+        numbers = node.build.count(0, node.build.size(data, axis))
         own.append(node.call(aten.reshape.default, numbers, [-1 if a == axis else 1 for a in range(max(rank, 1))]))
     return node.call(aten.index.Tensor, data, [*own, *_parts(node, indices)])
 
@@ -89,10 +88,10 @@ def _one_hot(node: Node) -> Any:
     depth, values = int(node.scalar(1)), node.tensor(2)
     indices = node.cast(node.tensor(0), torch.int64)
     rank = node.build.rank(indices) + 1
-    axis = node.attr("axis", -1) % rank
+    axis = within(node.attr("axis", -1), rank)
     shifted = node.call(aten.add.Tensor, indices, depth)
     indices = node.call(aten.where.self, node.call(aten.lt.Scalar, indices, 0), shifted, indices)
-    classes = torch.arange(depth).reshape([-1 if a == axis else 1 for a in range(rank)])
+    classes = node.build.count(0, depth).reshape([-1 if a == axis else 1 for a in range(rank)])
     hit = node.call(aten.eq.Tensor, node.call(aten.unsqueeze.default, indices, axis), classes)
     off, on = (node.call(aten.select.int, values, 0, position) for position in (0, 1))
     return node.call(aten.where.self, hit, on, off)
@@ -114,7 +113,7 @@ def _reverse_sequence(node: Node) -> Any:
     rank, shape = node.build.rank(x), node.build.shape(x)
     lengths = node.cast(node.tensor(1), torch.int64)
     lengths = node.call(aten.reshape.default, lengths, [-1 if a == batch else 1 for a in range(rank)])
-    steps = node.call(aten.arange.start_step, 0, shape[time], 1, device=_CPU)
+    steps = node.build.count(0, shape[time])
     steps = node.call(aten.reshape.default, steps, [-1 if a == time else 1 for a in range(rank)])
     turned = node.call(aten.sub.Tensor, node.call(aten.sub.Tensor, lengths, 1), steps)
     indices = node.call(aten.where.self, node.call(aten.lt.Tensor, steps, lengths), turned, steps)
@@ -125,8 +124,8 @@ def _tensor_scatter(node: Node) -> Any:
     """Writes a cache of keys or values from a position of each sample on."""
     cache, update = node.tensor(0), node.tensor(1)
     rank = node.build.rank(cache)
-    axis = node.attr("axis", -2) % rank
-    steps = node.call(aten.arange.start_step, 0, node.build.size(update, axis), 1, device=_CPU)
+    axis = within(node.attr("axis", -2), rank)
+    steps = node.build.count(0, node.build.size(update, axis))
     places = node.call(aten.reshape.default, steps, [-1 if a == axis else 1 for a in range(rank)])
     if node.value(2) is not None:
         starts = node.cast(node.tensor(2), torch.int64)
@@ -142,6 +141,7 @@ def _eye_like(node: Node) -> Any:
     x, number = node.tensor(0), node.attr("dtype")
     kind = node.build.dtype(x) if number is None else dtype_of(number, "EyeLike")
     rows, columns = (node.build.fixed(x, axis, "EyeLike") for axis in (0, 1))
+    node.build.bounded(rows * columns)
     return (torch.arange(columns)[None] - torch.arange(rows)[:, None] == node.attr("k", 0)).to(kind)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from worker.engine.formats.onnx_reader.node import Node, Operator
+from worker.engine.formats.onnx_reader.node import Node, Operator, within
 from worker.engine.formats.onnx_reader.scatter import not_negative
 from worker.engine.formats.onnx_reader.values import Size, Sizes, Value, unsupported
 
@@ -62,7 +62,7 @@ def _concat(node: Node) -> Any:
 
 def _split(node: Node) -> Any:
     x = node.tensor(0)
-    axis = node.attr("axis", 0) % node.build.rank(x)
+    axis = within(node.attr("axis", 0), node.build.rank(x))
     given = node.constant(1)
     sizes = [int(v) for v in given.tolist()] if given is not None else node.attr("split")
     if sizes is None:
@@ -91,14 +91,15 @@ def _slice(node: Node) -> Any:
 def _reversed(node: Node, x: Any, axis: int, part: slice) -> Any:
     if part.step == -1 and part.start == -1 and isinstance(part.stop, int) and part.stop <= -(2**31):
         return node.call(aten.flip.default, x, [axis])
-    indices = list(range(*part.indices(node.build.fixed(x, axis, "Slice backwards"))))
-    return node.call(aten.index_select.default, x, axis, torch.tensor(indices, dtype=torch.int64))
+    first, last, step = part.indices(node.build.fixed(x, axis, "Slice backwards"))
+    last = min(first, last)  # torch knows no range that steps away from its end
+    return node.call(aten.index_select.default, x, axis, node.build.count(first, last, step))
 
 
 def _gather(node: Node) -> Any:
     """An embedding layer where rows of a weight are picked by an input."""
     data, indices = node.tensor(0), node.tensor(1)
-    axis = node.attr("axis", 0) % max(node.build.rank(data), 1)
+    axis = within(node.attr("axis", 0), node.build.rank(data))
     if (
         isinstance(data, Tensor)
         and data.dim() == 2
@@ -138,7 +139,7 @@ def _unsqueeze(node: Node) -> Any:
     given = node.constant(1)
     raw = [int(v) for v in given.reshape(-1).tolist()] if given is not None else list(node.attr("axes"))
     rank = node.build.rank(x) + len(raw)
-    for axis in sorted(axis % rank for axis in raw):
+    for axis in sorted(within(axis, rank) for axis in raw):
         x = node.call(aten.unsqueeze.default, x, axis)
     return x
 

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from worker.engine.formats.onnx_reader.node import Node
 from worker.engine.formats.onnx_reader.values import Size, Sizes, Value
 
 _MOST: Final = 64  # no tensor has more dimensions; longer integer tensors are data
+
+#: Of numbers that are not negative, these are not negative either.
+_NATURAL: Final = (operator.add, operator.mul, operator.floordiv, operator.mod, torch.sym_max, torch.sym_min)
 
 Operands = list[Sizes]
 
@@ -38,15 +41,14 @@ def _as_sizes(value: Value) -> Sizes | None:
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[[Node, Operands], Value]:
-    def apply(node: Node, operands: Operands) -> Value:
-        length = max(len(operand.values) for operand in operands)
-        columns = [operand.values * length if len(operand.values) == 1 else operand.values for operand in operands]
-        rows = zip(*columns, strict=True)
-        return node.build.pack(
-            [_compute(node, function, row) for row in rows], all(operand.scalar for operand in operands)
-        )
+    return lambda node, operands: _rows(node, lambda *row: _compute(node, function, row), operands)
 
-    return apply
+
+def _rows(node: Node, compute: Callable[..., Size], operands: Operands) -> Value:
+    """`compute` on the first sizes of all operands, on the second ones, and so on."""
+    length = max(len(operand.values) for operand in operands)
+    columns = [operand.values * length if len(operand.values) == 1 else operand.values for operand in operands]
+    return node.build.pack([compute(*row) for row in zip(*columns, strict=True)], all(o.scalar for o in operands))
 
 
 def _compute(node: Node, function: Callable[..., Any], row: tuple[Size, ...]) -> Size:
@@ -57,13 +59,56 @@ def _compute(node: Node, function: Callable[..., Any], row: tuple[Size, ...]) ->
     return node.call(function, *row)  # type: ignore[no-any-return]
 
 
+def _natural(size: Size) -> bool:
+    """Whether a size cannot be negative: a size of a tensor, or what is computed from such without a difference."""
+    if isinstance(size, int):
+        return size >= 0
+    if size.target is torch.ops.aten.sym_size.int:
+        return True
+    return size.target in _NATURAL and all(_natural(part) for part in size.args if isinstance(part, (int, fx.Node)))
+
+
 def _equal(node: Node, operands: Operands) -> Value:
-    """A symbolic size equals itself only; in particular it is never -1, which is what exporters ask."""
+    """Exporters ask whether a size is -1. Whether it is 1 or another size, only the data tells: None then."""
     left, right = operands
     length = max(len(left.values), len(right.values))
     pairs = zip(*(o.values * length if len(o.values) == 1 else o.values for o in operands), strict=True)
-    equal = [a is b if not (isinstance(a, int) and isinstance(b, int)) else a == b for a, b in pairs]
+    answers = [_are_equal(a, b) for a, b in pairs]
+    equal = [answer for answer in answers if answer is not None]
+    if len(equal) < len(answers):
+        return None
     return torch.tensor(equal[0] if left.scalar and right.scalar else equal)
+
+
+def _are_equal(one: Size, other: Size) -> bool | None:
+    if isinstance(one, int) and isinstance(other, int):
+        return one == other
+    if one is other:
+        return True
+    apart = any(isinstance(a, int) and a < 0 and _natural(b) for a, b in ((one, other), (other, one)))
+    return False if apart else None
+
+
+def _div(node: Node, operands: Operands) -> Value:
+    """Rounded towards zero."""
+
+    def divide(a: Size, b: Size) -> Size:
+        if _natural(a):
+            return node.call(operator.floordiv, a, b)  # type: ignore[no-any-return]
+        negative = node.call(torch.sym_max, node.call(operator.neg, a), 0)
+        parts = [node.call(operator.floordiv, part, b) for part in (node.call(torch.sym_max, a, 0), negative)]
+        return node.call(operator.sub, *parts)  # type: ignore[no-any-return]
+
+    if not all(_natural(size) for size in operands[1].values):
+        return None
+    return _rows(node, divide, operands)
+
+
+def _mod(node: Node, operands: Operands) -> Value:
+    """With the sign of the divisor, as Python has it; with `fmod` that of the dividend."""
+    if node.attr("fmod", 0) and not all(_natural(size) for operand in operands for size in operand.values):
+        return None
+    return _rows(node, lambda a, b: node.call(operator.mod, a, b), operands)
 
 
 def _where(node: Node, operands: Operands) -> Value:
@@ -127,8 +172,8 @@ _RULES: Final[dict[str, Callable[[Node, Operands], Value]]] = {
     "Add": _elementwise(operator.add),
     "Sub": _elementwise(operator.sub),
     "Mul": _elementwise(operator.mul),
-    "Div": _elementwise(operator.floordiv),
-    "Mod": _elementwise(operator.mod),
+    "Div": _div,
+    "Mod": _mod,
     "Neg": _elementwise(operator.neg),
     "Max": _elementwise(torch.sym_max),
     "Min": _elementwise(torch.sym_min),

@@ -1,9 +1,10 @@
 """What an ONNX value can be while a graph is imported, and the graph under construction.
 
 A value is a constant (`Tensor`), a tensor of the network (`fx.Node`), a list of sizes (`Sizes`), or absent (None).
-Whatever depends on constants alone is computed at once. Every node carries two *shadows* in ``meta["shadows"]``:
-what it gives, on the meta device, for two different sizes of the symbolic dimensions. They tell ranks, types, and
-which sizes are fixed: those that are equal in both.
+Whatever depends on constants alone is computed at once. Every node carries three *shadows* in ``meta["shadows"]``:
+what it gives, on the meta device, for three different sizes of the symbolic dimensions. They tell ranks, types, and
+which sizes are fixed: those that are equal in all. The third are as small as the model takes them: the first ten steps
+of a sequence are ten under two long ones, and fewer under a short one.
 """
 
 import operator
@@ -35,6 +36,8 @@ class Sizes:
 Value = Tensor | fx.Node | Sizes | None
 
 _SHADOWS: Final = "shadows"
+#: The shadows of a node.
+WHICH: Final = (0, 1, 2)
 #: Most elements of a constant that is computed while reading: a line of a file could ask for terabytes.
 MAX_CONSTANT: Final = 1 << 27
 
@@ -91,9 +94,9 @@ class Builder:
 
     def size(self, value: Value, axis: int) -> Size:
         """One size: a number where it is fixed, else the node that computes it."""
-        first, second = (int(self.shadow(value, which).shape[axis]) for which in (0, 1))
-        if first == second:
-            return first
+        seen = {int(self.shadow(value, which).shape[axis]) for which in WHICH}
+        if len(seen) == 1:
+            return seen.pop()
         key = (id(value), axis % self.rank(value))
         if key not in self._sizes:
             self._sizes[key] = self.call(torch.ops.aten.sym_size.int, value, key[1])
@@ -112,7 +115,7 @@ class Builder:
 
     # -- construction --------------------------------------------------------------------------------------------
 
-    def placeholder(self, name: str, shadows: tuple[Tensor, Tensor]) -> fx.Node:
+    def placeholder(self, name: str, shadows: tuple[Tensor, ...]) -> fx.Node:
         """An input of the network."""
         node = self.graph.placeholder(name)
         node.meta[_SHADOWS] = shadows
@@ -124,24 +127,18 @@ class Builder:
             self._refuse_large(target, args, kwargs)
             with torch.no_grad():
                 return target(*args, **kwargs)
-        shadows = tuple(self._shadow_call(target, args, kwargs, which) for which in (0, 1))
+        shadows = tuple(self._shadow_call(target, args, kwargs, which) for which in WHICH)
         node = self.graph.call_function(target, _map(args, self.attribute), _map(kwargs, self.attribute))
         node.meta[_SHADOWS] = shadows
         return node
 
     def _refuse_large(self, target: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        """Refuse a constant that a few bytes of the file say how to make, but that fills the memory."""
         try:
             shadow = self._shadow_call(target, args, kwargs, 0)
         except (NotImplementedError, RuntimeError):
             return  # without a meta form, or wrong: the call itself tells
         values = shadow if isinstance(shadow, (list, tuple)) else [shadow]
-        elements = sum(value.numel() for value in values if isinstance(value, Tensor))
-        if elements > MAX_CONSTANT:
-            raise InvalidModel(
-                codes.ARCHIVE_TOO_LARGE,
-                f"A constant that the model computes has {elements} elements; at most {MAX_CONSTANT} are made.",
-            )
+        self.bounded(sum(value.numel() for value in values if isinstance(value, Tensor)))
 
     def _shadow_call(self, target: Callable[..., Any], args: Any, kwargs: Any, which: int) -> Any:
         def shadow(value: Any) -> Any:
@@ -150,6 +147,18 @@ class Builder:
         # What is made on the CPU is made on the meta device here.
         meta = {k: torch.device("meta") if k == "device" else _map(v, shadow) for k, v in kwargs.items()}
         return target(*_map(args, shadow), **meta)
+
+    def count(self, start: Size, stop: Size, step: int = 1) -> Any:
+        """The integers of a range: a constant of bounded length where it is fixed."""
+        return self.call(torch.ops.aten.arange.start_step, start, stop, step, device=torch.device("cpu"))
+
+    def bounded(self, elements: int) -> None:
+        """Refuse a constant that a few bytes of the file say how to make, but that fills the memory."""
+        if elements > MAX_CONSTANT:
+            raise InvalidModel(
+                codes.ARCHIVE_TOO_LARGE,
+                f"A constant that the model computes has {elements} elements; at most {MAX_CONSTANT} are made.",
+            )
 
     def item(self, node: Any, index: int) -> Any:
         """One result of a call that returns several."""
@@ -164,7 +173,7 @@ class Builder:
             trainable = name is not None and value.dtype.is_floating_point
             state = State(name or f"constants.c{len(self._attributes)}", value, trainable)
             node = self.graph.get_attr(self.tree.keep(state))
-            node.meta[_SHADOWS] = (value.to("meta"),) * 2
+            node.meta[_SHADOWS] = (value.to("meta"),) * len(WHICH)
             if name:
                 node.meta["onnx_value"] = name
             self._attributes[id(value)] = node
@@ -201,7 +210,7 @@ class Builder:
             if attribute in states:
                 states[attribute] = State(states[attribute].name, weights[attribute], trainable=False)
         run = _brief(module.eval()) if isinstance(module, nn.RNNBase) else module.eval()
-        shadows = tuple(self._shadow_call(run, (data, *more), {}, which) for which in (0, 1))
+        shadows = tuple(self._shadow_call(run, (data, *more), {}, which) for which in WHICH)
         path = self.tree.place(module, states, (origin.layer, ""), origin.layer, repr((type(module), str(module))))
         node = self.graph.call_module(path, tuple(_map((data, *more), self.attribute)))
         node.meta.update({_SHADOWS: shadows, "onnx_node": origin.node, "onnx_weight": origin.weight})
