@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
@@ -97,10 +98,9 @@ def load(path: Path) -> OnnxSource:
             codes.FILE_DAMAGED, f"The ONNX file is damaged or cut off ({error}). Upload it again."
         ) from error
     _check_size(model)
-    own = {id(tensor) for tensor in model.graph.initializer}
-    for tensor in _all_tensors(model):
-        _fetch(tensor, bundle, large if id(tensor) in own else None)
-        _check_tensor(tensor, large)
+    for tensor, is_own in _all_tensors(model):
+        _fetch(tensor, bundle, large if is_own else None)
+        _check_tensor(tensor, large.get(tensor.name) if is_own else None)
     _check_opset(model)
     try:
         onnx.checker.check_model(_emptied(model, large))
@@ -169,33 +169,39 @@ def _check_size(model: onnx.ModelProto) -> None:
         raise InvalidModel(codes.ARCHIVE_TOO_LARGE, f"The model has {nodes} nodes; at most {MAX_NODES} are read.")
 
 
-def _all_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    tensors: list[onnx.TensorProto] = []
-    for graph in _graphs(model):
-        tensors += getattr(graph, "initializer", ())
+def _all_tensors(model: onnx.ModelProto) -> list[tuple[onnx.TensorProto, bool]]:
+    """Every tensor, and whether it is an initializer of the graph itself."""
+    tensors: list[tuple[onnx.TensorProto, bool]] = []
+    for depth, graph in enumerate(_graphs(model)):
+        tensors += [(tensor, depth == 0) for tensor in getattr(graph, "initializer", ())]
         if getattr(graph, "sparse_initializer", ()):
             raise Unsupported(
                 codes.UNSUPPORTED_INPUT, "The model has sparse initializers. Export it with dense weights."
             )
         for node in graph.node:
             for attribute in node.attribute:
-                tensors += [attribute.t] if attribute.type == onnx.AttributeProto.TENSOR else list(attribute.tensors)
+                held = [attribute.t] if attribute.type == onnx.AttributeProto.TENSOR else attribute.tensors
+                tensors += [(tensor, False) for tensor in held]
     return tensors
 
 
-def _check_tensor(tensor: onnx.TensorProto, large: dict[str, memoryview]) -> None:
+def _check_tensor(tensor: onnx.TensorProto, outside: memoryview | None) -> None:
     name = tensor.name[:120]
     if len(tensor.dims) > MAX_RANK or any(dim < 0 for dim in tensor.dims):
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has the shape {list(tensor.dims)[:MAX_RANK]}.")
     stored = max(len(tensor.raw_data), *(len(getattr(tensor, field)) for field in _FIELDS))
-    if tensor.name in large:
-        stored = max(stored, len(large[tensor.name]))
+    if outside is not None:
+        stored = max(stored, len(outside))
     count = math.prod(tensor.dims)
     if count > 4 * max(stored, 1):  # four 2-bit values fit a byte
         raise InvalidModel(
             codes.WEIGHTS_INVALID,
             f"Weight {name!r} says it has {count} values, but {stored} bytes or values are there.",
         )
+    if tensor.data_type == onnx.TensorProto.BOOL:
+        raw = np.frombuffer(tensor.raw_data if outside is None else outside, np.uint8)
+        if raw.max(initial=0) > 1:  # memory that other code takes for 0 and 1
+            raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} holds truth values other than 0 and 1.")
 
 
 _FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
