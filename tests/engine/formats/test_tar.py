@@ -62,6 +62,81 @@ def test_a_bomb(tmp_path):
         Tar(pack(tmp_path / "x", {"zeros": bytes(32 << 20)}, mode="w:gz"))
 
 
+def header(name, size=0, kind=b"0"):
+    """One header, also with a size that no program writes."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if size:
+        block[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=size < 0)
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def pax(*records):
+    data = b"".join(records)
+    return header("p", len(data), b"x") + data.ljust(-len(data) % 512 + len(data), b"\0") + header("a")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        *(
+            (header("a", size, kind), "file_damaged")
+            for size in (-1, -512, -(2**40))
+            for kind in (b"0", b"L", b"x", b"5")
+        ),
+        (header("a") + header("b", -1024), "file_damaged"),
+        *((header("a", 2**40, kind), "file_damaged") for kind in (b"0", b"L", b"K", b"x", b"g")),
+        (header("a", 2 << 20, b"L") + bytes(2 << 20), "archive_too_large"),
+        (pax(b"15 size=-10000\n"), "file_damaged"),
+        (pax(b"13 size=-512\n"), "file_damaged"),
+        (pax(b"13 size=9000\n"), "file_damaged"),
+        (pax(b"99999 path=x\n"), "file_damaged"),
+        (pax(b"13 path=../b\n"), "archive_unsafe_names"),
+        (pax(b"20 path=/etc/passwd\n"), "archive_unsafe_names"),
+        (pax(b"22 GNU.sparse.major=1\n"), "archive_unsafe_names"),
+        (header("a", kind=b"S"), "archive_unsafe_names"),
+        (header("a") + b"x" * 512, "file_damaged"),
+        (header("") + header("b"), "archive_unsafe_names"),
+    ],
+)
+def test_headers_that_lie(content, code, tmp_path):
+    (tmp_path / "x").write_bytes(content + bytes(1024))
+    with pytest.raises(InvalidModel) as caught:
+        Tar(tmp_path / "x")
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_form_reads_as_python_reads_it(form, tmp_path):
+    long = "f" * 90 if form == tarfile.USTAR_FORMAT else "ü" * 150
+    files = {f"top/{long}/{index}": bytes([index]) * size for index, size in enumerate((0, 1, 511, 512, 513, 70_000))}
+    with tarfile.open(tmp_path / "x", "w", format=form, pax_headers={"comment": "made here"}) as archive:
+        folder = tarfile.TarInfo(f"top/{long}")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1.5
+            archive.addfile(info, io.BytesIO(data))
+    archive = Tar(tmp_path / "x")
+    assert [bytes(archive.view(str(index))) for index in range(len(files))] == list(files.values())
+
+
+def test_the_size_of_a_pax_header_is_the_one_that_counts(tmp_path):
+    records = pax(b"10 size=5\n")
+    (tmp_path / "x").write_bytes(records + b"hello".ljust(512, b"\0") + header("b") + bytes(1024))
+    archive = Tar(tmp_path / "x")
+    assert bytes(archive.view("a")) == b"hello" and list(archive.entries) == ["a", "b"]
+
+
+def test_what_a_mac_adds_is_left_out(tmp_path):
+    files = {**FILES, "model/._config.json": b"1", "__MACOSX/model/._config.json": b"1", "model/.DS_Store": b"1"}
+    assert list(Tar(pack(tmp_path / "x", files)).entries) == ["config.json", "deep/er/weights"]
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

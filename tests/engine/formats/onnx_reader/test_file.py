@@ -1,5 +1,6 @@
 """Opening ONNX files: large weights stay where they lie, external data come from the zip beside the model."""
 
+import tarfile
 import zipfile
 
 import numpy as np
@@ -123,6 +124,34 @@ def test_external_data_in_a_zip(method, tmp_path):
     path = zipped(external(tmp_path / "folder"), tmp_path / "m.zip", method)
     network = check(path, model())
     assert network.format == "onnx" and len(network.source.model.graph.initializer[0].raw_data) > LARGE
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_external_data_in_a_tar(mode, tmp_path):
+    external(tmp_path / "folder")
+    with tarfile.open(tmp_path / "m.tar", mode) as archive:
+        archive.add(tmp_path / "folder", "export")
+    check(tmp_path / "m.tar", model())
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "weights.pt"])
+def test_external_data_by_a_name_that_pickles_have(location, tmp_path):
+    check(zipped(external(tmp_path / "folder", location), tmp_path / "m.zip"), model())
+
+
+def test_what_a_mac_adds_to_a_zip_is_left_out(tmp_path):
+    path = zipped(external(tmp_path / "folder"), tmp_path / "m.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("__MACOSX/export/._m.onnx", "export/._m.onnx", "export/.DS_Store"):
+            archive.writestr(name, b"\0\5\26\7")
+    check(path, model())
+
+
+def test_two_models_in_a_zip(tmp_path):
+    folder = external(tmp_path / "folder")
+    (folder / "other.onnx").write_bytes(model().SerializeToString())
+    with pytest.raises(InvalidModel, match=r"file_incomplete.*2 \.onnx.*'m\.onnx', 'other\.onnx'"):
+        formats.read(zipped(folder, tmp_path / "m.zip"))
 
 
 def test_external_data_without_the_zip(tmp_path):

@@ -1,7 +1,6 @@
 """Opening an ONNX file of unknown origin: everything is checked before any of it is used."""
 
 import math
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from worker.engine.formats.mapped import Mapped
 from worker.engine.formats.onnx_reader.bundle import Bundle
 from worker.engine.formats.onnx_reader.outline import PLACEHOLDER, outline
 from worker.engine.formats.onnx_reader.tensors import NARROW, dtype_of, to_torch
+from worker.engine.formats.tar import opened
 
 MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models keep their weights in files beside it
 MAX_NODES: Final = 200_000
@@ -74,13 +74,14 @@ class OnnxSource:
 
 
 def load(path: Path) -> OnnxSource:
-    """Parse and check a file: a model, or a zip of one with the files that its weights lie in.
+    """Parse and check a file: a model, or an archive of one with the files that its weights lie in.
 
     Raises:
         InvalidModel: too large, damaged, without its external data, or against the ONNX specification.
         Unsupported: an opset or type that is not read.
     """
-    bundle = Bundle(path) if zipfile.is_zipfile(path) else None
+    archive = opened(path)
+    bundle = None if archive is None else Bundle(archive)
     mapped = Mapped.open(path) if bundle is None else bundle.archive.mapped
     data = mapped.data if bundle is None else bundle.model()
     if len(data) > MAX_FILE:
