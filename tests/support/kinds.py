@@ -314,6 +314,64 @@ def zipped_onnx(path: Path, *, whole: bool = True, compression: int = zipfile.ZI
     zipped(lambda: content, "m/", compression)(path)
 
 
+def onnx_files(data: str = "weights.bin") -> dict[str, bytes]:
+    """An ``.onnx`` and its data in a file called `data`."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = onnx.load_from_string(next(iter(exports(dynamo=False).values())))
+        onnx.save(model, f"{folder}/m.onnx", save_as_external_data=True, location=data, size_threshold=0)
+        return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+
+
+def from_a_mac(content: dict[str, bytes]) -> dict[str, bytes]:
+    """Files in a folder, and what macOS adds to them in an archive."""
+    beside = {f"__MACOSX/top/._{name}": b"\0\5\26\7" for name in content}
+    return {**{f"top/{name}": data for name, data in content.items()}, "top/.DS_Store": b"1", **beside}
+
+
+def tar_header(name: str, size: int = 0, kind: bytes = b"0") -> bytes:
+    """One header of a tar, also with a size that no program writes."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if size:
+        block[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=size < 0)
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def tar_pax(*records: bytes) -> bytes:
+    """A pax header and the empty file ``a`` that it is about."""
+    data = b"".join(records)
+    return tar_header("p", len(data), b"x") + data.ljust(-len(data) % 512 + len(data), b"\0") + tar_header("a")
+
+
+#: Tars whose headers lie, and what is said to them.
+LYING_TARS: dict[str, tuple[bytes, str]] = {
+    **{
+        f"{kind.decode()}{size}": (tar_header("a", size, kind), "file_damaged")
+        for kind in (b"0", b"L", b"x", b"5")
+        for size in (-1, -512, -(2**40))
+    },
+    **{f"{kind}_huge": (tar_header("a", 2**40, kind.encode()), "file_damaged") for kind in "0LKxg"},
+    "negative_later": (tar_header("a") + tar_header("b", -1024), "file_damaged"),
+    "long_header": (tar_header("a", 2 << 20, b"L") + bytes(2 << 20), "archive_too_large"),
+    "pax_negative": (tar_pax(b"15 size=-10000\n"), "file_damaged"),
+    "pax_short": (tar_pax(b"13 size=-512\n"), "file_damaged"),
+    "pax_cut": (tar_pax(b"13 size=9000\n"), "file_damaged"),
+    "pax_length": (tar_pax(b"99999 path=x\n"), "file_damaged"),
+    "pax_up": (tar_pax(b"13 path=../b\n"), "archive_unsafe_names"),
+    "pax_root": (tar_pax(b"20 path=/etc/passwd\n"), "archive_unsafe_names"),
+    "pax_holes": (tar_pax(b"22 GNU.sparse.major=1\n"), "archive_unsafe_names"),
+    "holes": (tar_header("a", kind=b"S"), "archive_unsafe_names"),
+    "noise": (tar_header("a") + b"x" * 512, "file_damaged"),
+    "no_name": (tar_header("") + tar_header("b"), "archive_unsafe_names"),
+    "double_slash": (tar_header("a//b"), "archive_unsafe_names"),
+    "twice": (tar_header("./a") + tar_header("a"), "archive_unsafe_names"),
+    "link": (tar_header("a", kind=b"2"), "archive_unsafe_names"),
+}  # fmt: skip
+
+
 # -- what is no model ------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +481,15 @@ KINDS: dict[str, Writer] = {
     "zipped_onnx": zipped_onnx,
     "zipped_onnx_deflated": lambda path: zipped_onnx(path, compression=zipfile.ZIP_DEFLATED),
     "zipped_onnx_without_data": lambda path: zipped_onnx(path, whole=False),
+    "zipped_onnx_bin": zipped(onnx_files),
+    "zipped_onnx_mac": zipped(lambda: from_a_mac(onnx_files())),
+    "zipped_onnx_twice": zipped(lambda: {"m/a.onnx": b"1", "m/b.onnx": b"2"}),
+    "onnx_tar": tarred(onnx_files, "w", "deep/folder/"),
+    "onnx_tgz": tarred(lambda: from_a_mac(onnx_files("m.data")), "w:gz"),
+    "onnx_tar_without_data": tarred(lambda: {"m.onnx": onnx_files()["m.onnx"]}, "w"),
+    "onnx_tar_twice": tarred(lambda: {"a.onnx": b"1", "b.onnx": b"2"}, "w"),
+    "pt2_in_a_tar": tarred(lambda: entries(pt2(Path(tempfile.mkdtemp()) / "m")), "w"),
+    "transformers_mac": zipped(lambda: from_a_mac(transformers_files())),
     "transformers_zip": zipped(transformers_files),
     "transformers_zip_deflated": zipped(transformers_files, "bert/", zipfile.ZIP_DEFLATED),
     "transformers_tar": tarred(transformers_files, "w", "bert/"),
@@ -446,6 +513,9 @@ KINDS: dict[str, Writer] = {
     "npz": numpy_archive,
     "gzip": raw(gzip.compress(b"hello " * 100)),
     "tgz": tarred(lambda: {"x.txt": os.urandom(5000)}, "w:gz"),
+    "tgz_bomb": tarred(lambda: {"x.txt": bytes(32 << 20)}, "w:gz"),
+    "tgz_cut": cut(tarred(lambda: {"x.txt": os.urandom(5000)}, "w:gz"), 0.7),
+    **{f"tar_{name}": raw(content + bytes(1024)) for name, (content, _) in LYING_TARS.items()},
     "tar": tarred(lambda: {"x.txt": b"hello"}, "w"),
     "zip": zipped(lambda: {"x.txt": b"hello"}),
     **{f"pickle_{n}": raw(pickle.dumps({"a": [1, "b"]}, protocol=n)) for n in range(6)},

@@ -115,6 +115,21 @@ def test_weights_in_another_file(tmp_path):
         assert report.parameters == 112 + 8 + 325 or report.parameters == 112 + 325
 
 
+def test_weights_in_a_tar(tmp_path):
+    for kind in ("onnx_tar", "onnx_tgz", "zipped_onnx_mac", "zipped_onnx_bin"):
+        report = report_of(kind, tmp_path, kind)
+        assert report.accepted, (kind, report.problems)
+        assert (report.format, report.dynamic_batch) == ("onnx", True)
+    assert problem(report_of("onnx_tar_without_data", tmp_path, "lone")).code == "file_incomplete"
+
+
+@pytest.mark.parametrize("kind", ["zipped_onnx_twice", "onnx_tar_twice"])
+def test_two_models_in_an_archive_are_named(kind, tmp_path):
+    report = report_of(kind, tmp_path)
+    assert problem(report).code == "file_incomplete"
+    assert "'a.onnx', 'b.onnx'" in problem(report).detail
+
+
 def test_the_layouts_of_older_pytorch(tmp_path):
     for kind in ("pt2_old_layout", "pt2_pickled_layout"):
         report = report_of(kind, tmp_path, kind)

@@ -1,5 +1,6 @@
 """Text is tokenized by what came with the model."""
 
+import base64
 import json
 
 import numpy as np
@@ -64,6 +65,58 @@ def test_a_model_without_a_tokenizer(tmp_path):
 def test_a_tokenizer_that_is_none(definition, tmp_path):
     with pytest.raises(InvalidModel, match="tokenizer_invalid"):
         words.encode(written(tmp_path / "x.txt", ["red"]), Tokenizer(definition, 8), "calibration")
+
+
+def changed(longest=16, **parts):
+    definition = json.loads(tokenizer().definition)
+    return Tokenizer(json.dumps({**definition, **parts}).encode(), longest)
+
+
+def replace(pattern, content):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+CHARACTER_MAP = base64.b64encode(bytes(4) + b"x" * 100_000 + b"\0").decode()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"model": {"type": "WordLevel", "vocab": {"red": 0}, "unk_token": "[UNK]"}},
+        {"normalizer": replace({"String": "e"}, "e" * 1000)},
+        {"normalizer": replace({"String": ""}, "e" * 1000)},
+        {"normalizer": sequence(*[replace({"String": "e"}, "eee")] * 6)},
+        {"normalizer": sequence(sequence(*[replace({"Regex": ""}, "e")] * 6))},
+        {"normalizer": sequence(*[{"type": "Lowercase"}] * 1000)},
+        {"normalizer": sequence(*[{"type": "ByteLevel"}] * 10)},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARACTER_MAP}},
+        {"normalizer": {"type": "Prepend", "prepend": "x" * 100_000}},
+        {"post_processor": {
+            "type": "TemplateProcessing", "pair": [],
+            "single": [{"SpecialToken": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"A": {"id": "A", "ids": [1] * 1000, "tokens": ["a"] * 1000}},
+        }},
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_fails_or_multiplies_texts(parts, tmp_path):
+    with pytest.raises(InvalidModel, match="tokenizer_invalid"):
+        words.encode(written(tmp_path / "x.txt", ["red pink"]), changed(**parts), "calibration")
+
+
+def test_normalizers_that_models_have(tmp_path):
+    steps = (replace({"String": "``"}, '"'), {"type": "NFKD"}, {"type": "Lowercase"}, replace({"Regex": " {2,}"}, " "))
+    path = written(tmp_path / "x.txt", ["RED  blue"])
+    table = words.encode(path, changed(normalizer=sequence(*steps)), "calibration")
+    assert table["input_ids"].tolist() == [[1, 4, 6, 2]]
+
+
+def test_never_more_tokens_than_the_model_takes(tmp_path):
+    path = written(tmp_path / "x.txt", ["red", "red blue"])
+    assert words.encode(path, changed(longest=1), "calibration")["input_ids"].tolist() == [[1], [1]]
 
 
 def test_prepared_for_a_model_of_two_inputs(tmp_path):

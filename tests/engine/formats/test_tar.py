@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.kinds import LYING_TARS, tar_header, tar_pax
 from worker.engine.errors import InvalidModel
 from worker.engine.formats.tar import Tar, is_tar
 
@@ -60,6 +61,43 @@ def test_a_name_twice(tmp_path):
 def test_a_bomb(tmp_path):
     with pytest.raises(InvalidModel, match="archive_too_large"):
         Tar(pack(tmp_path / "x", {"zeros": bytes(32 << 20)}, mode="w:gz"))
+
+
+@pytest.mark.parametrize("name", LYING_TARS)
+def test_headers_that_lie(name, tmp_path):
+    content, code = LYING_TARS[name]
+    (tmp_path / "x").write_bytes(content + bytes(1024))
+    with pytest.raises(InvalidModel) as caught:
+        Tar(tmp_path / "x")
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_form_reads_as_python_reads_it(form, tmp_path):
+    long = "f" * 90 if form == tarfile.USTAR_FORMAT else "ü" * 150
+    files = {f"top/{long}/{index}": bytes([index]) * size for index, size in enumerate((0, 1, 511, 512, 513, 70_000))}
+    with tarfile.open(tmp_path / "x", "w", format=form, pax_headers={"comment": "made here"}) as archive:
+        folder = tarfile.TarInfo(f"top/{long}")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1.5
+            archive.addfile(info, io.BytesIO(data))
+    archive = Tar(tmp_path / "x")
+    assert [bytes(archive.view(str(index))) for index in range(len(files))] == list(files.values())
+
+
+def test_the_size_of_a_pax_header_is_the_one_that_counts(tmp_path):
+    records = tar_pax(b"10 size=5\n")
+    (tmp_path / "x").write_bytes(records + b"hello".ljust(512, b"\0") + tar_header("b") + bytes(1024))
+    archive = Tar(tmp_path / "x")
+    assert bytes(archive.view("a")) == b"hello" and list(archive.entries) == ["a", "b"]
+
+
+def test_what_a_mac_adds_is_left_out(tmp_path):
+    files = {**FILES, "model/._config.json": b"1", "__MACOSX/model/._config.json": b"1", "model/.DS_Store": b"1"}
+    assert list(Tar(pack(tmp_path / "x", files)).entries) == ["config.json", "deep/er/weights"]
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

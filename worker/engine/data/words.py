@@ -1,5 +1,11 @@
 """Text -> the inputs of a model: what its own tokenizer makes of each line, padded to the longest of them."""
 
+import base64
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +22,15 @@ INPUTS: Final = {"input_ids": "ids", "attention_mask": "attention_mask", "token_
 #: How the files of tensors start; text has no zero bytes.
 _BINARY: Final = (b"PK", b"PAR1", b"\x93NUMPY", b"\x80")
 _AT_ONCE: Final = 1024
+_MAX_STEPS: Final = 32
+#: Times that normalizers may make a text longer; known tokenizers come to 4.
+_MAX_GROWTH: Final = 16
+#: Tokens that a tokenizer may put around a text; known ones add 3.
+_MAX_ADDED: Final = 256
+#: Bytes that one character may become in a normalizer of SentencePiece; Unicode's own longest are 33.
+_LONGEST_REPLACEMENT: Final = 64
+#: How Rust's panics are called in Python; they are no Exception.
+_PANIC: Final = "PanicException"
 
 
 def is_text(path: Path) -> bool:
@@ -30,7 +45,7 @@ def encode(path: Path, tokenizer: Tokenizer | None, role: str) -> Table:
 
     Raises:
         InvalidDataset: not text that can be read, or a model without a tokenizer.
-        InvalidModel: a tokenizer that cannot be read.
+        InvalidModel: a tokenizer that cannot be read, or not be used on these texts.
     """
     if tokenizer is None:
         raise InvalidDataset(
@@ -38,25 +53,15 @@ def encode(path: Path, tokenizer: Tokenizer | None, role: str) -> Table:
             f"The {role} dataset is text, and the model came without a tokenizer. Upload the model as a folder of "
             "transformers with its tokenizer.json, or the dataset as tensors of token numbers.",
         )
-    from tokenizers import Tokenizer as Encoder  # noqa: PLC0415  # only text needs it
-
-    try:
-        encoder = Encoder.from_buffer(tokenizer.definition)
-        padding = encoder.padding or {}
-        encoder.enable_truncation(tokenizer.longest)
-        encoder.no_padding()
-    except Exception as error:  # the library raises nothing narrower
-        raise InvalidModel(
-            codes.TOKENIZER_INVALID, f"The model's tokenizer.json cannot be read: {str(error)[:300]}"
-        ) from error
+    encoder, padding = _opened(tokenizer)
     rows: dict[str, list[list[int]]] = {name: [] for name in INPUTS}
-    waiting: list[str] = []
-    for line in text.read(path):
-        waiting.append(line)
-        if len(waiting) == _AT_ONCE:
-            _append(rows, encoder.encode_batch(waiting))
-            waiting = []
-    _append(rows, encoder.encode_batch(waiting))
+    texts = iter(text.read(path))
+    while lines := list(islice(texts, _AT_ONCE)):
+        with _tokenizer_errors():
+            encodings = encoder.encode_batch(lines)
+        for name, attribute in INPUTS.items():
+            # Its own tokens at the ends may be more than the model takes.
+            rows[name] += [getattr(encoding, attribute)[: tokenizer.longest] for encoding in encodings]
     if not rows["input_ids"]:
         raise InvalidDataset(codes.TOO_FEW_SAMPLES, f"The {role} dataset holds no text.")
     width = max(map(len, rows["input_ids"]))
@@ -64,10 +69,62 @@ def encode(path: Path, tokenizer: Tokenizer | None, role: str) -> Table:
     return {name: _padded(values, width, fill.get(name, 0)) for name, values in rows.items()}
 
 
-def _append(rows: dict[str, list[list[int]]], encodings: list[Any]) -> None:
-    for encoding in encodings:
-        for name, attribute in INPUTS.items():
-            rows[name].append(getattr(encoding, attribute))
+@contextmanager
+def _tokenizer_errors() -> Iterator[None]:
+    """What the library raises, which is nothing narrower than Exception, as a refusal of the tokenizer."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
+        raise InvalidModel(
+            codes.TOKENIZER_INVALID, f"The model's tokenizer.json cannot be used: {str(error)[:300]}"
+        ) from error
+
+
+def _opened(tokenizer: Tokenizer) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer set up to cut, and how it pads."""
+    from tokenizers import Tokenizer as Encoder  # noqa: PLC0415  # only text needs it
+
+    with _tokenizer_errors():
+        definition = json.loads(tokenizer.definition)
+        growth = math.prod(map(_growth, _steps(definition.get("normalizer"), definition.get("pre_tokenizer"))))
+        if growth > _MAX_GROWTH:
+            raise ValueError(f"it makes texts up to {growth:.0f} times longer before it splits them")
+        encoder = Encoder.from_buffer(tokenizer.definition)
+        added = encoder.num_special_tokens_to_add(False)
+        if added > _MAX_ADDED:
+            raise ValueError(f"it adds {added} tokens to each text")
+        padding = encoder.padding or {}
+        encoder.enable_truncation(max(tokenizer.longest, added))
+        encoder.no_padding()
+    return encoder, padding
+
+
+def _steps(*roots: Any) -> list[dict[str, Any]]:
+    """Normalizers and pre-tokenizers, those in sequences one by one."""
+    steps = [step for step in roots if step is not None]
+    for step in steps:
+        steps += [*step.get("normalizers", ()), *step.get("pretokenizers", ())]
+        if len(steps) > _MAX_STEPS:
+            raise ValueError(f"it has more than {_MAX_STEPS} normalizers")
+    return steps
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """How many times longer a step makes a text at most; steps that do so once, such as NFKD, are not counted."""
+    kind = step.get("type")
+    if kind == "Replace":
+        content, pattern = len(step["content"]), step["pattern"]
+        # A regular expression may match between any two characters.
+        return max(1.0, content / max(len(pattern["String"]), 0.5)) if "String" in pattern else 1.0 + content
+    if kind == "Precompiled":
+        blob = base64.b64decode(step["precompiled_charsmap"])
+        replacements = blob[4 + int.from_bytes(blob[:4], "little") :].split(b"\0")
+        return 1.0 if max(map(len, replacements)) <= _LONGEST_REPLACEMENT else math.inf
+    if kind == "Prepend":
+        return 1.0 + len(step["prepend"]) / _LONGEST_REPLACEMENT
+    return 2.0 if kind == "ByteLevel" else 1.0
 
 
 def _padding(encoder: Any) -> int:

@@ -57,7 +57,7 @@ def too_large(what: str) -> InvalidModel:
     """The refusal of an archive that unpacks to more than a model has."""
     return InvalidModel(
         codes.ARCHIVE_TOO_LARGE,
-        f"The archive {what}, which no saved model does. Save the model again with torch.export.save().",
+        f"The archive {what}, which no saved model does. Save the model again.",
     )
 
 
@@ -116,7 +116,7 @@ class Archive:
 
     def _take(self, entries: list[Entry]) -> None:
         _check_sizes(entries, len(self._bytes))
-        self.entries = _without_top_folder(entries)
+        self.entries = _without_top_folder([entry for entry in entries if not _is_left_by_a_mac(entry.name)])
 
     def inside(self, name: str) -> "Archive":
         """The archive that entry `name` is; its bytes are not copied."""
@@ -253,6 +253,12 @@ def _check_sizes(entries: list[Entry], total: int) -> None:
     unpacked = sum(entry.size for entry in entries)
     if unpacked > MAX_RATIO * total:
         raise too_large(f"of {total} bytes unpacks to {unpacked} bytes")
+
+
+def _is_left_by_a_mac(name: str) -> bool:
+    """What macOS adds to every archive that it makes; nobody reads it."""
+    last = name.rpartition("/")[2]
+    return name.startswith("__MACOSX/") or last.startswith("._") or last == ".DS_Store"
 
 
 def _without_top_folder(entries: list[Entry]) -> dict[str, Entry]:

@@ -8,7 +8,7 @@ from typing import Final
 from worker.engine.errors import InvalidModel, UnsafeFile
 from worker.engine.formats import codes
 from worker.engine.formats.archive import Archive
-from worker.engine.formats.tar import Tar, is_tar
+from worker.engine.formats.tar import opened
 
 _CONVERT: Final = """
 Where the model runs, with `model` the nn.Module and `example` one of its input tensors with a batch of 2, these
@@ -57,10 +57,9 @@ def detect(path: Path) -> str:
         head = file.read(_HEAD)
         file.seek(max(0, size - _TAIL))
         tail = file.read()
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _detect_archive(Archive(path))
-    if is_tar(path):
-        return _detect_archive(Tar(path))
+    archive = opened(path)
+    if archive is not None:
+        return _detect_archive(archive)
     if (head[0] == 0x80 and len(head) > 1 and 1 <= head[1] <= 5) or (
         _TEXT_PICKLE.match(head) and tail.rstrip().endswith(b".")
     ):
@@ -96,8 +95,8 @@ def _detect_archive(archive: Archive) -> str:
             "a torch.save() archive (.pt or .pth), a Python pickle in a zip",
             lambda name: name == "data.pkl" or name.endswith(".pkl"),
         ),
+        ("onnx", lambda name: name.endswith(".onnx")),  # its data may be called weights.bin: they are numbers
         ("a folder with its weights in a Python pickle", lambda name: name.endswith((".bin", ".pt", ".pth", ".ckpt"))),
-        ("onnx", lambda name: name.endswith(".onnx")),
     )
     found = next((kind for kind, matches in checks if any(map(matches, names))), None)
     if found is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from modelpress.inspection.names import without_top_folder
 from modelpress.inspection.report import Refused
 from modelpress.inspection.stream import Stream
 
@@ -45,7 +46,7 @@ def _unsafe(what: str) -> Refused:
 def _too_large(what: str) -> Refused:
     return Refused(
         "archive_too_large",
-        f"The archive {what}, which no saved model does. Save the model again with torch.export.save().",
+        f"The archive {what}, which no saved model does. Save the model again.",
     )
 
 
@@ -65,7 +66,7 @@ class Archive:
             raise _damaged(str(error)) from error
         entries = [self._entry(info) for info in infos]
         _check_sizes(entries, self._total)
-        self.entries = _without_top_folder(entries)
+        self.entries = without_top_folder({entry.info.filename: entry for entry in entries})
 
     def _check_end(self) -> None:
         """Bound the directory before it is read into memory."""
@@ -117,9 +118,7 @@ class Archive:
         """An entry that is small, checked against its CRC."""
         entry = self.entries.get(name)
         if entry is None:
-            raise Refused(
-                "file_incomplete", f"The archive lacks {name!r}. Save the model again with torch.export.save()."
-            )
+            raise Refused("file_incomplete", f"The archive lacks {name!r}. Save the model again.")
         if entry.size > MAX_TEXT:
             raise _too_large(f"holds {entry.size} bytes of {name!r}")
         try:
@@ -162,9 +161,3 @@ def _check_sizes(entries: list[Entry], total: int) -> None:
     unpacked = sum(entry.size for entry in entries)
     if unpacked > MAX_RATIO * total:
         raise _too_large(f"of {total} bytes unpacks to {unpacked} bytes")
-
-
-def _without_top_folder(entries: list[Entry]) -> dict[str, Entry]:
-    names = [entry.info.filename for entry in entries]
-    common = len({name.partition("/")[0] for name in names}) == 1 and all("/" in name for name in names)
-    return {name.partition("/")[2] if common else name: entry for name, entry in zip(names, entries, strict=True)}

@@ -5,13 +5,15 @@ import gzip
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from modelpress.inspection import detect, folder, onnx, pt2, tar
 from modelpress.inspection.archive import Archive
+from modelpress.inspection.names import is_left_by_a_mac, only_model
 from modelpress.inspection.report import CheckReport, Findings, Refused
 from modelpress.inspection.stream import Damaged, Stream
 
@@ -71,7 +73,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
         if count >= _MAX_FILES:
             raise Refused("archive_too_large", f"The folder has more than {_MAX_FILES} files.")
         name = file.relative_to(path).as_posix()
-        if file.is_file() and not name.startswith("."):
+        if file.is_file() and not name.startswith(".") and not is_left_by_a_mac(name):
             yield name, file
 
 
@@ -84,7 +86,7 @@ def _inspect(path: Path, file: IO[bytes], size: int, findings: Findings) -> None
         if kind == "zip":
             _inspect_zip(Archive(path, file), findings)
         else:
-            _inspect_tar(tar.opened(file, size, compressed=kind == "tgz"), kind, findings)
+            _inspect_tar(partial(tar.opened, file, size, compressed=kind == "tgz"), findings)
 
 
 def _inspect_zip(archive: Archive, findings: Findings) -> None:
@@ -92,10 +94,8 @@ def _inspect_zip(archive: Archive, findings: Findings) -> None:
     if kind == "pt2":
         pt2.inspect(archive, findings)
     elif kind == "onnx":
-        model = next(name for name in archive.entries if name.endswith(".onnx"))
-        parent = PurePosixPath(model).parent
-        names = {str(PurePosixPath(name).relative_to(parent)) for name in archive.entries if _inside(name, parent)}
-        onnx.inspect(archive.stream(model), findings, names - {PurePosixPath(model).name})
+        model = only_model(archive.entries)
+        onnx.inspect(archive.stream(model), findings, _beside(model, archive.entries))
     else:
         held = folder.Folder()
         for name, entry in archive.entries.items():
@@ -103,19 +103,32 @@ def _inspect_zip(archive: Archive, findings: Findings) -> None:
         folder.inspect(held, findings)
 
 
-def _inside(name: str, parent: PurePosixPath) -> bool:
-    return PurePosixPath(name).is_relative_to(parent)
+def _beside(model: str, names: Collection[str]) -> set[str]:
+    """The other files as the model names them."""
+    parent = PurePosixPath(model).parent
+    inside = (PurePosixPath(name) for name in names if name != model)
+    return {str(name.relative_to(parent)) for name in inside if name.is_relative_to(parent)}
 
 
-def _inspect_tar(stream: Stream, kind: str, findings: Findings) -> None:
-    """Only folders of transformers come as tar; the one top folder is taken off the names."""
-    held = folder.Folder()
-    for name, size in tar.members(stream):
-        held.take(name.rpartition("/")[2] if name.count("/") <= 1 else name, stream, size)
-    if kind == "tgz":
-        stream.drain()
-    if detect.of_archive(held.names) != "transformers":
-        raise detect.unknown("an archive without a model that is known")
+def _inspect_tar(opened: Callable[[], Stream], findings: Findings) -> None:
+    """Read it twice: only all of the names tell which files matter."""
+    names = tar.names(opened)
+    kind = detect.of_archive(names.values())
+    if kind == "pt2":
+        raise Refused(
+            "file_damaged", "The archive is a tar of what torch.export.save() writes. Upload the .pt2 as it was saved."
+        )
+    model = only_model(names.values()) if kind == "onnx" else None
+    held, stream = folder.Folder(), opened()
+    for member, size in tar.members(stream):
+        name = names.get(member)
+        if name is None:
+            continue
+        if kind == "transformers":
+            held.take(name, stream, size)
+        elif name == model:
+            onnx.inspect(stream.part(size), findings, _beside(name, names.values()))
+            return
     folder.inspect(held, findings)
 
 

@@ -60,14 +60,14 @@ def detect(file: IO[bytes], size: int) -> str:
     file.seek(0)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    if (head[0] == 0x80 and len(head) > 1 and 1 <= head[1] <= 5) or (
-        _TEXT_PICKLE.match(head) and tail.rstrip().endswith(b".")
-    ):
-        raise unsafe("a Python pickle (.pt, .pth, .pkl or .bin)")
     if is_tar(head):
         return "tar"
     if head.startswith(b"\x1f\x8b") and is_tgz(file):
         return "tgz"
+    if (head[0] == 0x80 and len(head) > 1 and 1 <= head[1] <= 5) or (
+        _TEXT_PICKLE.match(head) and tail.rstrip().endswith(b".")
+    ):
+        raise unsafe("a Python pickle (.pt, .pth, .pkl or .bin)")
     for magic, what in _KNOWN:
         if head.startswith(magic):
             raise unknown(what)
@@ -92,10 +92,10 @@ def of_archive(names: Collection[str]) -> str:
         raise unsafe("a TorchScript archive")
     if any(name.endswith(".pkl") for name in names):
         raise unsafe("a torch.save() archive (.pt or .pth), a Python pickle in a zip")
+    if any(name.endswith(".onnx") for name in names):
+        return "onnx"  # its data may be called weights.bin: they are numbers
     if any(name.endswith(PICKLES) for name in names):
         raise unsafe("a folder with its weights in a Python pickle")
-    if any(name.endswith(".onnx") for name in names):
-        return "onnx"
     raise unknown("an archive without a model that is known")
 
 

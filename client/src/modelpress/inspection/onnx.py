@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from modelpress.inspection import tables
-from modelpress.inspection.onnx_model import Body, Call, OnnxModel, Tensor, TooManyNodes, read
+from modelpress.inspection.onnx_model import STANDARD, Body, Call, OnnxModel, Tensor, TooManyNodes, read
 from modelpress.inspection.protobuf import TooLong, Wire
 from modelpress.inspection.report import Findings, Operator, Refused, is_float, itemsize
 from modelpress.inspection.stream import Damaged, Stream
@@ -125,6 +125,9 @@ def _wrong(tensor: Tensor) -> str | None:
 
 def _check_opset(model: OnnxModel, findings: Findings) -> None:
     oldest, newest = tables.table()["onnx"]["opsets"]
+    bodies = (model.graph, *model.functions.values())
+    if not model.opset and model.opsets and all(domain not in STANDARD for body in bodies for domain, _ in body.calls):
+        return  # nothing but operators of other domains
     if not oldest <= model.opset <= newest:
         findings.refuse(
             "schema_version_unsupported",

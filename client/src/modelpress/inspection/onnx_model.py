@@ -9,7 +9,7 @@ from modelpress.inspection.protobuf import BYTES, VARINT, Wire, signed
 from modelpress.views import TensorSpec
 
 Call = tuple[str, str]
-_STANDARD: Final = ("", "ai.onnx")
+STANDARD: Final = ("", "ai.onnx")
 _MAX_DIMS: Final = 32
 _MAX_KEPT: Final = 100_000
 #: Twice what the service reads: beyond that, nobody needs to know how many.
@@ -68,6 +68,7 @@ class OnnxModel:
     ir: int = 0
     producer: str = ""
     opset: int = 0
+    opsets: int = 0
     graph: Body = field(default_factory=Body)
     functions: dict[Call, Body] = field(default_factory=dict)
     initializers: list[Tensor] = field(default_factory=list)
@@ -98,7 +99,8 @@ def read(wire: Wire) -> OnnxModel:
             _Graphs(wire, model).graph(value, model.graph, top=True)
         elif number == 8 and kind == BYTES:
             domain, version = _opset(wire, value)
-            if domain in _STANDARD:
+            model.opsets += 1
+            if domain in STANDARD:
                 model.opset = max(model.opset, version)
         elif number == 25 and kind == BYTES:
             _Graphs(wire, model).function(value)

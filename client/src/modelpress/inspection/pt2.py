@@ -153,10 +153,7 @@ def _wrong_payloads(archive: Archive, folder: str, payloads: dict[str, Any]) -> 
         elif str(meta["dtype"]) not in dtypes:
             yield "unsupported_input", f"The model holds tensors of type number {meta['dtype']}."
         elif entry is None:
-            lacking = (
-                f"The archive lacks {folder + payload['path_name']!r}. Save the model again with torch.export.save()."
-            )
-            yield "file_incomplete", lacking
+            yield "file_incomplete", f"The archive lacks {folder + payload['path_name']!r}. Save the model again."
         elif problem := _misfit(name, meta, entry.size // itemsize(dtypes[str(meta["dtype"])])):
             yield "weights_invalid", problem
         else:

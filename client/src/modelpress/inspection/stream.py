@@ -70,12 +70,20 @@ class Stream:
                 raise Damaged("it is cut off")
             beyond -= len(data)
 
-    def drain(self) -> None:
-        """Read to the end, for what checks itself there."""
-        while self._file.read(_CHUNK):
-            self.position += _CHUNK
-            if self.position > self.size:
-                raise Damaged("it unpacks to more than any model")
+    @property
+    def endless(self) -> bool:
+        """Whether the size is only the most that may come."""
+        return not self._seekable
+
+    def more(self) -> bool:
+        """Read on by some bytes, not beyond the size by more than those; False: there are none."""
+        count = len(self._file.read(_CHUNK))
+        self.position += count
+        return count > 0
+
+    def part(self, size: int) -> "Stream":
+        """The next `size` bytes; this stream is of no use afterwards, nor is it after `varint`."""
+        return Stream(self._file, size, seekable=self._seekable)
 
     def _moved(self, count: int) -> None:
         self.position += count

@@ -1,5 +1,6 @@
 """Opening ONNX files: large weights stay where they lie, external data come from the zip beside the model."""
 
+import tarfile
 import zipfile
 
 import numpy as np
@@ -125,6 +126,34 @@ def test_external_data_in_a_zip(method, tmp_path):
     assert network.format == "onnx" and len(network.source.model.graph.initializer[0].raw_data) > LARGE
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_external_data_in_a_tar(mode, tmp_path):
+    external(tmp_path / "folder")
+    with tarfile.open(tmp_path / "m.tar", mode) as archive:
+        archive.add(tmp_path / "folder", "export")
+    check(tmp_path / "m.tar", model())
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "weights.pt"])
+def test_external_data_by_a_name_that_pickles_have(location, tmp_path):
+    check(zipped(external(tmp_path / "folder", location), tmp_path / "m.zip"), model())
+
+
+def test_what_a_mac_adds_to_a_zip_is_left_out(tmp_path):
+    path = zipped(external(tmp_path / "folder"), tmp_path / "m.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("__MACOSX/export/._m.onnx", "export/._m.onnx", "export/.DS_Store"):
+            archive.writestr(name, b"\0\5\26\7")
+    check(path, model())
+
+
+def test_two_models_in_a_zip(tmp_path):
+    folder = external(tmp_path / "folder")
+    (folder / "other.onnx").write_bytes(model().SerializeToString())
+    with pytest.raises(InvalidModel, match=r"file_incomplete.*2 \.onnx.*'m\.onnx', 'other\.onnx'"):
+        formats.read(zipped(folder, tmp_path / "m.zip"))
+
+
 def test_external_data_without_the_zip(tmp_path):
     with pytest.raises(InvalidModel, match=r"external_data_refused.*zip"):
         formats.read(external(tmp_path / "folder") / "m.onnx")
@@ -173,3 +202,69 @@ def test_loading_twice_gives_the_same(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(model().SerializeToString())
     assert load(path).model == load(path).model
+
+
+def lying_outside(tensor, data):
+    """The tensor, its bytes moved to the end of `data`."""
+    offset = len(data)
+    data += tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "m.data"), ("offset", offset), ("length", len(data) - offset)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+@pytest.mark.parametrize("width", [4, WIDTH])
+def test_external_data_of_inner_graphs_and_constants_are_their_own(width, tmp_path):
+    """A constant may be called as a weight of the graph; many of them, as Python reuses the addresses of wrappers."""
+    random = np.random.default_rng(0)
+    count = 40
+    matrices = [(random.standard_normal((width, width)) / width**0.5).astype(np.float32) for _ in range(count)]
+    inner, constant = (random.standard_normal((width, width)).astype(np.float32) for _ in range(2))
+    result = [helper.make_tensor_value_info("r", TensorProto.FLOAT, ["n", width])]
+    branches = {
+        "then_branch": helper.make_graph(
+            [helper.make_node("MatMul", ["x", "v"], ["r"])], "then", [], result, [numpy_helper.from_array(inner, "v")]
+        ),
+        "else_branch": helper.make_graph([helper.make_node("Identity", ["x"], ["r"])], "else", [], result),
+    }
+    nodes = [
+        helper.make_node("If", ["yes"], ["h"], **branches),
+        helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(constant, "w1")),
+        helper.make_node("MatMul", ["h", "k"], ["y0"]),
+        *(helper.make_node("MatMul", [f"y{i}", f"w{i}"], [f"y{i + 1}"]) for i in range(count)),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name in ("x", f"y{count}")]
+    weights = [numpy_helper.from_array(matrix, f"w{i}") for i, matrix in enumerate(matrices)]
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [*weights, yes])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    data = bytearray()
+    branch = next(a for a in proto.graph.node[0].attribute if a.name == "then_branch")
+    for tensor in [*proto.graph.initializer[:-1], branch.g.initializer[0], proto.graph.node[1].attribute[0].t]:
+        lying_outside(tensor, data)
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.writestr("m.onnx", proto.SerializeToString())
+        archive.writestr("m.data", bytes(data))
+    x = random.standard_normal((2, width)).astype(np.float32)
+    expected = np.linalg.multi_dot([x, inner, constant, *matrices])
+    for _ in range(3):
+        assert load(tmp_path / "m.zip").large.keys() == {f"w{i}" for i in range(count)}
+        answered = formats.read(tmp_path / "m.zip").module(torch.from_numpy(x))[0].detach()
+        np.testing.assert_allclose(answered, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [16, 2 * LARGE])
+def test_truth_values_are_0_and_1(size, tmp_path):
+    for largest, accepted in ((1, True), (2, False)):
+        mask = numpy_helper.from_array(np.zeros(size, bool), "m")
+        mask.raw_data = bytes([largest]) + mask.raw_data[1:]
+        ends = [helper.make_tensor_value_info(name, TensorProto.BOOL, ["n", size]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("And", ["x", "m"], ["y"])], "g", ends[:1], ends[1:], [mask])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+        if accepted:
+            load(tmp_path / "m.onnx")
+            continue
+        with pytest.raises(InvalidModel, match=r"weights_invalid.*truth"):
+            load(tmp_path / "m.onnx")

@@ -1,8 +1,7 @@
-"""A zip of an ONNX model and the files beside it that hold its weights."""
+"""An archive of an ONNX model and the files beside it that hold its weights."""
 
 import posixpath
 from collections.abc import Mapping
-from pathlib import Path
 
 from worker.engine.errors import InvalidModel
 from worker.engine.formats import codes
@@ -12,15 +11,22 @@ SUFFIX = ".onnx"
 
 
 class Bundle:
-    """A checked zip with one ``.onnx`` in it.
+    """A checked archive with one ``.onnx`` in it.
 
     Raises:
-        InvalidModel: what `Archive` refuses.
+        InvalidModel: not exactly one of them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.archive = Archive(path)
-        self._name = next(name for name in self.archive.entries if name.endswith(SUFFIX))
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        models = sorted(name for name in archive.entries if name.endswith(SUFFIX))
+        if len(models) != 1:
+            named = ", ".join(repr(name[:120]) for name in models[:5])
+            raise InvalidModel(
+                codes.FILE_INCOMPLETE,
+                f"The archive holds {len(models)} {SUFFIX} files, where one is needed: {named}. Keep one of them.",
+            )
+        self._name = models[0]
         self._files: dict[str, memoryview] = {}
 
     def model(self) -> memoryview:

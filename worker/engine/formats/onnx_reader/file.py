@@ -1,11 +1,11 @@
 """Opening an ONNX file of unknown origin: everything is checked before any of it is used."""
 
 import math
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
@@ -16,6 +16,7 @@ from worker.engine.formats.mapped import Mapped
 from worker.engine.formats.onnx_reader.bundle import Bundle
 from worker.engine.formats.onnx_reader.outline import PLACEHOLDER, outline
 from worker.engine.formats.onnx_reader.tensors import NARROW, dtype_of, to_torch
+from worker.engine.formats.tar import opened
 
 MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models keep their weights in files beside it
 MAX_NODES: Final = 200_000
@@ -73,13 +74,14 @@ class OnnxSource:
 
 
 def load(path: Path) -> OnnxSource:
-    """Parse and check a file: a model, or a zip of one with the files that its weights lie in.
+    """Parse and check a file: a model, or an archive of one with the files that its weights lie in.
 
     Raises:
         InvalidModel: too large, damaged, without its external data, or against the ONNX specification.
         Unsupported: an opset or type that is not read.
     """
-    bundle = Bundle(path) if zipfile.is_zipfile(path) else None
+    archive = opened(path)
+    bundle = None if archive is None else Bundle(archive)
     mapped = Mapped.open(path) if bundle is None else bundle.archive.mapped
     data = mapped.data if bundle is None else bundle.model()
     if len(data) > MAX_FILE:
@@ -97,10 +99,9 @@ def load(path: Path) -> OnnxSource:
             codes.FILE_DAMAGED, f"The ONNX file is damaged or cut off ({error}). Upload it again."
         ) from error
     _check_size(model)
-    own = {id(tensor) for tensor in model.graph.initializer}
-    for tensor in _all_tensors(model):
-        _fetch(tensor, bundle, large if id(tensor) in own else None)
-        _check_tensor(tensor, large)
+    for tensor, is_own in _all_tensors(model):
+        _fetch(tensor, bundle, large if is_own else None)
+        _check_tensor(tensor, large.get(tensor.name) if is_own else None)
     _check_opset(model)
     try:
         onnx.checker.check_model(_emptied(model, large))
@@ -169,33 +170,39 @@ def _check_size(model: onnx.ModelProto) -> None:
         raise InvalidModel(codes.ARCHIVE_TOO_LARGE, f"The model has {nodes} nodes; at most {MAX_NODES} are read.")
 
 
-def _all_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    tensors: list[onnx.TensorProto] = []
-    for graph in _graphs(model):
-        tensors += getattr(graph, "initializer", ())
+def _all_tensors(model: onnx.ModelProto) -> list[tuple[onnx.TensorProto, bool]]:
+    """Every tensor, and whether it is an initializer of the graph itself."""
+    tensors: list[tuple[onnx.TensorProto, bool]] = []
+    for depth, graph in enumerate(_graphs(model)):
+        tensors += [(tensor, depth == 0) for tensor in getattr(graph, "initializer", ())]
         if getattr(graph, "sparse_initializer", ()):
             raise Unsupported(
                 codes.UNSUPPORTED_INPUT, "The model has sparse initializers. Export it with dense weights."
             )
         for node in graph.node:
             for attribute in node.attribute:
-                tensors += [attribute.t] if attribute.type == onnx.AttributeProto.TENSOR else list(attribute.tensors)
+                held = [attribute.t] if attribute.type == onnx.AttributeProto.TENSOR else attribute.tensors
+                tensors += [(tensor, False) for tensor in held]
     return tensors
 
 
-def _check_tensor(tensor: onnx.TensorProto, large: dict[str, memoryview]) -> None:
+def _check_tensor(tensor: onnx.TensorProto, outside: memoryview | None) -> None:
     name = tensor.name[:120]
     if len(tensor.dims) > MAX_RANK or any(dim < 0 for dim in tensor.dims):
         raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} has the shape {list(tensor.dims)[:MAX_RANK]}.")
     stored = max(len(tensor.raw_data), *(len(getattr(tensor, field)) for field in _FIELDS))
-    if tensor.name in large:
-        stored = max(stored, len(large[tensor.name]))
+    if outside is not None:
+        stored = max(stored, len(outside))
     count = math.prod(tensor.dims)
     if count > 4 * max(stored, 1):  # four 2-bit values fit a byte
         raise InvalidModel(
             codes.WEIGHTS_INVALID,
             f"Weight {name!r} says it has {count} values, but {stored} bytes or values are there.",
         )
+    if tensor.data_type == onnx.TensorProto.BOOL:
+        raw = np.frombuffer(tensor.raw_data if outside is None else outside, np.uint8)
+        if raw.max(initial=0) > 1:  # memory that other code takes for 0 and 1
+            raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} holds truth values other than 0 and 1.")
 
 
 _FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
