@@ -54,6 +54,7 @@ def environment(folder: JobFolder, threads: int) -> dict[str, str]:
         "USER": "modelpress",
         "LOGNAME": "modelpress",
         "TORCHINDUCTOR_CACHE_DIR": str(folder.tmp / "inductor"),
+        "HF_HUB_OFFLINE": "1",  # transformers never looks further than what was uploaded, whatever a config names
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "OMP_NUM_THREADS": count,
