@@ -85,8 +85,7 @@ def test_nothing_to_smooth() -> None:
 def test_artifacts_and_checkpoints_follow(network: Network, source: str, tmp_path: Path) -> None:
     if source == "onnx":
         network = formats.read(TARGETS["onnxruntime"].export_float(Floats(network, tmp_path / "upload")).path, "onnx")
-        model = network.source.model
-        for index, node in enumerate(model.graph.node):
+        for index, node in enumerate(network.source.outline.graph.node):
             node.name = f"user.{index}"
     done = compress(network, QuantizeStatic(smooth=0.5, equalize=True), tmp_path)
     assert done.network is not network
