@@ -26,6 +26,7 @@ TEXT = {
 VISION = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 IMAGE = {**VISION, "image_size": 32, "patch_size": 8}
 STAGES = {"depths": [1, 1], "hidden_sizes": [8, 16]}
+SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
 TINY = {
     "albert": {**TEXT, "embedding_size": 8},
     "bert": TEXT,
@@ -48,22 +49,8 @@ TINY = {
     "regnet": {**STAGES, "embedding_size": 8, "groups_width": 4},
     "resnet": {**STAGES, "embedding_size": 8},
     "segformer": {"image_size": 32, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "decoder_hidden_size": 16},
-    "swin": {
-        "image_size": 32,
-        "patch_size": 2,
-        "embed_dim": 8,
-        "depths": [1, 1],
-        "num_heads": [2, 2],
-        "window_size": 4,
-    },
-    "swinv2": {
-        "image_size": 32,
-        "patch_size": 2,
-        "embed_dim": 8,
-        "depths": [1, 1],
-        "num_heads": [2, 2],
-        "window_size": 4,
-    },
+    "swin": SWIN,
+    "swinv2": SWIN,
     "vit": IMAGE,
 }
 HEADED = (

@@ -4,53 +4,22 @@ from typing import Final
 
 from torch import fx, nn
 
+_MIXING: Final = """
+softmax _softmax _safe_softmax log_softmax _log_softmax cumsum cumprod cummax cummin logcumsumexp sort argsort topk flip
+roll gather scatter scatter_add scatter_reduce index_select index_add index_copy index_fill index index_put
+take_along_dim renorm cosine_similarity glu masked_scatter repeat_interleave diff
+"""
 #: Calls that keep the sizes and mix what is in one dimension.
-_ALONG: Final = frozenset(
-    (
-        *(
-            "softmax",
-            "_softmax",
-            "_safe_softmax",
-            "log_softmax",
-            "_log_softmax",
-            "cumsum",
-            "cumprod",
-            "cummax",
-            "cummin",
-        ),
-        *(
-            "logcumsumexp",
-            "sort",
-            "argsort",
-            "topk",
-            "flip",
-            "roll",
-            "gather",
-            "scatter",
-            "scatter_add",
-            "scatter_reduce",
-        ),
-        *("index_select", "index_add", "index_copy", "index_fill", "index", "index_put", "take_along_dim", "renorm"),
-        *("cosine_similarity", "glu", "masked_scatter", "repeat_interleave", "diff"),
-    )
-)
+_ALONG: Final = frozenset(_MIXING.split())
+_NEIGHBOURS: Final = """
+conv max_pool avg_pool adaptive_ upsample _upsample grid_sampler affine_grid pixel_ batch_norm instance_norm group_norm
+native_group_norm im2col col2im unfold channel_shuffle
+"""
 #: How the names of calls begin that look at neighbours: the batch is in front.
-_WINDOWS: Final = (
-    *("conv", "max_pool", "avg_pool", "adaptive_", "upsample", "_upsample", "grid_sampler", "affine_grid", "pixel_"),
-    *(
-        "batch_norm",
-        "instance_norm",
-        "group_norm",
-        "native_group_norm",
-        "im2col",
-        "col2im",
-        "unfold",
-        "channel_shuffle",
-    ),
-)
+_WINDOWS: Final = tuple(_NEIGHBOURS.split())
 #: Layers that work along the last dimension or on each number.
 _POINTWISE: Final = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.RMSNorm)
-_RECURRENT: Final = (nn.LSTM, nn.GRU, nn.RNN)
+RECURRENT: Final = (nn.LSTM, nn.GRU, nn.RNN)
 
 
 def works_along(node: fx.Node, layer: nn.Module | None, axis: int, dims: int) -> bool:
@@ -62,7 +31,7 @@ def works_along(node: fx.Node, layer: nn.Module | None, axis: int, dims: int) ->
         dims: how many the input has.
     """
     if layer is not None:
-        if isinstance(layer, _RECURRENT):
+        if isinstance(layer, RECURRENT):
             return axis != (0 if layer.batch_first else dims - 2)
         return axis != 0 and not isinstance(layer, _POINTWISE)
     name = getattr(getattr(node.target, "_schema", None), "name", "").rpartition("::")[2]

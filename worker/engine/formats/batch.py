@@ -15,16 +15,13 @@ from typing import Final
 import torch
 from torch import Tensor, fx
 
+from worker.engine.formats.failures import FAILURES
 from worker.engine.formats.rebatch import Rewriter
 from worker.engine.network import Network, TensorSpec
 
 BATCH: Final = "batch"
 #: How large the random inputs are of each run that the result is compared with.
 _SCALES: Final = (1.0, 100.0, 0.01)
-_FAILURES: Final = (
-    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
-    *(NotImplementedError, ArithmeticError, AssertionError),
-)
 
 
 def symbolic_batch(network: Network) -> Network:
@@ -40,7 +37,7 @@ def symbolic_batch(network: Network) -> Network:
             module = Rewriter(network, size).module()
         if _agrees(network, module, size):
             return _symbolic(network, module, size)
-    except _FAILURES:
+    except FAILURES:
         pass
     how = "it is run one sample at a time" if size == 1 else "export it with a dynamic batch or one of 1"
     note = f"The model was exported for a batch of {size}, which could not be made dynamic: {how}."

@@ -6,10 +6,10 @@ import operator
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from worker.engine.formats.apart import works_along
+from worker.engine.formats.apart import RECURRENT, works_along
 from worker.engine.network import Network
 
 aten = torch.ops.aten
@@ -32,7 +32,6 @@ _JOINS: Final = (aten.cat.default, aten.stack.default)
 _BROADCASTS: Final = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.where.self)
 #: Most numbers in all values together that are computed to compare.
 _MOST: Final = 1 << 28
-_RECURRENT: Final = (nn.LSTM, nn.GRU, nn.RNN)
 
 
 class Rewriter:
@@ -208,7 +207,7 @@ class Rewriter:
 
     def _recurrent(self, node: fx.Node) -> None:
         """Initial states that were written down for the old batch."""
-        if isinstance(self._copy.get_submodule(str(node.target)), _RECURRENT) and len(node.args) > 1:
+        if isinstance(self._copy.get_submodule(str(node.target)), RECURRENT) and len(node.args) > 1:
             given = node.args[1]
             states = given if isinstance(given, (list, tuple)) else (given,)
             mended = tuple(self._repeated(node, state, 1) for state in states)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -85,9 +86,15 @@ def read_record(archive: Archive, name: str, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype)
     raw = torch.frombuffer(data, dtype=torch.uint8)
     aligned = raw.data_ptr() % dtype.itemsize == 0
-    if dtype is torch.bool and int(raw.max()) > 1:
-        raise InvalidModel(codes.WEIGHTS_INVALID, f"{name!r} holds truth values other than 0 and 1.")
+    if dtype is torch.bool:
+        refuse_other_truth(repr(name), data)
     return (raw if aligned else raw.clone()).view(dtype)
+
+
+def refuse_other_truth(what: str, data: bytes | memoryview) -> None:
+    """Refuse truth values other than 0 and 1: other code takes the memory for one of them."""
+    if np.frombuffer(data, np.uint8).max(initial=0) > 1:
+        raise InvalidModel(codes.WEIGHTS_INVALID, f"{what} holds truth values other than 0 and 1.")
 
 
 def _tensor(name: str, payload: Payload, record: Callable[[str, torch.dtype], Tensor]) -> Tensor:

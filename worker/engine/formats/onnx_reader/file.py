@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor
@@ -17,6 +16,7 @@ from worker.engine.formats.onnx_reader.bundle import Bundle
 from worker.engine.formats.onnx_reader.outline import PLACEHOLDER, outline
 from worker.engine.formats.onnx_reader.tensors import NARROW, dtype_of, to_torch
 from worker.engine.formats.tar import opened
+from worker.engine.formats.weights import refuse_other_truth
 
 MAX_FILE: Final = 2**31 - 1  # what protobuf can hold; larger models keep their weights in files beside it
 MAX_NODES: Final = 200_000
@@ -200,9 +200,7 @@ def _check_tensor(tensor: onnx.TensorProto, outside: memoryview | None) -> None:
             f"Weight {name!r} says it has {count} values, but {stored} bytes or values are there.",
         )
     if tensor.data_type == onnx.TensorProto.BOOL:
-        raw = np.frombuffer(tensor.raw_data if outside is None else outside, np.uint8)
-        if raw.max(initial=0) > 1:  # memory that other code takes for 0 and 1
-            raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {name!r} holds truth values other than 0 and 1.")
+        refuse_other_truth(f"Weight {name!r}", tensor.raw_data if outside is None else outside)
 
 
 _FIELDS: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")

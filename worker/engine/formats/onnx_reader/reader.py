@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
+from worker.engine.formats.failures import FAILURES
 from worker.engine.formats.lift import unsupported_operators
 from worker.engine.formats.names import identifier
 from worker.engine.formats.onnx_reader import widening
@@ -40,9 +41,6 @@ _TRIALS: Final[tuple[tuple[_Trial, _Trial, _Trial], ...]] = (
 )
 _TOKENS: Final = (torch.int32, torch.int64, torch.bool)
 _TO: Final = torch.ops.aten.to.dtype
-_FAILURES: Final = (
-    *(RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError, AttributeError),
-)
 
 
 def read_onnx(path: Path) -> Network:
@@ -65,7 +63,7 @@ def read_onnx(path: Path) -> Network:
     for choices in _TRIALS:
         try:
             return _Import(flat, source, constants, widened, choices).network()
-        except _FAILURES as error:
+        except FAILURES as error:
             failure = error
     raise InvalidModel(
         codes.GRAPH_INVALID, f"The shapes in the model do not fit together: {failure}"[:500]

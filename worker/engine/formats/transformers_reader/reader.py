@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.archive import Archive
+from worker.engine.formats.failures import FAILURES
 from worker.engine.formats.lift import lift, quiet_export
 from worker.engine.formats.program import from_exported, rename
-from worker.engine.formats.tar import Tar, is_tar
+from worker.engine.formats.tar import opened
 from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES
 from worker.engine.formats.transformers_reader.inputs import SEQUENCE, example_inputs, longest
 from worker.engine.formats.transformers_reader.settings import (
     CONFIG,
-    FAILURES,
     class_name,
     configuration,
     read_settings,
@@ -38,7 +38,7 @@ def read_transformers(path: Path) -> Network:
         InvalidModel: damaged, weights missing or of other shapes than the configuration says.
         Unsupported: a model or head beyond `ARCHITECTURES` and `HEADS`.
     """
-    archive = Tar(path) if is_tar(path) else Archive(path)
+    archive = opened(path) or Archive(path)
     settings = read_settings(archive)
     name = class_name(settings)
     weights, checks = read_weights(archive)
@@ -60,7 +60,7 @@ def _exported(name: str, model: nn.Module, archive: Archive, config: Any) -> Net
         inputs, shapes = example_inputs(archive, config, model)
         with torch.no_grad():
             return lift(from_exported(quiet_export(model, (), shapes, inputs)), "transformers")
-    except FAILURES as error:
+    except (*FAILURES, ImportError) as error:
         raise Unsupported(
             codes.UNSUPPORTED_ARCHITECTURE,
             f"{name} cannot be exported as this folder sets it up: {str(error)[:400]}. Export it to ONNX or .pt2 where "
@@ -103,7 +103,7 @@ def _model(name: str, config: Any, weights: dict[str, Tensor]) -> tuple[nn.Modul
         model, report = cls.from_pretrained(
             None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
         )
-    except FAILURES as error:
+    except (*FAILURES, ImportError) as error:
         raise InvalidModel(
             codes.WEIGHTS_INVALID, f"The weights do not fit {name} as {CONFIG!r} describes it: {str(error)[:400]}"
         ) from error

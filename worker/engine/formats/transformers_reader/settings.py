@@ -12,6 +12,7 @@ from torch import Tensor
 from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.archive import Archive
+from worker.engine.formats.failures import FAILURES
 from worker.engine.formats.transformers_reader.architectures import ARCHITECTURES, HEADS
 
 CONFIG: Final = "config.json"
@@ -29,11 +30,6 @@ _COUNTS: Final = re.compile("layers|depths|groups|group_num|repeats|stages|block
 #: Settings that others are multiplied by, and the most that they may be.
 _FACTORS: Final = re.compile("coefficient|multiplier|ratio")
 _FACTOR: Final = 16
-#: What transformers and PyTorch raise on settings that make no sense.
-FAILURES: Final = (
-    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
-    *(NotImplementedError, ArithmeticError, AssertionError, ImportError),
-)
 
 
 def read_settings(archive: Archive) -> dict[str, Any]:
@@ -113,7 +109,7 @@ def configuration(settings: dict[str, Any], weights: dict[str, Tensor]) -> Any:
         padding = getattr(config, "pad_token_id", None)
         if padding is not None and not 0 <= padding < config.vocab_size:
             raise ValueError(f"pad_token_id {padding} is no word")
-    except (*FAILURES, StrictDataclassError) as error:
+    except (*FAILURES, ImportError, StrictDataclassError) as error:
         raise InvalidModel(codes.SCHEMA_INVALID, f"{CONFIG!r} does not describe a model: {str(error)[:300]}") from error
     return config
 

@@ -15,7 +15,7 @@ from worker.engine.errors import InvalidModel, Unsupported
 from worker.engine.formats import codes
 from worker.engine.formats.archive import Archive
 from worker.engine.formats.mapped import Mapped
-from worker.engine.formats.weights import first_problem
+from worker.engine.formats.weights import first_problem, refuse_other_truth
 
 _MAX_HEADER: Final = 100 << 20
 _DTYPES: Final = {
@@ -114,7 +114,6 @@ def _tensor(file: str, key: str, entry: _Entry, body: memoryview) -> Tensor:
             codes.WEIGHTS_INVALID,
             f"Weight {key[:120]!r} of shape {entry.shape} does not lie at bytes {start} to {end} of {file!r}.",
         )
-    tensor = Mapped.tensor(body[start:end], dtype, entry.shape)
-    if dtype is torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
-        raise InvalidModel(codes.WEIGHTS_INVALID, f"Weight {key[:120]!r} holds truth values other than 0 and 1.")
-    return tensor
+    if dtype is torch.bool:
+        refuse_other_truth(f"Weight {key[:120]!r}", body[start:end])
+    return Mapped.tensor(body[start:end], dtype, entry.shape)
