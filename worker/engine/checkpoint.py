@@ -79,6 +79,7 @@ class _State(_Strict):
     notes: list[str]
     curves: dict[str, list[float]]
     sensitivity: list[dict[str, Any]] = []
+    pruned: tuple[str, ...] = ()
     sourced: bool
     nodes: tuple[_Node, ...]
     forms: tuple[_Form, ...]
@@ -110,6 +111,7 @@ def save(
         notes=compressed.notes,
         curves=compressed.curves,
         sensitivity=compressed.sensitivity,
+        pruned=compressed.pruned,
         sourced=compressed.network.source is not None,
         nodes=_nodes(compressed.network),
         forms=described,
@@ -173,14 +175,19 @@ def _load(folder: Path, original: Network) -> Saved:
     for index, form in enumerate(state.forms):
         quantization = _restore(index, form, folded, tensors)
         quantized.update(dict.fromkeys(form.targets, quantization))
-    compressed = Compressed(network, quantized, state.layers, state.notes, state.curves, state.sensitivity)
+    parameters = dict(network.module.named_parameters())
+    if not set(state.pruned) <= parameters.keys():
+        raise _damaged("its network lacks what was pruned")
+    told = state.layers, state.notes, state.curves, state.sensitivity, state.pruned
+    compressed = Compressed(network, quantized, *told)
     return Saved(compressed, state.steps, partial)
 
 
 def _network(folder: Path, original: Network) -> Network:
     """The network as the steps left it."""
     if (folder / NETWORK).exists():
-        return read_pt2(folder / NETWORK)
+        read = read_pt2(folder / NETWORK)
+        return replace(read, format=original.format, tokenizer=original.tokenizer)
     if not (folder / WEIGHTS).exists():
         return original
     folded = fold_batch_norm(original)

@@ -89,6 +89,8 @@ class Compressed:
         quantized: target name -> quantization to apply when exporting to it; empty until a quantize step.
         layers: per-layer report for ``metrics.layers``: name, kind, bits, sqnr_db, output_sqnr_db, share.
         sensitivity: ``metrics.sensitivity``: per layer name, bits chosen, and the cost of each choice in dB.
+        pruned: names of the float network's parameters in which weights were set to zero: zeros there stay zero in
+            later trainings.
         curves: ``metrics.curves``: name -> one value per epoch, of all trainings in turn.
         notes: what the user should know (layers left alone and why, ...).
     """
@@ -99,6 +101,7 @@ class Compressed:
     notes: list[str] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=dict)
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
+    pruned: tuple[str, ...] = ()
 
     def with_curves(self, curves: Mapping[str, list[float]]) -> Self:
         """The same with the `curves` of one more training behind those of earlier ones."""

@@ -13,8 +13,8 @@ from app.recipes.methods.quantize import (
     QuantizeTernary,
     QuantizeWeights,
     SignStep,
-    TrainedStep,
 )
+from app.recipes.methods.training import TrainedStep
 
 #: The `method` of a step -> its parameter class.
 METHODS: dict[str, type[Step]] = {

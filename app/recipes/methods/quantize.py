@@ -6,22 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage, Step
-
-
-class TrainedStep(Step):
-    """What methods that can train under quantization have in common.
-
-    Attributes:
-        epochs: passes over the training samples.
-        learning_rate: of the weights, at its peak.
-        batch_size: samples per step.
-        teacher: learn from the float model's outputs, beside the labels where there are any.
-    """
-
-    epochs: int = Field(1, ge=0, le=1000)
-    learning_rate: float = Field(1e-4, gt=0, le=1)
-    batch_size: int = Field(64, ge=1, le=4096)
-    teacher: bool = True
+from app.recipes.methods.training import TrainedStep
 
 
 class QuantizeDynamic(Step):

@@ -1,0 +1,57 @@
+"""Parameters of training: what methods that also train have in common, and of the methods that only do so."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from app.recipes.methods.base import Data, Stage, Step
+
+
+class TrainedStep(Step):
+    """What methods that can train along the way have in common.
+
+    Attributes:
+        epochs: passes over the training samples.
+        learning_rate: of the weights, at its peak.
+        batch_size: samples per step.
+        teacher: learn from the float model's outputs, beside the labels where there are any.
+    """
+
+    epochs: int = Field(1, ge=0, le=1000)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    batch_size: int = Field(64, ge=1, le=4096)
+    teacher: bool = True
+
+
+class TrainingStep(Step):
+    """What methods that do nothing but train have in common.
+
+    Attributes:
+        epochs: passes over the training samples, at most.
+        learning_rate: at its peak, after the warm-up; it then falls along a cosine.
+        batch_size: samples per step.
+        optimizer: AdamW, or stochastic gradient descent with Nesterov momentum 0.9.
+        weight_decay: of matrices and kernels, decoupled (AdamW) or as L2 (SGD).
+        clip_norm: gradients are shortened to this length.
+        patience: epochs without a better loss on held-back training samples before it stops, and goes back to the
+            best of them; 0: all epochs, and the last one counts.
+    """
+
+    stage: ClassVar[Stage] = "train"
+    needs: ClassVar[tuple[Data, ...]] = ("training",)
+
+    epochs: int = Field(3, ge=1, le=1000)
+    learning_rate: float = Field(5e-4, gt=0, le=1)
+    batch_size: int = Field(64, ge=1, le=4096)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    clip_norm: float = Field(1.0, gt=0)
+    patience: int = Field(0, ge=0, le=1000)
+
+
+class Finetune(TrainingStep):
+    """Training on the labels alone, of the network as the steps before left it."""
+
+    summary: ClassVar[str] = "trains on the labels, as after pruning or factorizing; needs labelled training data"
+
+    method: Literal["finetune"] = "finetune"
