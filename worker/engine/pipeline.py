@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,8 @@ def _step(
     )
     started = time.monotonic()
     after = METHODS[type(step)](before.to(job.device), step, context).to("cpu")
+    there = dict(after.network.module.named_parameters())
+    after = replace(after, pruned=tuple(name for name in after.pruned if name in there))
     before.network.to("cpu")
     row = {
         "method": step.method,

@@ -14,7 +14,7 @@ from app.recipes.methods.quantize import (
     QuantizeWeights,
     SignStep,
 )
-from app.recipes.methods.training import TrainedStep
+from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep
 
 #: The `method` of a step -> its parameter class.
 METHODS: dict[str, type[Step]] = {
@@ -29,11 +29,13 @@ METHODS: dict[str, type[Step]] = {
         QuantizeBinary,
         QuantizeFloat,
         QuantizeAwareTraining,
+        Finetune,
     )
 }
 
 __all__ = [
     "METHODS",
+    "Finetune",
     "IntegerStep",
     "LayerFilter",
     "QuantizeAwareTraining",
@@ -48,4 +50,5 @@ __all__ = [
     "SignStep",
     "Step",
     "TrainedStep",
+    "TrainingStep",
 ]
