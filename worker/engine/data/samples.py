@@ -36,3 +36,11 @@ class Samples:
         """Inputs in order, `size` samples at a time; the last batch may be smaller. Copies: writable."""
         for start in range(0, len(self), size):
             yield {name: np.array(array[start : start + size], order="C") for name, array in self.inputs.items()}
+
+
+def chosen(samples: Samples, count: int, seed: int) -> Samples:
+    """At most `count` of the samples, the same for the same seed, in their order."""
+    if len(samples) <= count:
+        return samples
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return samples.take(np.sort(order[:count]).astype(np.intp))
