@@ -1,6 +1,7 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
     QuantizeAwareTraining,
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Step]] = {
         QuantizeBinary,
         QuantizeFloat,
         QuantizeAwareTraining,
+        PruneWeights,
     )
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "METHODS",
     "IntegerStep",
     "LayerFilter",
+    "PruneWeights",
     "QuantizeAwareTraining",
     "QuantizeBinary",
     "QuantizeCodebook",

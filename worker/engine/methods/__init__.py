@@ -5,6 +5,7 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import (
+    PruneWeights,
     QuantizeAwareTraining,
     QuantizeBinary,
     QuantizeCodebook,
@@ -15,6 +16,7 @@ from app.recipes.methods import (
     QuantizeTernary,
     QuantizeWeights,
 )
+from worker.engine.methods.prune_weights import prune_weights
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
@@ -36,6 +38,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeMixed: quantize_mixed,
     QuantizeWeights: quantize_weights,
     QuantizeAwareTraining: quantize_aware_training,
+    PruneWeights: prune_weights,
 }
 
 __all__ = ["METHODS"]
