@@ -1,6 +1,7 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
     QuantizeAwareTraining,
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Step]] = {
         QuantizeFloat,
         QuantizeAwareTraining,
         Finetune,
+        PruneWeights,
     )
 }
 
@@ -38,6 +40,7 @@ __all__ = [
     "Finetune",
     "IntegerStep",
     "LayerFilter",
+    "PruneWeights",
     "QuantizeAwareTraining",
     "QuantizeBinary",
     "QuantizeCodebook",

@@ -6,6 +6,7 @@ from typing import Final
 from app.recipes import Step
 from app.recipes.methods import (
     Finetune,
+    PruneWeights,
     QuantizeAwareTraining,
     QuantizeBinary,
     QuantizeCodebook,
@@ -17,6 +18,7 @@ from app.recipes.methods import (
     QuantizeWeights,
 )
 from worker.engine.methods.finetune import finetune
+from worker.engine.methods.prune_weights import prune_weights
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
@@ -39,6 +41,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeWeights: quantize_weights,
     QuantizeAwareTraining: quantize_aware_training,
     Finetune: finetune,
+    PruneWeights: prune_weights,
 }
 
 __all__ = ["METHODS"]

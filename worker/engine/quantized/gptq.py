@@ -1,19 +1,13 @@
 """GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323): weights are rounded one input after another, and what
 an input's rounding does to the layer's output is made good by the inputs that are still to come.
 
-With H = E[x x^T] + damping, the weights w of one output channel and the upper Cholesky factor U of H^-1, input j is
-rounded, and the rest moves by
-
-    w_k -= (w_j - w'_j) / U_jj * U_jk    for all k > j
-
-which is the least-squares answer (equation 2). Inputs go by falling E[x_j^2]: those that matter most have the most
-others left to make good (section "act-order" of the authors' code). Grids are found beforehand, with errors weighted
-by E[x_j^2]. Layers are taken in graph order, each on what it reads behind the layers that are rounded already.
+`made_good` has the mathematics. Inputs go by falling E[x_j^2]: those that matter most have the most others left to make
+good (section "act-order" of the authors' code). Grids are found beforehand, with errors weighted by E[x_j^2]. Layers
+are taken in graph order, each on what it reads behind the layers that are rounded already.
 """
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -23,15 +17,10 @@ from worker.engine.network import Network
 from worker.engine.quantized.fake import put
 from worker.engine.quantized.form import Weight
 from worker.engine.quantized.groups import Grids, GroupForm, grids_of, grouped, weight_on
+from worker.engine.quantized.made_good import inverse_factor, made_good
 from worker.engine.quantized.observe import check_finite
 from worker.engine.quantized.placement import called
 from worker.engine.quantized.rows import Sampler
-
-#: Share of the mean diagonal that is added to the diagonal; more where the matrix cannot be inverted.
-_DAMPING: Final = 0.01
-_ATTEMPTS: Final = 6
-#: Inputs whose corrections are carried to the rest together.
-_BLOCK: Final = 128
 
 
 @torch.no_grad()
@@ -100,39 +89,16 @@ def rounded(weight: Tensor, moments: Tensor, grids: Grids) -> Tensor:
     k = weight.shape[1]
     diagonal = moments.diagonal()
     order = torch.argsort(diagonal, descending=True, stable=True)
-    factor = _factor(moments[order][:, order])
     column = torch.arange(k, device=weight.device)[order] // (k // grids.scale.shape[1])
     scale = grids.scale[:, column]
     zero_point = torch.zeros_like(scale) if grids.zero_point is None else grids.zero_point[:, column]
     left = torch.where(diagonal[order] > 0, weight[:, order], 0.0)
     integers = torch.empty_like(left)
-    for first in range(0, k, _BLOCK):
-        last = min(first + _BLOCK, k)
-        block, upper = left[:, first:last].clone(), factor[first:last, first:last]
-        errors = torch.empty_like(block)
-        for at in range(last - first):
-            step, point = scale[:, first + at], zero_point[:, first + at]
-            integer = torch.round(block[:, at] / step + point).clamp_(grids.low, grids.high)
-            errors[:, at] = (block[:, at] - (integer - point) * step) / upper[at, at]
-            integers[:, first + at] = integer
-            block[:, at + 1 :].addr_(errors[:, at], upper[at, at + 1 :], alpha=-1)
-        left[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1)
+
+    def rounded_column(at: int, block: Tensor) -> Tensor:
+        step, point = scale[:, at], zero_point[:, at]
+        integers[:, at] = torch.round(block[:, 0] / step + point).clamp_(grids.low, grids.high)
+        return (integers[:, at] - point) * step
+
+    made_good(left, inverse_factor(moments[order][:, order]), rounded_column)
     return integers[:, torch.argsort(order)]
-
-
-def _factor(moments: Tensor) -> Tensor:
-    """The upper Cholesky factor of the inverse, (k, k)."""
-    moments = moments.clone()
-    diagonal = moments.diagonal()
-    unit = float(diagonal.mean())
-    if unit <= 0:
-        return torch.eye(len(moments), device=moments.device)
-    diagonal[diagonal == 0] = unit
-    for attempt in range(_ATTEMPTS):
-        diagonal += _DAMPING * unit * 10.0**attempt
-        lower, failed = torch.linalg.cholesky_ex(moments)
-        if not int(failed):
-            found: tuple[Tensor, Tensor] = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not int(found[1]):
-                return found[0]
-    return torch.diag(diagonal.rsqrt())

@@ -1,0 +1,1 @@
+"""Weights that are zero: which, in which patterns, and when."""
