@@ -18,7 +18,8 @@ def finetune(compressed: Compressed, step: Step, context: Context) -> Compressed
     """Train on the labels.
 
     Raises:
-        Unsupported: ``unknown_layer``, ``no_layers``; ``task_unsupported`` where the labels' task has no loss; ``training_diverged``.
+        Unsupported: ``unknown_layer``, ``no_layers``; ``task_unsupported`` where the labels' task has no loss;
+            ``training_diverged``.
         InvalidDataset: ``training_required``, ``labels_required``, ``too_few_samples``.
     """
     if not isinstance(step, Finetune):

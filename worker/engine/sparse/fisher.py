@@ -71,7 +71,7 @@ class _Surprise:
     def __init__(
         self, network: Network, samples: Samples, task: str | None, module: nn.Module, device: str, seed: int
     ) -> None:
-        self._scores = scores_classes(network, task)
+        self._scores = scores_classes(network.outputs[0], task)
         self._probabilities = gives_probabilities(network.module)
         self._task = task if task in TASKS else None
         self._random = torch.Generator().manual_seed(seed)
