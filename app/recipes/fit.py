@@ -15,6 +15,11 @@ MIN_SAMPLES = 8
 _LISTED = 10
 
 
+def further_label(output: str) -> str:
+    """The column of the labels of an output other than the first."""
+    return f"{LABEL}_{output}"
+
+
 def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe") -> list[RecipeFault]:
     """Globs in ``layers`` of a step that match no layer of the model."""
     names = [layer.name for layer in model.layers]
@@ -44,7 +49,8 @@ def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str, *, task: st
     wanted = [spec.name for spec in model.inputs]
     if len(wanted) == 1 and wanted[0] not in columns and ANY_INPUT in columns:
         wanted = [ANY_INPUT]
-    if any(name not in columns for name in wanted) or any(name not in (*wanted, LABEL) for name in columns):
+    further = [further_label(spec.name) for spec in model.outputs[1:]]
+    if any(name not in columns for name in wanted) or any(name not in (*wanted, LABEL, *further) for name in columns):
         names = ", ".join(repr(spec.name) for spec in model.inputs)
         has = ", ".join(map(repr, columns))
         detail = f"the dataset has columns {has}; the model needs {names}, and optionally {LABEL!r}"

@@ -1,9 +1,7 @@
 """The migrations on a real PostgreSQL."""
 
-import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,18 +66,3 @@ def test_two_processes_that_start_together_migrate_once(engine: Engine, empty_da
 
 def test_history_has_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config("postgresql://unused")).get_heads()) == 1
-
-
-def test_wheel_carries_the_migrations(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # setuptools leaves things beside the sources, and takes up what an older run left
-    for folder in ("app", "migrations"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "LICENSE"):
-        shutil.copy(ROOT / file, source)
-    (source / "README.md").touch()
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    versions = {f"migrations/versions/{path.name}" for path in (ROOT / "migrations/versions").glob("*.py")}
-    assert names >= {"migrations/env.py", "migrations/script.py.mako", *versions}

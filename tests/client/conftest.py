@@ -48,7 +48,7 @@ COMMAND = [sys.executable, "-c", "from modelpress.cli.main import main; main()"]
 
 @pytest.fixture
 def environment(service: Service, tmp_path: Path) -> dict[str, str]:
-    names = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
+    names = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "PYTHONPATH")
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "MODELPRESS_URL": service.url, "MODELPRESS_KEY": KEY, "COLUMNS": "160", "NO_COLOR": "1"}
 

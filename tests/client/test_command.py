@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.contract import KEY, Service
+from tests.support.contract import KEY, STEPS, Service
 
 HISTORY = [
     ("state", {"state": "running"}),
@@ -286,3 +286,44 @@ def test_a_job_measured_without_labels_has_a_table_too(
     assert "size ratio" in ran.out
     assert "accuracy" not in ran.out
     assert "intervals" not in ran.out
+
+
+def rows(out: str) -> list[list[str]]:
+    """The cells of every row of every table."""
+    lines = [line.replace("┃", "│") for line in out.splitlines()]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+
+
+def test_several_steps_have_a_table_of_their_own(
+    run: Callable[..., Any], service: Service, compress: list[object]
+) -> None:
+    service.steps = STEPS
+    ran = run(*compress)
+    assert ran.code == 0, ran.err
+    told = rows(ran.out)
+    at = told.index(["step", "took", "weights", "not zero", "MACs", "accuracy", "SQNR"])
+    assert told[at + 1 :] == [
+        ["float model", "", "4 kB", "100 %", "100 %", "98.00 %", ""],
+        ["prune.channels", "1 min 01 s", "2 kB", "80 %", "25 %", "95.00 % (-3.00)", "12.3 dB"],
+        ["quantize.static", "2 s", "510 B", "80 %", "25 %", "95.20 % (+0.20)", "12.0 dB"],
+    ]
+
+
+def test_steps_without_samples_have_no_columns_of_quality(
+    run: Callable[..., Any], service: Service, compress: list[object]
+) -> None:
+    hidden = ("metric", "fidelity_db", "change")
+    bare = [{name: value for name, value in row.items() if name not in hidden} for row in STEPS["steps"]]
+    before = {name: value for name, value in STEPS["before"].items() if name not in hidden}
+    service.steps = {"before": before, "steps": bare}
+    assert ["step", "took", "weights", "not zero", "MACs"] in rows(run(*compress).out)
+
+
+@pytest.mark.parametrize("steps", [{}, {**STEPS, "steps": STEPS["steps"][:1]}, {"steps": STEPS["steps"]}])
+def test_one_step_or_an_older_service_has_no_table_of_steps(
+    run: Callable[..., Any], service: Service, compress: list[object], steps: dict[str, Any]
+) -> None:
+    service.steps = steps
+    ran = run(*compress)
+    assert ran.code == 0, ran.err
+    assert "between the steps" not in ran.out

@@ -35,6 +35,29 @@ INT8 = {
 }
 
 
+#: `metrics` of a job with several steps, beside the others.
+STEPS = {
+    "before": {
+        "parameters": 1000, "nonzero_parameters": 1000, "macs": 8000, "size_bytes": 4000, "quantized_layers": 0,
+        "metric": {"name": "accuracy", "value": 0.98, "samples": 500},
+    },
+    "steps": [
+        {
+            "method": "prune.channels", "seconds": 61.2,
+            "parameters": 500, "nonzero_parameters": 400, "macs": 2000, "size_bytes": 2000, "quantized_layers": 0,
+            "metric": {"name": "accuracy", "value": 0.95, "samples": 500}, "fidelity_db": 12.34,
+            "change": {"size_ratio": 0.5, "macs_ratio": 0.25, "metric": -0.03},
+        },
+        {
+            "method": "quantize.static", "seconds": 2.0,
+            "parameters": 500, "nonzero_parameters": 400, "macs": 2000, "size_bytes": 510, "quantized_layers": 3,
+            "metric": {"name": "accuracy", "value": 0.952, "samples": 500}, "fidelity_db": 12.0,
+            "change": {"size_ratio": 0.255, "macs_ratio": 1.0, "metric": 0.002},
+        },
+    ],
+}  # fmt: skip
+
+
 class Cut(Exception):
     """Ends a connection in the middle of an answer."""
 
@@ -69,6 +92,7 @@ class Service:
     cancel_ends: bool = True
     items: int = 0
     without_labels: bool = False
+    steps: dict[str, Any] = field(default_factory=dict)
 
     def requests(self, method: str, path: str) -> list[Seen]:
         """Those that arrived so far."""
@@ -105,7 +129,7 @@ class Service:
                 side: {"onnxruntime": {name: value for name, value in figures.items() if name not in hidden}}
                 for side, figures in (("baseline", FLOAT), ("artifacts", INT8))
             }
-            | {"notes": ["The data says this.", *INT8["notes"]]},
+            | {"notes": ["The data says this.", *INT8["notes"]], **self.steps},
             "gate": {
                 "passed": passed,
                 "checks": [

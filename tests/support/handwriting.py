@@ -1,6 +1,8 @@
 """A small network trained on scikit-learn's digits: real accuracy to lose and to win back in training, in seconds."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 from app.recipes import TARGETS as GRIDS
 from app.recipes import Step
@@ -62,6 +64,30 @@ def trained(norm: bool, width: int = 8) -> nn.Sequential:
             loss.backward()
             optimizer.step()
     return net.eval()
+
+
+class TwoHeads(nn.Module):
+    """Which digit it is, and how much ink it took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten())
+        self.digit, self.ink = nn.Linear(256, 10), nn.Linear(256, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.body(x)
+        return self.digit(y), self.ink(y)
+
+
+def two_heads() -> TwoHeads:
+    """Not trained yet."""
+    torch.manual_seed(0)
+    return TwoHeads().eval()
+
+
+def copied(network: Network) -> Network:
+    """The same with weights of its own."""
+    return replace(network, module=copy.deepcopy(network.module))
 
 
 def run(network: Network, step: Step, folder: Path, **context: Any) -> Compressed:

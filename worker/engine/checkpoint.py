@@ -1,5 +1,5 @@
 """A job's state between two steps, as one zip: ``state.json``, ``tensors.safetensors``, where a step changed the
-network ``weights.safetensors`` (the graph is still the one that was read, with its batch norms folded) or
+network ``weights.safetensors`` (the graph is still the one that was read, or that with its batch norms folded) or
 ``network.pt2``, and where a step is under way ``partial.safetensors``. Never a pickle: the process that wrote
 it is not trusted.
 """
@@ -124,7 +124,9 @@ def save(
             archive.writestr(PARTIAL, safetensors.torch.save(dict(partial.tensors)))
         if compressed.network is original:
             return
-        if original is not None and _same_graph(compressed.network, fold_batch_norm(original)):
+        if original is not None and any(
+            _same_graph(compressed.network, other) for other in (original, fold_batch_norm(original))
+        ):
             weights = {name: value.contiguous().clone() for name, value in _weights_of(compressed.network).items()}
             archive.writestr(WEIGHTS, safetensors.torch.save(weights))
         else:
@@ -190,10 +192,12 @@ def _network(folder: Path, original: Network) -> Network:
         return replace(read, format=original.format, tokenizer=original.tokenizer)
     if not (folder / WEIGHTS).exists():
         return original
-    folded = fold_batch_norm(original)
-    network = replace(folded, module=copy.deepcopy(folded.module)) if folded is original else folded
     try:
-        network.module.load_state_dict(safetensors.torch.load((folder / WEIGHTS).read_bytes()))
+        weights = safetensors.torch.load((folder / WEIGHTS).read_bytes())
+        whole = weights.keys() == _weights_of(original).keys()
+        source = original if whole else fold_batch_norm(original)
+        network = replace(source, module=copy.deepcopy(source.module))
+        network.module.load_state_dict(weights)
     except (OSError, SafetensorError, struct.error, json.JSONDecodeError, RuntimeError) as error:
         raise _damaged(str(error)) from error
     return network

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidModel, RuntimeFailure, UserError
 from worker.engine.manifest import Made, describe, file_name, identity
 from worker.engine.measure.compare import Setup, Side, compare, probe_of
+from worker.engine.measure.effects import Effects, Figures, change, told
 from worker.engine.measure.gate import Measured, gate, require_data
 from worker.engine.measure.machine import cpu_flags, saturates
-from worker.engine.measure.macs import count_macs, random_inputs
+from worker.engine.measure.macs import random_inputs
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
@@ -98,17 +99,19 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
     scratch.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     network, prepared = _read(job, reporter, scratch)
-    compressed, steps = _compress(job, network, prepared, reporter, scratch)
+    effects = Effects(network, prepared.split.evaluation, prepared.measured, job.targets[0], job.device, job.seed)
+    compressed, steps = _compress(job, effects, prepared, reporter, scratch)
     for note in [*network.notes, *prepared.notes, *compressed.notes]:
         reporter.log(note)
     exported = _export(job, network, compressed, reporter, scratch)
-    facts = _facts(network), _facts(compressed.network)
+    facts = effects.facts(network), effects.facts(compressed.network)
     measured, notes = _measure(job, network, prepared, exported, facts, reporter, scratch)
     verdict = gate(job.limits, measured)
     metrics: dict[str, Any] = {
         "baseline": {target: figures.baseline for target, figures in measured.items()},
         "artifacts": {target: figures.artifact for target, figures in measured.items()},
         "layers": compressed.layers,
+        "before": effects.before,
         "steps": steps,
         **({"curves": compressed.curves} if compressed.curves else {}),
         **({"sensitivity": compressed.sensitivity} if compressed.sensitivity else {}),
@@ -141,12 +144,14 @@ def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Pr
 
 
 def _compress(
-    job: JobInput, network: Network, prepared: Prepared, reporter: Reporter, scratch: Path
+    job: JobInput, effects: Effects, prepared: Prepared, reporter: Reporter, scratch: Path
 ) -> tuple[Compressed, list[dict[str, Any]]]:
     """Run the steps that are not in the checkpoint, and leave a checkpoint after each."""
     part = Part(reporter, "compressing", *PHASES["compressing"])
+    network = effects.original
     saved = _resumed(job, network, reporter)
     compressed, rows, partial = saved.compressed, saved.steps, saved.partial
+    figures = effects.figures(compressed) if len(rows) < len(job.recipe.steps) else {}
     for index in range(len(rows), len(job.recipe.steps)):
         step = job.recipe.steps[index]
         within = part.slice(index, len(job.recipe.steps))
@@ -155,7 +160,9 @@ def _compress(
         surroundings = _Surroundings(prepared, Within(reporter, within), scratch / f"step-{index}", keeper, partial)
         compressed, row = _step(job, step, compressed, surroundings)
         partial = None
-        rows = [*rows, row]
+        before, figures = figures, effects.figures(compressed)
+        rows = [*rows, {**row, **figures, "change": change(before, figures)}]
+        reporter.log(told(rows[-1]))
         file = job.output / f"checkpoint-{index}.zip"
         checkpoint.save(compressed, rows, file, network)
         reporter.checkpoint(f"after step {index + 1}, {step.method}", file)
@@ -235,15 +242,10 @@ def _step(
     )
     started = time.monotonic()
     after = METHODS[type(step)](before.to(job.device), step, context).to("cpu")
+    there = dict(after.network.module.named_parameters())
+    after = replace(after, pruned=tuple(name for name in after.pruned if name in there))
     before.network.to("cpu")
-    row = {
-        "method": step.method,
-        "seconds": round(time.monotonic() - started, 3),
-        "parameters": after.network.parameters,
-        "quantized_layers": len({name for form in after.quantized.values() for name in form.weights}),
-    }
-    surroundings.reporter.log(f"{step.method}: done in {row['seconds']:.1f} s.")
-    return after, row
+    return after, {"method": step.method, "seconds": round(time.monotonic() - started, 3)}
 
 
 def _export(
@@ -272,22 +274,12 @@ def _export(
     return exported
 
 
-def _facts(network: Network) -> dict[str, Any]:
-    """``parameters``, ``nonzero_parameters`` and ``macs`` of one sample."""
-    nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in network.module.parameters())
-    return {
-        "parameters": network.parameters,
-        "nonzero_parameters": nonzero,
-        "macs": sum(count_macs(network).values()),
-    }
-
-
 def _measure(
     job: JobInput,
     network: Network,
     prepared: Prepared,
     exported: list[_Exported],
-    facts: tuple[dict[str, Any], dict[str, Any]],
+    facts: tuple[Figures, Figures],
     reporter: Reporter,
     scratch: Path,
 ) -> tuple[dict[str, Measured], list[str]]:

@@ -15,7 +15,7 @@ from app.recipes.methods.quantize import (
     QuantizeWeights,
     SignStep,
 )
-from app.recipes.methods.training import TrainedStep
+from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep
 
 #: The `method` of a step -> its parameter class.
 METHODS: dict[str, type[Step]] = {
@@ -30,12 +30,14 @@ METHODS: dict[str, type[Step]] = {
         QuantizeBinary,
         QuantizeFloat,
         QuantizeAwareTraining,
+        Finetune,
         PruneWeights,
     )
 }
 
 __all__ = [
     "METHODS",
+    "Finetune",
     "IntegerStep",
     "LayerFilter",
     "PruneWeights",
@@ -51,4 +53,5 @@ __all__ = [
     "SignStep",
     "Step",
     "TrainedStep",
+    "TrainingStep",
 ]

@@ -38,6 +38,7 @@ from modelpress.requests import JobRequest, Limits
 from modelpress.retries import Retries
 from modelpress.views import (
     Artifact,
+    Change,
     Dataset,
     Estimate,
     Evaluation,
@@ -55,6 +56,7 @@ from modelpress.views import (
     Named,
     Page,
     Problem,
+    StepEffect,
     TensorSpec,
     Workspace,
 )
@@ -63,6 +65,7 @@ __all__ = [
     "Artifact",
     "AsyncClient",
     "AuthenticationError",
+    "Change",
     "CheckReport",
     "Client",
     "ConfigurationError",
@@ -99,6 +102,7 @@ __all__ = [
     "RateLimited",
     "Retries",
     "ServiceError",
+    "StepEffect",
     "TensorSpec",
     "WaitTimeout",
     "Workspace",

@@ -125,14 +125,46 @@ class Measurement(View):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change(View):
+    """What a step changed: ratios of after to before, and the metric after it less the one before it."""
+
+    size_ratio: float | None = None
+    macs_ratio: float | None = None
+    metric: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEffect(View):
+    """The model before the first step, or after one: figures taken between the steps, not on an exported file.
+
+    `method` and `change` are of a step alone; `size_bytes` is what the weights take; `fidelity_db` the SQNR to the
+    uploaded model.
+    """
+
+    method: str | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    nonzero_parameters: int | None = None
+    macs: int | None = None
+    size_bytes: int | None = None
+    quantized_layers: int | None = None
+    metric: MetricValue | None = None
+    fidelity_db: float | None = None
+    change: Change | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metrics(View):
     """Per target: the float model exported to it (`baseline`) and the artifact; the rest is in `raw`.
 
-    `notes`: all that is worth knowing of the model, the data and every target, those of the artifacts among them.
+    `before` and `steps`: the model as uploaded, and after each step. `notes`: all that is worth knowing of the model,
+    the data and every target, those of the artifacts among them.
     """
 
     baseline: Mapping[str, Measurement] | None = None
     artifacts: Mapping[str, Measurement] | None = None
+    before: StepEffect | None = None
+    steps: tuple[StepEffect, ...] | None = None
     notes: tuple[str, ...] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Recipes: parsing never fails but with a RecipeError, presets are recipes, facts tell what fits."""
+"""Recipes: parsing never fails but with a RecipeError, facts tell what fits."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.recipes import METHODS, PRESETS, TARGETS, Recipe, RecipeError, check_targets, expand_preset, parse_recipe
+from app.recipes import METHODS, TARGETS, RecipeError, check_targets, expand_preset, parse_recipe
 from app.recipes.facts import DatasetFacts, LayerFacts, ModelFacts, TensorFacts
 from app.recipes.fit import data_faults, labelled, layer_faults
 
@@ -50,23 +50,6 @@ def test_targets_are_checked_without_an_exception(raw: Any, targets: list[str]) 
 def test_a_method_alone_is_a_recipe(method: str) -> None:
     recipe = parse_recipe({"steps": [{"method": method}]})
     assert recipe.steps[0] == METHODS[method](method=method)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_a_recipe(name: str) -> None:
-    expanded = expand_preset(f"preset:{name}")
-    assert isinstance(parse_recipe(expanded), Recipe)
-    assert PRESETS[name].summary
-
-
-def test_there_is_a_fast_preset() -> None:
-    assert parse_recipe(expand_preset("preset:fast")).steps
-
-
-def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"balanced, fast") as caught:
-        expand_preset("preset:best")
-    assert [fault.code for fault in caught.value.faults] == ["unknown_preset"]
 
 
 def test_a_field_name_is_escaped_in_its_pointer() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.recipes.fit import ANY_INPUT, LABEL, MIN_SAMPLES
+from app.recipes.fit import ANY_INPUT, LABEL, MIN_SAMPLES, further_label
 from worker.engine.data import codes
 from worker.engine.data.samples import Samples
 from worker.engine.data.table import Table
@@ -13,18 +13,20 @@ if TYPE_CHECKING:
     from worker.engine.network import TensorSpec
 
 
-def match(table: Table, inputs: Sequence["TensorSpec"], role: str) -> Samples:
+def match(table: Table, inputs: Sequence["TensorSpec"], role: str, outputs: Sequence["TensorSpec"] = ()) -> Samples:
     """The samples of `table` under the names of the model's inputs.
 
     Args:
         table: columns, each (samples, ...).
         inputs: what the model takes; the first dimension of each is the batch, symbolic or 1.
+        outputs: what it returns; all but the first may have labels in a column of their own.
         role: calibration, training or evaluation: named in errors.
 
     Raises:
         InvalidDataset: a column missing or unknown, a wrong dtype or shape, fewer than `MIN_SAMPLES` samples.
     """
-    columns = _columns(table, inputs, role)
+    further = {spec.name: further_label(spec.name) for spec in outputs[1:] if further_label(spec.name) in table}
+    columns = _columns(table, inputs, role, frozenset(further.values()))
     sizes: dict[str, int] = {}
     for spec, column in zip(inputs, columns, strict=True):
         _check_dtype(table, spec, column, role)
@@ -32,6 +34,7 @@ def match(table: Table, inputs: Sequence["TensorSpec"], role: str) -> Samples:
     samples = Samples(
         {spec.name: table[column] for spec, column in zip(inputs, columns, strict=True)},
         table.get(LABEL) if LABEL not in columns else None,
+        {name: table[column] for name, column in further.items() if column not in columns},
     )
     if len(samples) < MIN_SAMPLES:
         raise InvalidDataset(
@@ -57,13 +60,13 @@ def require_batch(inputs: Sequence["TensorSpec"]) -> None:
             )
 
 
-def _columns(table: Table, inputs: Sequence["TensorSpec"], role: str) -> list[str]:
+def _columns(table: Table, inputs: Sequence["TensorSpec"], role: str, further: frozenset[str]) -> list[str]:
     """For each input the name of its column."""
     wanted = [spec.name for spec in inputs]
     if len(wanted) == 1 and wanted[0] not in table and ANY_INPUT in table:
         wanted = [ANY_INPUT]
     missing = [name for name in wanted if name not in table]
-    unknown = [name for name in table if name not in (*wanted, LABEL)]
+    unknown = [name for name in table if name not in (*wanted, LABEL, *further)]
     if missing or unknown:
         either = f" (or {ANY_INPUT!r})" if len(inputs) == 1 and inputs[0].name != ANY_INPUT else ""
         raise InvalidDataset(

@@ -62,10 +62,13 @@ def prepare(
     told = task
     for role in ROLES:
         if role in files:
-            given[role] = _read(files[role], inputs, role, folder / role, tokenizer)
+            given[role] = _read(files[role], specs, role, folder / role, tokenizer)
             labels = given[role].labels
             if labels is not None:
                 told = task_of(labels, outputs, task)
+            for spec in outputs:
+                if spec.name in given[role].more:
+                    task_of(given[role].more[spec.name], [spec], None)
     parts = split(
         Split(given.get("calibration"), given.get("training"), given.get("evaluation")),
         seed,
@@ -78,11 +81,16 @@ def prepare(
 
 
 def _read(
-    path: Path, inputs: Sequence["TensorSpec"], role: str, folder: Path, tokenizer: "Tokenizer | None"
+    path: Path,
+    specs: tuple[Sequence["TensorSpec"], Sequence["TensorSpec"]],
+    role: str,
+    folder: Path,
+    tokenizer: "Tokenizer | None",
 ) -> Samples:
+    inputs, outputs = specs
     folder.mkdir(parents=True, exist_ok=True)
     if not words.is_text(path):
-        return match(read.read(path, folder), inputs, role)
+        return match(read.read(path, folder), inputs, role, outputs)
     encoded = words.encode(path, tokenizer, role)
     taken = {spec.name for spec in inputs}
     return match({name: column for name, column in encoded.items() if name in taken}, inputs, role)

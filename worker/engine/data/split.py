@@ -70,7 +70,12 @@ def _part(samples: Samples, positions: NDArray[np.intp], folder: Path) -> Sample
         name: _copy(array, positions, folder / f"{index}.npy")
         for index, (name, array) in enumerate(samples.inputs.items())
     }
-    return Samples(inputs, None if samples.labels is None else _copy(samples.labels, positions, folder / "label.npy"))
+    more = {
+        name: _copy(array, positions, folder / f"label-{index}.npy")
+        for index, (name, array) in enumerate(samples.more.items())
+    }
+    labels = None if samples.labels is None else _copy(samples.labels, positions, folder / "label.npy")
+    return Samples(inputs, labels, more)
 
 
 def _copy(array: Array, positions: NDArray[np.intp], file: Path) -> Array:

@@ -5,6 +5,7 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import (
+    Finetune,
     PruneWeights,
     QuantizeAwareTraining,
     QuantizeBinary,
@@ -16,6 +17,7 @@ from app.recipes.methods import (
     QuantizeTernary,
     QuantizeWeights,
 )
+from worker.engine.methods.finetune import finetune
 from worker.engine.methods.prune_weights import prune_weights
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
@@ -38,6 +40,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeMixed: quantize_mixed,
     QuantizeWeights: quantize_weights,
     QuantizeAwareTraining: quantize_aware_training,
+    Finetune: finetune,
     PruneWeights: prune_weights,
 }
 

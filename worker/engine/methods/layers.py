@@ -22,6 +22,30 @@ from worker.engine.state import Context
 _STAYS: Final = " stays in float"
 
 
+def check_known(names: Sequence[str], layers: LayerFilter) -> None:
+    """Refuse a glob that no layer matches.
+
+    Raises:
+        Unsupported: ``unknown_layer``, with names that are close to it.
+    """
+    for glob in (*layers.include, *layers.exclude):
+        if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
+            near = get_close_matches(glob, names, 3, 0.4) or list(dict.fromkeys(names))[:3]
+            raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
+
+
+def check_trainable(network: Network, layers: LayerFilter) -> None:
+    """Refuse a filter that leaves nothing to train.
+
+    Raises:
+        Unsupported: ``unknown_layer``, ``no_layers``.
+    """
+    names = [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
+    check_known(names, layers)
+    if not any(layers.matches(name) for name in names):
+        raise Unsupported("no_layers", "there is no layer to train, or all are left out")
+
+
 def check_quantizable(network: Network, layers: LayerFilter) -> None:
     """Refuse a network that cannot be quantized, and a filter that cannot do anything.
 
@@ -30,11 +54,7 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             ``no_layers`` where nothing is left to quantize; ``dtype_unsupported`` for weights that are not float32.
     """
     calls = [(str(node.target), layer) for node, layer in layer_calls(network.module)]
-    names = list(dict.fromkeys(name for name, _ in calls))
-    for glob in (*layers.include, *layers.exclude):
-        if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
-            near = get_close_matches(glob, names, 3, 0.4) or names[:3]
-            raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
+    check_known([name for name, _ in calls], layers)
     if not any(isinstance(layer, (*LAYERS, *STORED.values())) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers",

@@ -1,38 +1,66 @@
-"""What methods that train under quantization have in common: the session, and going on with an interrupted one.
+"""What methods that train have in common: the session, and going on with an interrupted one.
 
-The network learns from the float model's answers and from the labels where there are any. Batch norms compute on the
-statistics of each batch for the first part of the training and on their own for the rest. After each epoch everything
-is kept that the next one starts from.
+A network learns from the float model's answers, from the labels where there are any, or from both. Under quantization,
+batch norms compute on the statistics of each batch for the first part of the training and on their own for the rest.
+After each epoch everything is kept that the next one starts from. Weights that an earlier step has set to zero stay
+zero.
 """
 
 import copy
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol, TypeVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import fx
 
-from app.recipes.methods import TrainedStep
+from app.recipes.methods import TrainedStep, TrainingStep
 from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.network import Network
 from worker.engine.progress import Part
-from worker.engine.quantized.student import Student
 from worker.engine.state import Context, Partial
 from worker.engine.training.batches import Batches
+from worker.engine.training.device import half_precision
 from worker.engine.training.loop import NotResumable, Plan, Training
-from worker.engine.training.losses import TASKS, Objective, gives_probabilities, scores_classes, spreads
+from worker.engine.training.losses import TASKS, Objective, Weights, answers_of
+from worker.engine.training.whole import any_order
 
-#: Share of the steps in which batch norms compute on the statistics of the batch.
+#: Share of the steps in which batch norms compute on the statistics of the batch, under quantization.
 _STATISTICS: Final = 0.6
 #: Parameters in units of their own size (a step's logarithm, centroids over their spread): their learning rate over
 #: that of weights, and the largest.
 _RELATIVE: Final = ("log_step", "centroids")
 _RELATIVE_RATE: Final = 10.0
 _FASTEST: Final = 1e-2
-#: Makes the student; of an interrupted training it is told the zero points, whose scales come with what was kept.
-MakeStudent = Callable[[Mapping[str, int] | None], Student]
+#: One training sample in this many is held back for early stopping, and the largest number of them.
+_VALIDATION, _MOST_VALIDATION = 10, 2000
+
+
+class Pupil(Protocol):
+    """What trains.
+
+    Attributes:
+        network: the float network, whose layers train.
+        module: what is called; it holds those layers.
+        zero_points: of grids, which are kept beside the tensors; by FX node name.
+    """
+
+    @property
+    def network(self) -> Network: ...  # noqa: D102
+    @property
+    def module(self) -> fx.GraphModule: ...  # noqa: D102
+    @property
+    def zero_points(self) -> Mapping[str, int]: ...  # noqa: D102
+
+    def settle(self, frozen: bool) -> None:
+        """Train mode; batch norms on the statistics of the batch, or on their own (`frozen`)."""
+
+
+P = TypeVar("P", bound=Pupil)
 
 
 @dataclass(frozen=True)
@@ -41,17 +69,34 @@ class Lesson:
 
     Attributes:
         network: float, with its batch norms: what trains.
-        folded: the same with them folded: what teaches.
+        teacher: the float network that is compared with, where `taught`.
         samples: see `training_samples`.
-        started: share of the step's progress that is done before it trains.
+        taught: whether the teacher's answers are learned from.
+        weights: of the parts of the loss.
+        spreads: see `Objective.spreads`.
+        pruned: see `Compressed.pruned`.
+        statistics: share of the steps in which batch norms compute on the statistics of the batch.
+        fast: whether layers may compute in bfloat16 where that is faster, and images go through in channels-last
+            order; not under quantization, whose rounding wants all bits.
+        started / ended: the slice of the step's progress that the training takes.
+        before / after: called around each step of the optimizer with the pupil's network and the share that is done.
     """
 
-    step: TrainedStep
+    step: TrainedStep | TrainingStep
     context: Context
     network: Network
-    folded: Network
+    teacher: Network
     samples: Samples
+    taught: bool
+    weights: Weights = field(default_factory=Weights)
+    spreads: tuple[float, ...] = ()
+    pruned: tuple[str, ...] = ()
+    statistics: float = _STATISTICS
+    fast: bool = False
     started: float = 0.0
+    ended: float = 1.0
+    before: Callable[[Network, float], None] = lambda network, share: None
+    after: Callable[[Network, float], None] = lambda network, share: None
 
 
 class _Kept(BaseModel):
@@ -63,103 +108,163 @@ class _Kept(BaseModel):
     training: dict[str, Any]
 
 
-def training_samples(step: TrainedStep, context: Context) -> Samples:
-    """The samples to train on.
+def training_samples(step: TrainedStep | TrainingStep, context: Context, *, taught: bool) -> Samples:
+    """The samples to train on; without labels that have no loss.
 
+    Args:
+        taught: whether a teacher's answers are learned from.
     Raises:
         InvalidDataset: ``training_required`` without any; ``labels_required`` where nothing teaches.
         Unsupported: ``task_unsupported`` where there is no teacher and the labels' task has no loss.
     """
-    if context.training is None:
+    samples = context.training
+    if samples is None:
         raise InvalidDataset("training_required", f"{step.method} needs training samples here")
-    if step.teacher:
-        return context.training
-    if context.training.labels is None:
-        raise InvalidDataset(
-            "labels_required", "without labels the training samples teach nothing; add labels, or set teacher: true"
-        )
-    if context.task not in TASKS:
-        raise Unsupported("task_unsupported", f"labels of task {context.task!r} have no loss here; set teacher: true")
-    return context.training
+    if samples.labels is not None and context.task not in TASKS:
+        if not taught:
+            raise Unsupported("task_unsupported", f"labels of task {context.task!r} have no loss here; {_TEACHER}")
+        samples = replace(samples, labels=None)
+    if not taught and samples.labels is None and not samples.more:
+        raise InvalidDataset("labels_required", f"without labels the training samples teach nothing; {_TEACHER}")
+    return samples
 
 
-def teach(lesson: Lesson, make: MakeStudent) -> tuple[Student, dict[str, list[float]]]:
-    """Train, from the start or from where an earlier attempt was; the student, and the curves of its training.
+_TEACHER: Final = "learn from the float model: method distill, or teacher: true where a method has it"
 
+
+def teach(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tuple[P, dict[str, list[float]]]:
+    """Train, from the start or from where an earlier attempt was; the pupil, and the curves of its training.
+
+    Args:
+        make: makes the pupil; of an interrupted training it is told the zero points, whose scales come with what
+            was kept.
     Raises:
         Unsupported: ``training_diverged``.
         InvalidDataset: ``too_few_samples``.
     """
-    student, session = _session(lesson, make)
+    pupil, session = _session(lesson, make)
     context, epochs = lesson.context, lesson.step.epochs
-    zero_points = {name: grid.zero_point for name, grid in student.grids.items()}
+    began, done = time.monotonic(), session.epoch
     for epoch in session.epochs():
         figures = {name: curve[-1] for name, curve in session.curves.items()}
         for name, value in figures.items():
             context.reporter.metric(f"training.{name}", value)
-        context.reporter.log(f"Epoch {epoch} of {epochs}: " + ", ".join(f"{n} {v:.4g}" for n, v in figures.items()))
+        left = (time.monotonic() - began) / (epoch - done) * (epochs - epoch)
+        told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        context.reporter.log(f"Epoch {epoch} of {epochs}: {told}" + (f"; about {left:.0f} s left" if left else ""))
         partial = session.keep()
-        state = _Kept(zero_points=zero_points, training=dict(partial.state)).model_dump()
+        state = _Kept(zero_points=dict(pupil.zero_points), training=dict(partial.state)).model_dump()
         context.keep(f"epoch {epoch} of {epochs}", Partial(state, partial.tensors))
-    return student, session.curves
+    if session.epoch < epochs:
+        context.reporter.log(f"Stopped after epoch {session.epoch}: {lesson.step.method} has run out of patience.")
+    return pupil, session.curves
 
 
-def _session(lesson: Lesson, make: MakeStudent) -> tuple[Student, Training]:
+def _session(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tuple[P, Training]:
     context = lesson.context
     if context.resumed is not None:
         try:
             kept = _Kept.model_validate(dict(context.resumed.state))
-            student = make(kept.zero_points)
-            session = _training(lesson, student)
+            pupil = make(kept.zero_points)
+            session = _training(lesson, pupil)
             session.resume(Partial(kept.training, context.resumed.tensors))
         except (ValidationError, NotResumable) as error:
             context.reporter.log(f"The step starts over, what was kept of it cannot be used: {error}"[:500], "warning")
         else:
             context.reporter.log(f"Training goes on after epoch {session.epoch} of {lesson.step.epochs}.")
-            return student, session
-    student = make(None)
-    return student, _training(lesson, student)
+            return pupil, session
+    pupil = make(None)
+    return pupil, _training(lesson, pupil)
 
 
-def _training(lesson: Lesson, student: Student) -> Training:
+def _training(lesson: Lesson, pupil: Pupil) -> Training:
     step, context = lesson.step, lesson.context
-    for module in (student.network.module, student.module):
-        replace(student.network, module=module).to(context.device)
-    batches = Batches(lesson.network, lesson.samples, size=step.batch_size, seed=context.seed, device=context.device)
+    for module in (pupil.network.module, pupil.module):
+        replace(pupil.network, module=module).to(context.device)
+    patience = step.patience if isinstance(step, TrainingStep) else 0
+    samples, held = _held_back(lesson.samples, context.seed) if patience else (lesson.samples, None)
+    order = torch.channels_last if lesson.fast else torch.contiguous_format
+
+    def cut(part: Samples) -> Batches:
+        size, seed, device = step.batch_size, context.seed, context.device
+        return Batches(lesson.network, part, size=size, seed=seed, device=device, order=order)
+
+    batches = cut(samples)
     rates = {
         name: min(step.learning_rate * _RELATIVE_RATE, _FASTEST)
-        for name, _ in student.module.named_parameters()
+        for name, _ in pupil.module.named_parameters()
         if name.endswith(_RELATIVE)
     }
-    done = Part(context.reporter, "compressing", lesson.started, 1.0)
-    plan = Plan(step.epochs, step.learning_rate, context.seed, rates, _settling(student, batches), done)
-    return Training(student.module, batches, _objective(lesson, batches), plan)
+    settle, keep_zeros = _settling(pupil, batches, lesson.statistics), _keeping_zeros(pupil.network, lesson.pruned)
+
+    def before(share: float) -> None:
+        settle(share)
+        lesson.before(pupil.network, share)
+
+    def after(share: float) -> None:
+        lesson.after(pupil.network, share)
+        keep_zeros()
+
+    plan = Plan(
+        step.epochs,
+        step.learning_rate,
+        context.seed,
+        rates,
+        precision=half_precision(context.device) if lesson.fast else torch.float32,
+        before=before,
+        after=after,
+        progress=Part(context.reporter, "compressing", lesson.started, lesson.ended),
+    )
+    if isinstance(step, TrainingStep):
+        chosen = {name: getattr(step, name) for name in ("optimizer", "weight_decay", "clip_norm", "patience")}
+        plan = replace(plan, **chosen)
+    return Training(pupil.module, batches, _objective(lesson, batches), plan, None if held is None else cut(held))
 
 
-def _settling(student: Student, batches: Batches) -> Callable[[float], None]:
+def _held_back(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+    """Samples to train on, and samples that tell when to stop; the choice depends on seed and number alone."""
+    order = np.random.default_rng((seed, _VALIDATION)).permutation(len(samples)).astype(np.intp)
+    count = min(max(len(samples) // _VALIDATION, 1), _MOST_VALIDATION)
+    return samples.take(np.sort(order[count:])), samples.take(np.sort(order[:count]))
+
+
+def _settling(pupil: Pupil, batches: Batches, statistics: float) -> Callable[[float], None]:
     """Batch norms compute on batches first, and on their own statistics later."""
     settled: list[bool] = []
 
     def before(share: float) -> None:
-        frozen = share >= _STATISTICS or not batches.statistics
+        frozen = share >= statistics or not batches.statistics
         if settled != [frozen]:
-            student.settle(frozen)
+            pupil.settle(frozen)
             settled[:] = [frozen]
 
     return before
 
 
+def _keeping_zeros(network: Network, pruned: tuple[str, ...]) -> Callable[[], None]:
+    parameters = dict(network.module.named_parameters())
+    pairs = [(parameters[name], parameters[name].detach() != 0) for name in pruned]
+
+    @torch.no_grad()
+    def after() -> None:
+        for parameter, kept in pairs:
+            parameter.mul_(kept)
+
+    return after
+
+
 @torch.no_grad()
 def _objective(lesson: Lesson, batches: Batches) -> Objective:
-    context, module = lesson.context, lesson.folded.module
+    context, module = lesson.context, lesson.teacher.module
     if context.device != "cpu":
-        module = replace(lesson.folded, module=copy.deepcopy(module)).to(context.device).module
+        module = replace(lesson.teacher, module=copy.deepcopy(module)).to(context.device).module
     module.eval()
+    if lesson.fast:
+        module = any_order(module)
     first = next(batches.epoch(0))[0]
     return Objective(
-        teacher=module if lesson.step.teacher else None,
-        task=context.task if first.labels is not None and context.task in TASKS else None,
-        scores=scores_classes(lesson.network, context.task),
-        probabilities=gives_probabilities(lesson.folded.module),
-        spreads=spreads(module(*first.inputs)),
+        teacher=module if lesson.taught else None,
+        answers=answers_of(lesson.network, context.task, module(*first.inputs)[: len(lesson.network.outputs)]),
+        weights=lesson.weights,
+        spreads=lesson.spreads,
     )

@@ -65,7 +65,7 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     """
     if not isinstance(step, QuantizeAwareTraining):
         raise TypeError(f"{type(step).__name__} is not QuantizeAwareTraining")
-    training = training_samples(step, context)
+    training = training_samples(step, context, taught=step.teacher)
     source = training if context.calibration is None else context.calibration
     samples = chosen(source, step.samples, context.seed)
     # Only the training itself is worth a GPU: it takes copies there.
@@ -81,7 +81,9 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
     earlier = [form.weights for form in compressed.quantized.values()]
     held = {key: weight for weights in earlier for key, weight in weights.items() if key not in again}
     task = _Task(step, context, network, folded, setting, placement, samples, held)
-    lesson = Lesson(step, context, network, folded, training, _CALIBRATION)
+    lesson = Lesson(
+        step, context, network, folded, training, step.teacher, pruned=compressed.pruned, started=_CALIBRATION
+    )
     student, curves = teach(lesson, lambda points: _student(task, points))
     trained, form = graduate(student)
     places = placements(folded, step, settings.values())

@@ -47,7 +47,7 @@ def quantize_codebook(compressed: Compressed, step: Step, context: Context) -> C
     """
     if not isinstance(step, QuantizeCodebook):
         raise TypeError(f"{type(step).__name__} is not QuantizeCodebook")
-    samples = training_samples(step, context) if step.finetune else None
+    samples = training_samples(step, context, taught=step.teacher) if step.finetune else None
     if samples is not None:
         compressed = compressed.to("cpu")  # only the training itself is worth a GPU: it takes copies there
     network = fold_batch_norm(compressed.network)
@@ -69,7 +69,7 @@ def quantize_codebook(compressed: Compressed, step: Step, context: Context) -> C
     if samples is None:
         return store(compressed, network, places, weights, context, [LOOKED_UP])
     # Batch norms are folded already: what is tuned are centroids of the weights that are stored.
-    lesson = Lesson(step, context, network, network, samples, _FOUND)
+    lesson = Lesson(step, context, network, network, samples, step.teacher, started=_FOUND)
     return train_and_store(
         compressed, lesson, places, lambda path, layer, norms: TunedLayer(layer, norms, weights[path])
     )

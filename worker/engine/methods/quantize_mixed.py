@@ -10,10 +10,10 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeMixed
+from worker.engine.data.samples import chosen
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
-from worker.engine.methods.quantize_static import chosen
 from worker.engine.methods.quantize_weights import Rounding, held, rounded
 from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.network import Network

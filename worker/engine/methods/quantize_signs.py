@@ -52,7 +52,7 @@ def quantize_signs(compressed: Compressed, step: Step, context: Context) -> Comp
     """
     if not isinstance(step, SignStep):
         raise TypeError(f"{type(step).__name__} has no signs")
-    samples = training_samples(step, context) if step.epochs else None
+    samples = training_samples(step, context, taught=step.teacher) if step.epochs else None
     if samples is not None:
         compressed = compressed.to("cpu")  # only the training itself is worth a GPU: it takes copies there
     folded = fold_batch_norm(compressed.network)
@@ -77,7 +77,7 @@ def quantize_signs(compressed: Compressed, step: Step, context: Context) -> Comp
         return store(compressed, folded, places, weights, context, [LOOKED_UP])
     # One scale for all channels does not commute with folding: there the folded network is what trains.
     network = folded if step.scale == "layer" else compressed.network
-    lesson = Lesson(step, context, network, folded, samples)
+    lesson = Lesson(step, context, network, folded, samples, step.teacher)
     return train_and_store(compressed, lesson, places, lambda path, layer, norms: StraightLayer(layer, norms, project))
 
 

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from app.recipes import Step
 from app.recipes.methods import IntegerStep, QuantizeStatic
 from worker.engine.data.samples import Samples
+from worker.engine.data.samples import chosen as chosen
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable, layer_rows, saturation_note, with_left
@@ -82,14 +81,6 @@ def prepared(
         notes = [*notes, *told]
     kept = compressed.network if network is folded else network
     return replace(compressed, network=kept, notes=notes), network
-
-
-def chosen(samples: Samples, count: int, seed: int) -> Samples:
-    """At most `count` of the samples, the same for the same seed, in their order."""
-    if len(samples) <= count:
-        return samples
-    order = np.random.default_rng(seed).permutation(len(samples))
-    return samples.take(np.sort(order[:count]).astype(np.intp))
 
 
 def calibrate(

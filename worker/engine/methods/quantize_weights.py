@@ -13,11 +13,10 @@ from torch import Tensor
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeWeights
-from worker.engine.data.samples import Samples
+from worker.engine.data.samples import Samples, chosen
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.methods.layers import check_quantizable
-from worker.engine.methods.quantize_static import chosen
 from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.network import Network
 from worker.engine.quantized.awq import activation_aware, input_power

@@ -117,4 +117,4 @@ def train_and_store(compressed: Compressed, lesson: Lesson, places: dict[str, Pl
     notes = [*compressed.notes, *([_RANGES] if ranges else [])]
     done = replace(compressed.with_curves(curves), network=network, notes=notes)
     on_cpu = replace(lesson.context, device="cpu")
-    return store(done, network, places, form.weights, on_cpu, [LOOKED_UP], origin=lesson.folded)
+    return store(done, network, places, form.weights, on_cpu, [LOOKED_UP], origin=lesson.teacher)

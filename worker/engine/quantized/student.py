@@ -63,6 +63,11 @@ class Student:
     placement: Placement
     start: Start
 
+    @property
+    def zero_points(self) -> dict[str, int]:
+        """FX node name -> zero point, of the values that have a grid."""
+        return {name: grid.zero_point for name, grid in self.grids.items()}
+
     def settle(self, frozen: bool) -> None:
         """Train mode; batch norms on the statistics of the batch, or on their own (`frozen`)."""
         self.module.train()

@@ -76,8 +76,8 @@ class _Surprise:
     def __init__(
         self, network: Network, samples: Samples, task: str | None, module: nn.Module, device: str, seed: int
     ) -> None:
-        self._scores = scores_classes(network, task)
-        self._probabilities = gives_probabilities(network.module)
+        self._scores = scores_classes(network.outputs[0], task)
+        self._probabilities = gives_probabilities(network.module)[0]
         self._task = task if task in TASKS else None
         self._random = torch.Generator().manual_seed(seed)
         first = next(Batches(network, samples, size=64, seed=seed, device=device).epoch(0))[0]

@@ -1,20 +1,22 @@
-"""What a network in training is told: by its float teacher, and by the labels where there are any.
+"""What a network in training is told: by its teacher, by the teacher's layers, and by the labels where there are any.
 
 Soft labels (Hinton et al. 2015, https://arxiv.org/abs/1503.02531): ``T^2 KL(softmax(t/T) || softmax(y/T))`` for the
 scores t of the teacher and y of the student. Other floating outputs: mean squared error, divided by the variance of the
-teacher's output, so that outputs of different size count alike. Labels: cross entropy of the first output, or mean
-squared error divided likewise. A result that is already a probability is brought back to scores by its logarithm.
+teacher's output, so that outputs of different size count alike. Labels: cross entropy of scores, or mean squared error
+divided likewise; every output that has labels counts. Features (Romero et al. 2015, https://arxiv.org/abs/1412.6550):
+mean squared error of what layers answer, divided likewise. A result that is already a probability is brought back to
+scores by its logarithm.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from worker.engine.network import Network
+from worker.engine.network import Network, TensorSpec
 from worker.engine.quantized.placement import operation
 from worker.engine.training.batches import Batch
 
@@ -42,22 +44,49 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What an output is.
+
+    Attributes:
+        scores: whether it scores classes, (samples, classes).
+        probabilities: whether it is a softmax.
+        spread: variance of the float network's output; None where it is not floating.
+    """
+
+    scores: bool
+    probabilities: bool
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each part of the loss counts; 0 leaves it out.
+
+    Attributes:
+        temperature: of soft labels.
+    """
+
+    soft: float = 1.0
+    task: float = 1.0
+    features: float = 0.0
+    temperature: float = TEMPERATURE
+
+
+@dataclass(frozen=True)
 class Objective:
     """What is minimized.
 
     Attributes:
-        teacher: the float network, in eval mode; None learns from labels alone.
-        task: of the labels, one of `TASKS`; None where they are not used.
-        scores: whether the first output scores classes.
-        probabilities: whether the first output is a softmax.
-        spreads: variance of each floating output of the float network; None of others.
+        teacher: a network in eval mode, whose results are those of the student; None learns from labels alone.
+        answers: one for each output of the network. What a student returns beyond them are features, which the
+            teacher returns at the same places.
+        spreads: variance of each of the teacher's features.
     """
 
     teacher: Callable[..., Outputs] | None
-    task: str | None
-    scores: bool
-    probabilities: bool
-    spreads: tuple[float | None, ...]
+    answers: tuple[Answer, ...]
+    weights: Weights = field(default_factory=Weights)
+    spreads: tuple[float, ...] = ()
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
         """The loss of the student's `outputs` for `batch`."""
@@ -65,37 +94,50 @@ class Objective:
         if self.teacher is not None:
             with torch.no_grad():
                 wanted = self.teacher(*batch.inputs)
-        labels = batch.labels if self.task is not None else None
-        parts = [] if wanted is None else self._soft(outputs, wanted)
-        if labels is not None:
-            parts.append(self._hard(outputs[0], labels))
-        return Loss(torch.stack(parts).sum(), self._right(outputs[0], wanted, labels))
+        parts = [] if wanted is None else [*self._soft(outputs, wanted), *self._features(outputs, wanted)]
+        if self.weights.task:
+            parts += self._hard(outputs, batch)
+        return Loss(torch.stack(parts).sum(), self._right(outputs[0], wanted, batch.labels))
 
     def _soft(self, outputs: Outputs, wanted: Outputs) -> list[Tensor]:
         parts = []
-        for index, (one, other, spread) in enumerate(zip(outputs, wanted, self.spreads, strict=True)):
-            if spread is None:
+        for answer, one, other in zip(self.answers, outputs, wanted, strict=False):
+            if answer.spread is None or not self.weights.soft:
                 continue
-            if index == 0 and self.scores:
-                parts.append(soft_labels(self._logits(one), self._logits(other)))
+            if answer.scores:
+                scores = logits(one, answer), logits(other, answer)
+                parts.append(self.weights.soft * soft_labels(*scores, self.weights.temperature))
             else:
-                parts.append(F.mse_loss(one, other) / spread)
+                parts.append(self.weights.soft * F.mse_loss(one, other.to(one.dtype)) / answer.spread)
         return parts
 
-    def _hard(self, output: Tensor, labels: Tensor) -> Tensor:
-        if self.task == "classification":
-            return F.cross_entropy(self._logits(output), labels.long())
-        return F.mse_loss(output, labels.to(output.dtype).reshape(output.shape)) / (self.spreads[0] or 1.0)
+    def _features(self, outputs: Outputs, wanted: Outputs) -> list[Tensor]:
+        count = len(self.answers)
+        pairs = list(zip(outputs[count:], wanted[count:], self.spreads, strict=True)) if self.weights.features else []
+        return [
+            self.weights.features / len(pairs) * F.mse_loss(one, other.to(one.dtype)) / spread
+            for one, other, spread in pairs
+        ]
 
-    def _logits(self, output: Tensor) -> Tensor:
-        return output.clamp(min=_TINY).log() if self.probabilities else output
+    def _hard(self, outputs: Outputs, batch: Batch) -> list[Tensor]:
+        every = [(0, batch.labels), *batch.more.items()]
+        return [
+            self.weights.task * hard_labels(outputs[index], labels, self.answers[index])
+            for index, labels in every
+            if labels is not None
+        ]
 
     def _right(self, output: Tensor, wanted: Outputs | None, labels: Tensor | None) -> Tensor | None:
-        if not self.scores:
+        if not self.answers[0].scores:
             return None
         if labels is None:
             labels = None if wanted is None else wanted[0].argmax(1)
         return None if labels is None else (output.detach().argmax(1) == labels).sum()
+
+
+def logits(output: Tensor, answer: Answer) -> Tensor:
+    """The scores that `output` comes from."""
+    return output.clamp(min=_TINY).log() if answer.probabilities else output
 
 
 def soft_labels(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
@@ -104,17 +146,37 @@ def soft_labels(student: Tensor, teacher: Tensor, temperature: float = TEMPERATU
     return F.kl_div(one, other, reduction="batchmean", log_target=True) * temperature**2
 
 
-def scores_classes(network: Network, task: str | None) -> bool:
-    """Whether the first output is (samples, classes): as `task` says, else where it has that shape."""
-    first = network.outputs[0]
-    shaped = len(first.shape) == 2 and isinstance(first.shape[1], int) and first.shape[1] >= 2
-    return shaped and first.dtype.startswith(("float", "bfloat")) and task in (None, "classification")
+def hard_labels(output: Tensor, labels: Tensor, answer: Answer) -> Tensor:
+    """Cross entropy of scores, mean squared error over the output's variance otherwise; mean over samples."""
+    if answer.scores:
+        return F.cross_entropy(logits(output, answer), labels.long())
+    return F.mse_loss(output, labels.to(output.dtype).reshape(output.shape)) / (answer.spread or 1.0)
 
 
-def gives_probabilities(module: fx.GraphModule) -> bool:
-    """Whether the first output is the result of a softmax."""
-    first = next(node for node in module.graph.nodes if node.op == "output").args[0][0]
-    return isinstance(first, fx.Node) and operation(module, first) in _PROBABILITIES
+def answers_of(network: Network, task: str | None, outputs: Outputs) -> tuple[Answer, ...]:
+    """What each output of the network is.
+
+    Args:
+        task: of the labels of the first output, where it is known.
+        outputs: of some samples, by the float network.
+    """
+    found = zip(network.outputs, gives_probabilities(network.module), spreads(outputs), strict=True)
+    return tuple(
+        Answer(scores_classes(spec, task if index == 0 else None), probable, spread)
+        for index, (spec, probable, spread) in enumerate(found)
+    )
+
+
+def scores_classes(output: TensorSpec, task: str | None) -> bool:
+    """Whether an output is (samples, classes): as `task` says, else where it has that shape."""
+    shaped = len(output.shape) == 2 and isinstance(output.shape[1], int) and output.shape[1] >= 2
+    return shaped and output.dtype.startswith(("float", "bfloat")) and task in (None, "classification")
+
+
+def gives_probabilities(module: fx.GraphModule) -> tuple[bool, ...]:
+    """Whether each output is the result of a softmax."""
+    results = next(node for node in module.graph.nodes if node.op == "output").args[0]
+    return tuple(isinstance(one, fx.Node) and operation(module, one) in _PROBABILITIES for one in results)
 
 
 @torch.no_grad()

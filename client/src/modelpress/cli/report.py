@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelpress.cli import text
+from modelpress.cli import steps, text
 from modelpress.cli.output import printable
 from modelpress.views import GateCheck, Job, Measurement
 
@@ -132,6 +132,7 @@ def show(console: Console, job: Job) -> None:
                 *(Text(printable(cell or text.NONE), _style(label, cell)) for cell in cells),
             )
     console.print(table, soft_wrap=False)
+    steps.show(console, job)
     of_targets = [note for side in measured for note in side.after.notes or ()]
     for note in dict.fromkeys([*(job.metrics.notes or () if job.metrics else ()), *of_targets]):
         console.print(Text(f"note: {printable(note)}"))
