@@ -1,7 +1,8 @@
 """Which weights of a network go, by the criterion of a ``prune.weights`` step.
 
-``magnitude``: the smallest |w| (Han et al. 2015, https://arxiv.org/abs/1506.02626). ``sensitivity``: the smallest
-w^2 E[g^2] (`fisher`). ``wanda`` and ``sparsegpt``: by what layers read (`inputs`).
+``magnitude``: the smallest |w| of a layer (Han et al. 2015, https://arxiv.org/abs/1506.02626); across layers the
+smallest `lamp`. ``sensitivity``: the smallest w^2 E[g^2] (`fisher`). ``wanda`` and ``sparsegpt``: by what layers read
+(`inputs`).
 """
 
 import copy
@@ -94,7 +95,8 @@ class Pruning:
     def _scores(self, names: Sequence[str]) -> dict[str, Tensor]:
         weights = {name: weight_of(self.network.module, name).detach().float() for name in names}
         if self.step.criterion != "sensitivity":
-            return {name: weight.abs() for name, weight in weights.items()}
+            score = lamp if self.step.across_layers else torch.abs
+            return {name: score(weight) for name, weight in weights.items()}
         if self.samples is None:
             raise ValueError("sensitivity needs samples")
         power = squared_gradients(
@@ -102,3 +104,21 @@ class Pruning:
             task=self.task, device=self.device, seed=self.seed, progress=self.progress,
         )  # fmt: skip
         return {name: weight.square() * power[name] for name, weight in weights.items()}
+
+
+def lamp(weight: Tensor) -> Tensor:
+    """Magnitudes that compare across layers (Lee et al. 2021, https://arxiv.org/abs/2010.07611, equation 4).
+
+    ``w_j^2`` over the sum of all w_k^2 of the layer that are not smaller: the share of what is left of the layer that
+    goes with w_j, where smaller ones have gone before. Its order within a layer is that of |w|, the scale of a layer,
+    which a batch norm behind it undoes, makes no difference, and no layer loses all.
+
+    Args:
+        weight: of any shape.
+    """
+    squares = weight.reshape(-1).double().square()
+    order = torch.argsort(squares, stable=True)
+    left = squares[order].flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = squares[order] / left.clamp(min=torch.finfo(torch.float64).tiny)
+    return scores.to(weight.dtype).reshape(weight.shape)

@@ -5,7 +5,9 @@ Wanda (Sun et al. 2023, https://arxiv.org/abs/2306.11695, equation 1): of each o
 
 SparseGPT (Frantar and Alistarh 2023, https://arxiv.org/abs/2301.00774, algorithm 1): inputs are taken in order; a
 weight that goes adds ``w_j^2 / U_jj^2`` to the layer's error once those behind it make it good (`made_good`); of each
-block of 128 inputs the lowest go, all output channels together, as the weights are when their block is reached.
+block of 128 inputs the lowest go, all output channels together, as the weights are when their block is reached. That
+cost supposes that all weights behind it stay; where there is one block, Wanda's choice is tried as well, and the
+smaller error wins: the few inputs of depthwise convolutions are often nearly the same numbers.
 
 A convolution is a matrix product of patches; one with groups is one product for each group.
 """
@@ -107,36 +109,62 @@ def sparsegpt(weight: Tensor, inputs: Tensor, gone: Tensor, share: Share) -> tup
     order = order.movedim(0, -1).reshape(-1) if share.fours else order.reshape(-1)
     back = torch.argsort(order)
     moments = torch.bmm(inputs.mT, inputs).div_(rows)[:, order][:, :, order]
-    shaped = (groups, -1, k)
-    matrices, before = weight.reshape(shaped)[..., order], gone.reshape(shaped)[..., order]
-    parts = [_group(*part, share) for part in zip(matrices, moments, before, strict=True)]
-    masks, kept = (torch.stack(tensors)[..., back].reshape(weight.shape) for tensors in zip(*parts, strict=True))
-    return masks, kept
+
+    def in_order(value: Tensor) -> Tensor:
+        return value.reshape(groups, -1, k)[..., order]
+
+    matrices = in_order(weight)
+    found = [_swept(matrices, moments, in_order(gone), share)]
+    if k <= BLOCK:  # what goes is chosen before anything has moved: another choice may be better
+        found.append(_swept(matrices, moments, in_order(wanda(weight, inputs, gone, share)[0]), None))
+    best = min(found, key=lambda one: float((torch.bmm(one[1] - matrices, moments) * (one[1] - matrices)).sum()))
+    mask, kept = (value[..., back].reshape(weight.shape) for value in best)
+    return mask, kept
 
 
-def _group(weight: Tensor, moments: Tensor, gone: Tensor, share: Share) -> tuple[Tensor, Tensor]:
-    """Mask and weights of one matrix, (channels, k)."""
-    channels = len(weight)
-    factor = inverse_factor(moments)
-    # A weight of an input that is always 0 costs nothing.
-    costs = torch.where(moments.diagonal() > 0, factor.diagonal().square().reciprocal(), 0.0)
-    mask = gone.clone()
+def _swept(weight: Tensor, moments: Tensor, gone: Tensor, share: Share | None) -> tuple[Tensor, Tensor]:
+    """Mask and weights of the matrix of each group, (groups, channels, k); without a share, what is `gone` goes."""
+    parts, size = [], weight[0].numel()
+    for at, (matrix, moment, before) in enumerate(zip(weight, moments, gone, strict=True)):
+        factor = inverse_factor(moment)
+        # A weight of an input that is always 0 costs nothing.
+        costs = torch.where(moment.diagonal() > 0, factor.diagonal().square().reciprocal(), 0.0)
+        choice = _Choice(costs, before, share, at * size)
+        kept = made_good(matrix, factor, choice.settle)
+        parts.append((choice.mask, kept))
+    masks, weights = (torch.stack(values) for values in zip(*parts, strict=True))
+    return masks, weights
 
-    def choose(first: int, block: Tensor) -> None:
-        last = first + block.shape[1]
-        scores = (block.square() * costs[first:last]).masked_fill(gone[:, first:last], -1.0)
+
+class _Choice:
+    """What goes of one matrix, decided block by block.
+
+    Args:
+        costs: (k,): error of a weight that goes over its square.
+        gone: (channels, k): goes in any case.
+        share: None: nothing else goes.
+        before: how many weights of the layer stand before this matrix: counts are rounded over all of them, so that
+            the layer's share is met exactly.
+    """
+
+    def __init__(self, costs: Tensor, gone: Tensor, share: Share | None, before: int) -> None:
+        self.mask = gone.clone()
+        self._costs, self._gone, self._share, self._before = costs, gone, share, before
+
+    def settle(self, at: int, block: Tensor) -> Tensor:
+        """Zero where a weight of input `at` goes; see `made_good.Settle`."""
+        if self._share is not None and at % (FOUR if self._share.fours else BLOCK) == 0:
+            self._choose(at, block[:, :FOUR] if self._share.fours else block, self._share)
+        return block[:, 0].masked_fill(self.mask[:, at], 0.0)
+
+    def _choose(self, first: int, block: Tensor, share: Share) -> None:
+        channels, last = len(block), first + block.shape[1]
+        scores = (block.square() * self._costs[first:last]).masked_fill(self._gone[:, first:last], -1.0)
         if share.fours:
-            mask[:, first:last] |= lowest_of_four(scores)
+            self.mask[:, first:last] |= lowest_of_four(scores)
         else:
-            count = round(share.share * channels * last) - round(share.share * channels * first)
-            mask[:, first:last] |= lowest(scores, count)
-
-    def settle(at: int, block: Tensor) -> Tensor:
-        if at % (FOUR if share.fours else BLOCK) == 0:
-            choose(at, block[:, :FOUR] if share.fours else block)
-        return block[:, 0].masked_fill(mask[:, at], 0.0)
-
-    return mask, made_good(weight, factor, settle)
+            counts = [round(share.share * (self._before + channels * end)) for end in (first, last)]
+            self.mask[:, first:last] |= lowest(scores, counts[1] - counts[0])
 
 
 def output_error(weight: Tensor, other: Tensor, inputs: Tensor) -> float:
