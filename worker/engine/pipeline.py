@@ -157,7 +157,8 @@ def _compress(
         within = part.slice(index, len(job.recipe.steps))
         within(0.0)
         keeper = _Keeper(compressed, rows, job.output, network, reporter)
-        surroundings = _Surroundings(prepared, Within(reporter, within), scratch / f"step-{index}", keeper, partial)
+        quiet = Within(reporter, within)
+        surroundings = _Surroundings(network, prepared, quiet, scratch / f"step-{index}", keeper, partial)
         compressed, row = _step(job, step, compressed, surroundings)
         partial = None
         before, figures = figures, effects.figures(compressed)
@@ -199,6 +200,7 @@ class _Keeper:
 class _Surroundings:
     """What a step runs in."""
 
+    original: Network
     prepared: Prepared
     reporter: Reporter
     folder: Path
@@ -230,6 +232,7 @@ def _step(
         grids={target: GRIDS[target] for target in job.targets},
         reporter=surroundings.reporter,
         folder=surroundings.folder,
+        original=surroundings.original,
         calibration=prepared.split.calibration,
         training=prepared.split.training,
         device=job.device,

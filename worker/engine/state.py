@@ -55,6 +55,7 @@ class Context:
     Attributes:
         grids: target name -> numeric grid, of every target that the job asks for.
         calibration / training: samples, never overlapping the evaluation samples; None where not given.
+        original: the float model as it was uploaded; what distillation learns from.
         device: ``cpu`` or ``cuda``.
         folder: private scratch folder.
         saturating: whether this processor's kernels for uint8 times int8 add pairs of products in 16 bits.
@@ -65,6 +66,7 @@ class Context:
     grids: Mapping[str, Grid]
     reporter: Reporter
     folder: Path
+    original: Network | None = None
     calibration: Samples | None = None
     training: Samples | None = None
     device: str = "cpu"
