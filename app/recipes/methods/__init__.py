@@ -1,6 +1,13 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.factorize import (
+    FactorizeCp,
+    FactorizeStructured,
+    FactorizeSvd,
+    FactorizeTucker,
+    RankStep,
+)
 from app.recipes.methods.quantize import (
     IntegerStep,
     QuantizeAwareTraining,
@@ -20,6 +27,7 @@ from app.recipes.methods.training import TrainedStep
 METHODS: dict[str, type[Step]] = {
     cls.name(): cls
     for cls in (
+        FactorizeSvd,
         QuantizeStatic,
         QuantizeDynamic,
         QuantizeWeights,
@@ -34,6 +42,10 @@ METHODS: dict[str, type[Step]] = {
 
 __all__ = [
     "METHODS",
+    "FactorizeCp",
+    "FactorizeStructured",
+    "FactorizeSvd",
+    "FactorizeTucker",
     "IntegerStep",
     "LayerFilter",
     "QuantizeAwareTraining",
@@ -45,6 +57,7 @@ __all__ = [
     "QuantizeStatic",
     "QuantizeTernary",
     "QuantizeWeights",
+    "RankStep",
     "SignStep",
     "Step",
     "TrainedStep",

@@ -5,6 +5,7 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import (
+    FactorizeSvd,
     QuantizeAwareTraining,
     QuantizeBinary,
     QuantizeCodebook,
@@ -15,6 +16,7 @@ from app.recipes.methods import (
     QuantizeTernary,
     QuantizeWeights,
 )
+from worker.engine.methods.factorize_svd import factorize_svd
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
@@ -27,6 +29,7 @@ from worker.engine.state import Compressed, Context
 
 #: Parameter class of a step -> what runs it.
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
+    FactorizeSvd: factorize_svd,
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeCodebook: quantize_codebook,

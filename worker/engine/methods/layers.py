@@ -30,11 +30,7 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             ``no_layers`` where nothing is left to quantize; ``dtype_unsupported`` for weights that are not float32.
     """
     calls = [(str(node.target), layer) for node, layer in layer_calls(network.module)]
-    names = list(dict.fromkeys(name for name, _ in calls))
-    for glob in (*layers.include, *layers.exclude):
-        if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
-            near = get_close_matches(glob, names, 3, 0.4) or names[:3]
-            raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
+    check_known(list(dict.fromkeys(name for name, _ in calls)), layers)
     if not any(isinstance(layer, (*LAYERS, *STORED.values())) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers",
@@ -49,6 +45,14 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             f"quantization starts from float32 weights, and this model has {', '.join(sorted(others))}; "
             "export model.float() with float32 inputs and quantize that",
         )
+
+
+def check_known(names: Sequence[str], layers: LayerFilter) -> None:
+    """Raises `Unsupported` (``unknown_layer``) for a glob that matches none of the layers, with names close to it."""
+    for glob in (*layers.include, *layers.exclude):
+        if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
+            near = get_close_matches(glob, names, 3, 0.4) or names[:3]
+            raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
 
 
 def layer_rows(
