@@ -1,6 +1,13 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.factorize import (
+    FactorizeCp,
+    FactorizeStructured,
+    FactorizeSvd,
+    FactorizeTucker,
+    RankStep,
+)
 from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
@@ -21,6 +28,7 @@ from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep
 METHODS: dict[str, type[Step]] = {
     cls.name(): cls
     for cls in (
+        FactorizeSvd,
         QuantizeStatic,
         QuantizeDynamic,
         QuantizeWeights,
@@ -37,6 +45,10 @@ METHODS: dict[str, type[Step]] = {
 
 __all__ = [
     "METHODS",
+    "FactorizeCp",
+    "FactorizeStructured",
+    "FactorizeSvd",
+    "FactorizeTucker",
     "Finetune",
     "IntegerStep",
     "LayerFilter",
@@ -50,6 +62,7 @@ __all__ = [
     "QuantizeStatic",
     "QuantizeTernary",
     "QuantizeWeights",
+    "RankStep",
     "SignStep",
     "Step",
     "TrainedStep",

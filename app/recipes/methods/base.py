@@ -18,6 +18,11 @@ class LayerFilter(BaseModel):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
+    @property
+    def globs(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.include, *self.exclude)
+
     def matches(self, layer: str) -> bool:
         """Whether the step applies to this layer."""
         return any(fnmatchcase(layer, glob) for glob in self.include) and not any(

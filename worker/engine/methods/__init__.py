@@ -5,6 +5,7 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import (
+    FactorizeSvd,
     Finetune,
     PruneWeights,
     QuantizeAwareTraining,
@@ -17,6 +18,7 @@ from app.recipes.methods import (
     QuantizeTernary,
     QuantizeWeights,
 )
+from worker.engine.methods.factorize_svd import factorize_svd
 from worker.engine.methods.finetune import finetune
 from worker.engine.methods.prune_weights import prune_weights
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
@@ -31,6 +33,7 @@ from worker.engine.state import Compressed, Context
 
 #: Parameter class of a step -> what runs it.
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
+    FactorizeSvd: factorize_svd,
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeCodebook: quantize_codebook,

@@ -41,7 +41,7 @@ def check_trainable(network: Network, layers: LayerFilter) -> None:
         Unsupported: ``unknown_layer``, ``no_layers``.
     """
     names = [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
-    check_known(names, (*layers.include, *layers.exclude))
+    check_known(names, layers.globs)
     if not any(layers.matches(name) for name in names):
         raise Unsupported("no_layers", "there is no layer to train, or all are left out")
 
@@ -54,7 +54,7 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             ``no_layers`` where nothing is left to quantize; ``dtype_unsupported`` for weights that are not float32.
     """
     calls = [(str(node.target), layer) for node, layer in layer_calls(network.module)]
-    check_known([name for name, _ in calls], (*layers.include, *layers.exclude))
+    check_known([name for name, _ in calls], layers.globs)
     if not any(isinstance(layer, (*LAYERS, *STORED.values())) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers",

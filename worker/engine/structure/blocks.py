@@ -47,10 +47,9 @@ def blocks(network: Network) -> tuple[Block, ...]:
 
 
 def _block(module: fx.GraphModule, add: fx.Node, shapes: dict[fx.Node, torch.Size]) -> Block | None:
-    operands = add.args[:2]
-    if add.kwargs.get("alpha", 1) != 1 or not all(isinstance(value, fx.Node) for value in operands):
+    one, other = add.args[:2]
+    if add.kwargs.get("alpha", 1) != 1 or not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
         return None
-    one, other = operands
     for shortcut, body in ((one, other), (other, one)):
         if shapes.get(shortcut) != shapes.get(add) or shapes.get(add) is None:
             continue
