@@ -1,6 +1,7 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.distill import Distill
 from app.recipes.methods.factorize import (
     FactorizeCp,
     FactorizeStructured,
@@ -39,12 +40,14 @@ METHODS: dict[str, type[Step]] = {
         QuantizeFloat,
         QuantizeAwareTraining,
         Finetune,
+        Distill,
         PruneWeights,
     )
 }
 
 __all__ = [
     "METHODS",
+    "Distill",
     "FactorizeCp",
     "FactorizeStructured",
     "FactorizeSvd",
