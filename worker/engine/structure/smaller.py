@@ -40,7 +40,7 @@ def largest(network: Network, structure: Structure, share: float) -> Keep:
     tensors = dict(network.module.named_parameters(remove_duplicate=False))
     for place in structure.places:
         if place.key in tensors:
-            rows = tensors[place.key].detach().double().movedim(place.dim, 0).flatten(1)
+            rows = tensors[place.key].detach().double().movedim(place.dim, 0).reshape(len(place.units), -1)
             np.add.at(squares, place.units, rows.square().sum(1).cpu().numpy())
     keep = structure.everything()
     for family in structure.families:
