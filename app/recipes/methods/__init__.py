@@ -9,6 +9,7 @@ from app.recipes.methods.factorize import (
     FactorizeTucker,
     RankStep,
 )
+from app.recipes.methods.prune_channels import PruneChannels
 from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Step]] = {
         Finetune,
         Distill,
         PruneWeights,
+        PruneChannels,
     )
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "Finetune",
     "IntegerStep",
     "LayerFilter",
+    "PruneChannels",
     "PruneWeights",
     "QuantizeAwareTraining",
     "QuantizeBinary",

@@ -8,6 +8,7 @@ from app.recipes.methods import (
     Distill,
     FactorizeSvd,
     Finetune,
+    PruneChannels,
     PruneWeights,
     QuantizeAwareTraining,
     QuantizeBinary,
@@ -22,6 +23,7 @@ from app.recipes.methods import (
 from worker.engine.methods.distill import distill
 from worker.engine.methods.factorize_svd import factorize_svd
 from worker.engine.methods.finetune import finetune
+from worker.engine.methods.prune_channels import prune_channels
 from worker.engine.methods.prune_weights import prune_weights
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
@@ -48,6 +50,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     Finetune: finetune,
     Distill: distill,
     PruneWeights: prune_weights,
+    PruneChannels: prune_channels,
 }
 
 __all__ = ["METHODS"]

@@ -26,6 +26,7 @@ from worker.engine.structure.ties import Ties
 _RESULT: Final = "they are the model's results"
 _SINGLE: Final = "a value consists of one of them alone"
 _PASSES: Final = 1000
+_SIZES: Final = ("sym_size", "sym_numel")
 
 
 class Flow:
@@ -115,6 +116,8 @@ class Flow:
                 self.ties.freeze(essential(one), "they are computed with in Python")
             return nobody(result)
         name = operator_name(node)
+        if name in _SIZES:  # computed again, from what is left
+            return None
         arguments = named_arguments(node, node.target)
         labels = _tensors_only(fx.map_arg(arguments, self.labels.__getitem__))
         rule = RULES.get(name, unknown) if alive(list(labels.values())) else MAKERS.get(name)
