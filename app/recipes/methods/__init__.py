@@ -28,6 +28,9 @@ METHODS: dict[str, type[Step]] = {
     cls.name(): cls
     for cls in (
         FactorizeSvd,
+        FactorizeTucker,
+        FactorizeCp,
+        FactorizeStructured,
         QuantizeStatic,
         QuantizeDynamic,
         QuantizeWeights,

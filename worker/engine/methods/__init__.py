@@ -5,7 +5,10 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import (
+    FactorizeCp,
+    FactorizeStructured,
     FactorizeSvd,
+    FactorizeTucker,
     QuantizeAwareTraining,
     QuantizeBinary,
     QuantizeCodebook,
@@ -16,7 +19,10 @@ from app.recipes.methods import (
     QuantizeTernary,
     QuantizeWeights,
 )
+from worker.engine.methods.factorize_cp import factorize_cp
+from worker.engine.methods.factorize_structured import factorize_structured
 from worker.engine.methods.factorize_svd import factorize_svd
+from worker.engine.methods.factorize_tucker import factorize_tucker
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
 from worker.engine.methods.quantize_dynamic import quantize_dynamic
@@ -30,6 +36,9 @@ from worker.engine.state import Compressed, Context
 #: Parameter class of a step -> what runs it.
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
     FactorizeSvd: factorize_svd,
+    FactorizeTucker: factorize_tucker,
+    FactorizeCp: factorize_cp,
+    FactorizeStructured: factorize_structured,
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeCodebook: quantize_codebook,
