@@ -31,6 +31,9 @@ METHODS: dict[str, type[Step]] = {
     cls.name(): cls
     for cls in (
         FactorizeSvd,
+        FactorizeTucker,
+        FactorizeCp,
+        FactorizeStructured,
         QuantizeStatic,
         QuantizeDynamic,
         QuantizeWeights,
