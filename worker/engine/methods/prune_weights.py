@@ -65,8 +65,7 @@ def prune_weights(compressed: Compressed, step: Step, context: Context) -> Compr
     names = (*compressed.pruned, *(name for name in found.names if name not in compressed.pruned))
     notes = [*compressed.notes, *_notes(replace(pruning, network=network), found)]
     rows = _rows(compressed.to("cpu").network.module, network.to("cpu").module, found.names)
-    done = replace(compressed.with_curves(curves), network=network, pruned=names, notes=notes, layers=rows)
-    return done
+    return replace(compressed.with_curves(curves), network=network, pruned=names, notes=notes, layers=rows)
 
 
 def _pruned(pruning: Pruning, context: Context) -> Network:

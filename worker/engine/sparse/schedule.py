@@ -3,7 +3,7 @@
 from typing import Final
 
 #: Share of a training in which weights go; in the rest the others adapt.
-PRUNING: Final = 0.7
+PRUNING: Final = 0.6
 #: How many times weights go on the way.
 TIMES: Final = 16
 
