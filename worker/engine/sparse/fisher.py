@@ -30,6 +30,7 @@ from worker.engine.training.losses import TASKS, gives_probabilities, scores_cla
 _TINY: Final = 1e-12
 
 
+@torch.enable_grad()
 def squared_gradients(
     network: Network,
     samples: Samples,
