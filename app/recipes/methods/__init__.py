@@ -1,6 +1,15 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.distill import Distill
+from app.recipes.methods.factorize import (
+    FactorizeCp,
+    FactorizeStructured,
+    FactorizeSvd,
+    FactorizeTucker,
+    RankStep,
+)
+from app.recipes.methods.prune_channels import PruneChannels
 from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
@@ -21,6 +30,10 @@ from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep
 METHODS: dict[str, type[Step]] = {
     cls.name(): cls
     for cls in (
+        FactorizeSvd,
+        FactorizeTucker,
+        FactorizeCp,
+        FactorizeStructured,
         QuantizeStatic,
         QuantizeDynamic,
         QuantizeWeights,
@@ -31,15 +44,23 @@ METHODS: dict[str, type[Step]] = {
         QuantizeFloat,
         QuantizeAwareTraining,
         Finetune,
+        Distill,
         PruneWeights,
+        PruneChannels,
     )
 }
 
 __all__ = [
     "METHODS",
+    "Distill",
+    "FactorizeCp",
+    "FactorizeStructured",
+    "FactorizeSvd",
+    "FactorizeTucker",
     "Finetune",
     "IntegerStep",
     "LayerFilter",
+    "PruneChannels",
     "PruneWeights",
     "QuantizeAwareTraining",
     "QuantizeBinary",
@@ -50,6 +71,7 @@ __all__ = [
     "QuantizeStatic",
     "QuantizeTernary",
     "QuantizeWeights",
+    "RankStep",
     "SignStep",
     "Step",
     "TrainedStep",

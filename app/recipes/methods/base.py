@@ -18,6 +18,11 @@ class LayerFilter(BaseModel):
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
 
+    @property
+    def globs(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.include, *self.exclude)
+
     def matches(self, layer: str) -> bool:
         """Whether the step applies to this layer."""
         return any(fnmatchcase(layer, glob) for glob in self.include) and not any(
@@ -54,6 +59,16 @@ class Step(BaseModel):
     def changes_weights(self) -> bool:
         """Whether the step changes float weights, so that no quantization may stand in front of it."""
         return self.stage != "quantize"
+
+    @property
+    def models_at(self) -> Mapping[str, str]:
+        """Models that it reads beside the job's own: JSON pointer within the step -> id."""
+        return {}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Ids of these models, each once."""
+        return tuple(dict.fromkeys(self.models_at.values()))
 
     @classmethod
     def name(cls) -> str:

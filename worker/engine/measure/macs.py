@@ -56,7 +56,7 @@ class _Counter(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        product = _PRODUCTS.get(n.target) if n.op == "call_function" else None
+        product = PRODUCTS.get(n.target) if n.op == "call_function" else None
         if product is not None and isinstance(result, Tensor):
             args, _ = self.fetch_args_kwargs_from_env(n)
             self.counts[n.name] += result.numel() * int(args[product].shape[-1])
@@ -65,7 +65,7 @@ class _Counter(fx.Interpreter):
 
 _aten = torch.ops.aten
 #: Matrix product -> position of the argument whose last dimension is summed over.
-_PRODUCTS: dict[Callable[..., Any] | str, int] = {
+PRODUCTS: dict[Callable[..., Any] | str, int] = {
     _aten.mm.default: 0,
     _aten.bmm.default: 0,
     _aten.matmul.default: 0,

@@ -1,6 +1,6 @@
 """What the quantization methods share: refusing what they cannot do, and the per-layer report."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -22,13 +22,13 @@ from worker.engine.state import Context
 _STAYS: Final = " stays in float"
 
 
-def check_known(names: Sequence[str], layers: LayerFilter) -> None:
+def check_known(names: Sequence[str], globs: Iterable[str]) -> None:
     """Refuse a glob that no layer matches.
 
     Raises:
         Unsupported: ``unknown_layer``, with names that are close to it.
     """
-    for glob in (*layers.include, *layers.exclude):
+    for glob in globs:
         if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
             near = get_close_matches(glob, names, 3, 0.4) or list(dict.fromkeys(names))[:3]
             raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
@@ -41,7 +41,7 @@ def check_trainable(network: Network, layers: LayerFilter) -> None:
         Unsupported: ``unknown_layer``, ``no_layers``.
     """
     names = [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
-    check_known(names, layers)
+    check_known(names, layers.globs)
     if not any(layers.matches(name) for name in names):
         raise Unsupported("no_layers", "there is no layer to train, or all are left out")
 
@@ -54,7 +54,7 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             ``no_layers`` where nothing is left to quantize; ``dtype_unsupported`` for weights that are not float32.
     """
     calls = [(str(node.target), layer) for node, layer in layer_calls(network.module)]
-    check_known([name for name, _ in calls], layers)
+    check_known([name for name, _ in calls], layers.globs)
     if not any(isinstance(layer, (*LAYERS, *STORED.values())) and layers.matches(name) for name, layer in calls):
         raise Unsupported(
             "no_layers",

@@ -26,7 +26,7 @@ from worker.engine.state import Context, Partial
 from worker.engine.training.batches import Batches
 from worker.engine.training.device import half_precision
 from worker.engine.training.loop import NotResumable, Plan, Training
-from worker.engine.training.losses import TASKS, Objective, Weights, answers_of
+from worker.engine.training.losses import TASKS, Objective, Weights, answers_of, spreads
 from worker.engine.training.whole import any_order
 
 #: Share of the steps in which batch norms compute on the statistics of the batch, under quantization.
@@ -69,11 +69,11 @@ class Lesson:
 
     Attributes:
         network: float, with its batch norms: what trains.
-        teacher: the float network that is compared with, where `taught`.
+        teacher: the float network that is compared with, where `taught`; what it returns beyond the outputs are
+            features.
         samples: see `training_samples`.
         taught: whether the teacher's answers are learned from.
         weights: of the parts of the loss.
-        spreads: see `Objective.spreads`.
         pruned: see `Compressed.pruned`.
         statistics: share of the steps in which batch norms compute on the statistics of the batch.
         fast: whether layers may compute in bfloat16 where that is faster, and images go through in channels-last
@@ -89,7 +89,6 @@ class Lesson:
     samples: Samples
     taught: bool
     weights: Weights = field(default_factory=Weights)
-    spreads: tuple[float, ...] = ()
     pruned: tuple[str, ...] = ()
     statistics: float = _STATISTICS
     fast: bool = False
@@ -262,9 +261,10 @@ def _objective(lesson: Lesson, batches: Batches) -> Objective:
     if lesson.fast:
         module = any_order(module)
     first = next(batches.epoch(0))[0]
+    results, count = module(*first.inputs), len(lesson.network.outputs)
     return Objective(
         teacher=module if lesson.taught else None,
-        answers=answers_of(lesson.network, context.task, module(*first.inputs)[: len(lesson.network.outputs)]),
+        answers=answers_of(lesson.network, context.task, results[:count]),
         weights=lesson.weights,
-        spreads=lesson.spreads,
+        spreads=tuple(spread for spread in spreads(results[count:]) if spread is not None),
     )

@@ -112,7 +112,7 @@ def _calibration(step: PruneWeights, context: Context) -> Samples | None:
 
 
 def _found(network: Network, step: PruneWeights) -> Prunable:
-    check_known([str(node.target) for node, _ in layer_calls(network.module)], step.layers)
+    check_known([str(node.target) for node, _ in layer_calls(network.module)], step.layers.globs)
     found = prunable(network, step.layers, fours=step.pattern == "2:4")
     if not found.names:
         why = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())

@@ -30,6 +30,8 @@ OPSET: Final = 21
 _PER_CHANNEL: Final = 13  # first opset whose DequantizeLinear has an axis
 _DOMAIN: Final = "modelpress"
 _LARGEST_FILE: Final = 1 << 31
+_RESERVED: Final = "modelpress."
+_INPUT, _OUTPUT = f"{_RESERVED}input.", f"{_RESERVED}output."
 
 
 def export_onnx(network: Network, folder: Path) -> FloatExport:
@@ -161,8 +163,8 @@ def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
                 examples,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[spec.name for spec in network.inputs],
-                output_names=[spec.name for spec in network.outputs],
+                input_names=[f"{_INPUT}{index}" for index in range(len(network.inputs))],
+                output_names=[f"{_OUTPUT}{index}" for index in range(len(network.outputs))],
                 dynamic_shapes=_dynamic_shapes(network),
                 verbose=False,
             )
@@ -172,7 +174,31 @@ def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
     if program is None:
         raise RuntimeFailure("export_failed", "the ONNX exporter returned nothing")
     model = program.model_proto
-    return model, _remove_anchors(model)
+    return model, _renamed(model.graph, _remove_anchors(model), network)
+
+
+def _renamed(graph: GraphProto, values: dict[str, str], network: Network) -> dict[str, str]:
+    """Give inputs and outputs the user's names; returns FX node name -> ONNX value as it is called now.
+
+    The exporter would do so without looking whether another value has the name already: a model with the output
+    ``linear_1`` that got a layer more in front of it has two of that name.
+    """
+    names = {f"{_INPUT}{index}": spec.name for index, spec in enumerate(network.inputs)}
+    names.update({f"{_OUTPUT}{index}": spec.name for index, spec in enumerate(network.outputs)})
+    used = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    for taken in used & set(names.values()):
+        free = f"{taken}_value"
+        while free in used or free in names.values():
+            free += "_"
+        used.add(free)
+        names[taken] = free
+    # Values that stand in the way first, so that no two have one name in between.
+    for old, new in sorted(names.items(), key=lambda pair: pair[0].startswith(_RESERVED)):
+        rename_value(graph, old, new)
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            if value.name == old:
+                value.name = new
+    return {node: names.get(value, value) for node, value in values.items()}
 
 
 def _anchor(value: Tensor, name: str) -> Tensor:
