@@ -16,13 +16,13 @@ from worker.engine.sparse.prunable import prunable, weight_of
 from worker.engine.sparse.schedule import PRUNING, TIMES, due, gradual
 from worker.engine.sparse.thinning import Thinning
 
-STEPS = 50
+STEPS = 40
 
 
 def thinning(network: Network, step: PruneWeights) -> Thinning:
     names = prunable(network, LayerFilter(), fours=step.pattern == "2:4").names
     gone = {name: torch.zeros_like(weight_of(network.module, name), dtype=torch.bool) for name in names}
-    return Thinning(Pruning(network, names, gone, step, samples(network)))
+    return Thinning(Pruning(network, names, gone, step, samples(network, 4)))
 
 
 def trained(
@@ -106,11 +106,10 @@ def test_l1_brings_weights_nearer_to_zero_by_the_same_amount_each() -> None:
     assert torch.equal(weight_of(working.module, "norm.weight"), weight_of(network.module, "norm.weight"))
 
 
-@pytest.mark.parametrize("l1", [0.0, 20.0])
-@pytest.mark.parametrize("stop", [1, 7, 20, 33])
+@pytest.mark.parametrize(("stop", "l1"), [(1, 20.0), (20, 0.0), (20, 20.0), (33, 20.0)])
 def test_going_on_from_what_is_kept_makes_no_difference(stop: int, l1: float) -> None:
     network = build("encoder")
-    step = PruneWeights(sparsity=0.7, schedule="gradual", criterion="sensitivity", l1=l1, samples=8)
+    step = PruneWeights(sparsity=0.7, schedule="gradual", criterion="sensitivity", l1=l1)
     whole, first, second = (thinning(network, step) for _ in range(3))
     expected, one, other = whole.begin(), first.begin(), second.begin()
     trained(whole, expected, lambda share: None)
