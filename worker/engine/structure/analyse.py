@@ -74,8 +74,8 @@ class _Builder:
         for node, labels in flow.labels.items():
             if node.op == "get_attr" and isinstance(labels, Tensor):
                 tensor = attribute(self.module, str(node.target))
-                along_all = {dim: along(labels, dim) for dim in range(labels.dim())}
-                self.dims.setdefault(id(tensor), along_all)
+                differing = {dim: along(labels, dim) for dim in varying(self.ties, labels)}
+                self.dims.setdefault(id(tensor), differing)
 
     def structure(self) -> Structure:
         """All of it."""
@@ -147,7 +147,11 @@ class _Builder:
 
     def _shape(self, labels: Tensor) -> list[Factor]:
         """The sizes of a value."""
-        return [self._factor(along(labels, dim)) for dim in range(labels.dim())]
+        differ = varying(self.ties, labels)  # along another one every index has the label of the first channel
+        return [
+            self._factor(along(labels, dim)) if dim in differ else Factor(size, np.empty(0, np.int64))
+            for dim, size in enumerate(labels.shape)
+        ]
 
     def _cost(self, node: fx.Node) -> Term | None:
         """As `count_macs` counts."""
