@@ -22,6 +22,7 @@ from app.recipes.methods.quantize import (
     QuantizeWeights,
     SignStep,
 )
+from app.recipes.methods.search import SearchArchitecture
 from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep
 
 #: The `method` of a step -> its parameter class.
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Step]] = {
         QuantizeAwareTraining,
         Finetune,
         PruneWeights,
+        SearchArchitecture,
     )
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "QuantizeTernary",
     "QuantizeWeights",
     "RankStep",
+    "SearchArchitecture",
     "SignStep",
     "Step",
     "TrainedStep",

@@ -17,6 +17,7 @@ from app.recipes.methods import (
     QuantizeStatic,
     QuantizeTernary,
     QuantizeWeights,
+    SearchArchitecture,
 )
 from worker.engine.methods.factorize_svd import factorize_svd
 from worker.engine.methods.finetune import finetune

@@ -26,7 +26,7 @@ from worker.engine.state import Context, Partial
 from worker.engine.training.batches import Batches
 from worker.engine.training.device import half_precision
 from worker.engine.training.loop import NotResumable, Plan, Training
-from worker.engine.training.losses import TASKS, Objective, Weights, answers_of
+from worker.engine.training.losses import TASKS, Objective, Weights, answers_of, once
 from worker.engine.training.whole import any_order
 
 #: Share of the steps in which batch norms compute on the statistics of the batch, under quantization.
@@ -79,6 +79,8 @@ class Lesson:
         fast: whether layers may compute in bfloat16 where that is faster, and images go through in channels-last
             order; not under quantization, whose rounding wants all bits.
         started / ended: the slice of the step's progress that the training takes.
+        repeats: how many times each batch runs in a step of the optimizer; a pupil that is several networks is
+            another one each time.
         before / after: called around each step of the optimizer with the pupil's network and the share that is done.
     """
 
@@ -95,6 +97,7 @@ class Lesson:
     fast: bool = False
     started: float = 0.0
     ended: float = 1.0
+    repeats: int = 1
     before: Callable[[Network, float], None] = lambda network, share: None
     after: Callable[[Network, float], None] = lambda network, share: None
 
@@ -185,11 +188,11 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     samples, held = _held_back(lesson.samples, context.seed) if patience else (lesson.samples, None)
     order = torch.channels_last if lesson.fast else torch.contiguous_format
 
-    def cut(part: Samples) -> Batches:
+    def cut(part: Samples, repeats: int = 1) -> Batches:
         size, seed, device = step.batch_size, context.seed, context.device
-        return Batches(lesson.network, part, size=size, seed=seed, device=device, order=order)
+        return Batches(lesson.network, part, size=size, seed=seed, device=device, order=order, repeats=repeats)
 
-    batches = cut(samples)
+    batches = cut(samples, lesson.repeats)
     rates = {
         name: min(step.learning_rate * _RELATIVE_RATE, _FASTEST)
         for name, _ in pupil.module.named_parameters()
@@ -263,7 +266,7 @@ def _objective(lesson: Lesson, batches: Batches) -> Objective:
         module = any_order(module)
     first = next(batches.epoch(0))[0]
     return Objective(
-        teacher=module if lesson.taught else None,
+        teacher=(once(module) if lesson.repeats > 1 else module) if lesson.taught else None,
         answers=answers_of(lesson.network, context.task, module(*first.inputs)[: len(lesson.network.outputs)]),
         weights=lesson.weights,
         spreads=lesson.spreads,
