@@ -1,10 +1,10 @@
 """SQL about what a job reads: which of its inputs are ready, rejected or gone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -30,13 +30,18 @@ class Known:
 
     model: Model | None
     datasets: Mapping[str, Dataset]
+    step_models: Mapping[str, Model]
 
     @property
     def model_facts(self) -> ModelFacts | None:
         """What the model is; None while that is being checked."""
-        if self.model is None or self.model.state != "ready" or self.model.facts is None:
-            return None
-        return ModelFacts.model_validate(self.model.facts)
+        return _facts_of(self.model)
+
+    @property
+    def step_model_facts(self) -> dict[str, ModelFacts]:
+        """What the models are that steps name; without those that are being checked."""
+        found = {model_id: _facts_of(model) for model_id, model in self.step_models.items()}
+        return {model_id: facts for model_id, facts in found.items() if facts is not None}
 
     @property
     def task(self) -> str | None:
@@ -59,6 +64,7 @@ def inputs_ready() -> ColumnElement[bool]:
     for column in DATASETS.values():
         ready = exists(select(Dataset.id).where(Dataset.id == column, Dataset.state == "ready").correlate(Job))
         parts.append(or_(column.is_(None), ready))
+    parts.append(~_step_model_without(Model.state == "ready"))
     return or_(Job.kind != "compress", and_(*parts))
 
 
@@ -70,12 +76,14 @@ def inputs_lost() -> ColumnElement[bool]:
     for column in DATASETS.values():
         usable = exists(select(Dataset.id).where(Dataset.id == column, Dataset.state != "rejected").correlate(Job))
         parts.append(and_(column.is_not(None), ~usable))
+    parts.append(_step_model_without(Model.state != "rejected"))
     return and_(Job.kind == "compress", or_(*parts))
 
 
 def uses(input_id: str) -> ColumnElement[bool]:
     """The job reads this model or dataset."""
-    return or_(Job.model_id == input_id, *(column == input_id for column in DATASETS.values()))
+    named = Job.step_model_ids.contains([input_id])
+    return or_(Job.model_id == input_id, named, *(column == input_id for column in DATASETS.values()))
 
 
 def waiting_on(input_id: str) -> Select[Job]:
@@ -88,13 +96,14 @@ def dataset_of_check(job: Job) -> str:
     return next(value for _, value in _dataset_ids(job))
 
 
-async def known_inputs(session: AsyncSession, workspace_id: str, ids: Mapping[str, str | None]) -> Known:
-    """The rows that ``{"model": id, "calibration": id, ...}`` names in this workspace, kept from being deleted."""
-    model_id = ids.get("model")
-    model = None
-    if model_id is not None and is_storable(model_id):
-        found = select(Model).where(Model.id == model_id, Model.workspace_id == workspace_id)
-        model = await session.scalar(_kept(found))
+async def known_inputs(
+    session: AsyncSession, workspace_id: str, ids: Mapping[str, str | None], step_models: Sequence[str] = ()
+) -> Known:
+    """The rows that ``{"model": id, "calibration": id, ...}`` and steps name in this workspace, kept from deletion."""
+    wanted = [model_id for model_id in (ids.get("model"), *step_models) if model_id is not None]
+    storable = [model_id for model_id in wanted if is_storable(model_id)]
+    found = select(Model).where(Model.id.in_(storable), Model.workspace_id == workspace_id).order_by(Model.id)
+    models = {model.id: model for model in (await session.scalars(_kept(found))).all()} if storable else {}
     datasets: dict[str, Dataset] = {}
     for role in DATASETS:
         dataset_id = ids.get(role)
@@ -104,15 +113,18 @@ async def known_inputs(session: AsyncSession, workspace_id: str, ids: Mapping[st
         dataset = await session.scalar(_kept(statement))
         if dataset is not None:
             datasets[role] = dataset
-    return Known(model, datasets)
+    named = {model_id: models[model_id] for model_id in step_models if model_id in models}
+    return Known(models.get(ids.get("model") or ""), datasets, named)
 
 
 async def first_lost(session: AsyncSession, job: Job) -> tuple[str, Json | None] | None:
     """The first input of `job` that was rejected or is gone: its id, and why it was rejected."""
     if job.model_id is None:
         return None
-    lost = await session.execute(select(Model.state, Model.error).where(Model.id == job.model_id))
-    found = [(job.model_id, lost.one_or_none())]
+    found = []
+    for model_id in (job.model_id, *job.step_model_ids):
+        lost = await session.execute(select(Model.state, Model.error).where(Model.id == model_id))
+        found.append((model_id, lost.one_or_none()))
     for _, dataset_id in _dataset_ids(job):
         lost = await session.execute(select(Dataset.state, Dataset.error).where(Dataset.id == dataset_id))
         found.append((dataset_id, lost.one_or_none()))
@@ -125,13 +137,17 @@ async def first_lost(session: AsyncSession, job: Job) -> tuple[str, Json | None]
 
 
 async def files_of(session: AsyncSession, job: Job) -> dict[str, InputFile]:
-    """What the worker has to fetch, by role; a dataset that is being checked has the role ``dataset``."""
+    """What the worker has to fetch, by role.
+
+    A dataset that is being checked has the role ``dataset``; a model that a step names has its id for one.
+    """
     files: dict[str, InputFile] = {}
-    model = await session.get(Model, job.model_id) if job.model_id else None
-    if model is not None:
-        files["model"] = InputFile(
-            model.id, model.sha256, model.size_bytes, model.filename, model.format, model.task, facts=model.facts
-        )
+    for role, model_id in [("model", job.model_id), *((name, name) for name in job.step_model_ids)]:
+        model = await session.get(Model, model_id) if model_id else None
+        if model is not None:
+            files[role] = InputFile(
+                model.id, model.sha256, model.size_bytes, model.filename, model.format, model.task, facts=model.facts
+            )
     for role, dataset_id in _dataset_ids(job):
         dataset = await session.get(Dataset, dataset_id)
         if dataset is not None:
@@ -144,6 +160,19 @@ async def files_of(session: AsyncSession, job: Job) -> dict[str, InputFile]:
 def ids_of(job: Job) -> dict[str, str | None]:
     """``{"model": id, "calibration": id, ...}`` as `known_inputs` takes them."""
     return {"model": job.model_id, **dict(_dataset_ids(job))}
+
+
+def _facts_of(model: Model | None) -> ModelFacts | None:
+    if model is None or model.state != "ready" or model.facts is None:
+        return None
+    return ModelFacts.model_validate(model.facts)
+
+
+def _step_model_without(state: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A step names a model that is not there in this `state`."""
+    named = func.jsonb_array_elements_text(Job.step_model_ids).table_valued("value")
+    there = exists(select(Model.id).where(Model.id == named.c.value, state).correlate(named))
+    return exists(select(1).select_from(named).where(~there).correlate(Job))
 
 
 def _kept(statement: Select[Row]) -> Select[Row]:

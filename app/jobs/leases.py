@@ -204,7 +204,7 @@ async def _fit_to_start(session: AsyncSession, input_id: str) -> list[Job]:
     """The jobs that waited for this input, now that it is known; those that do not fit it are failed."""
     fit = []
     for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
-        known = await inputs.known_inputs(session, job.workspace_id, inputs.ids_of(job))
+        known = await inputs.known_inputs(session, job.workspace_id, inputs.ids_of(job), job.step_model_ids)
         limits = Limits.model_validate(job.request.get("limits", {}))
         recipe, faults = resolve_recipe(job.recipe)
         if recipe is not None:

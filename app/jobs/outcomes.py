@@ -46,7 +46,8 @@ class Lease:
     """The right to run one attempt of one job, until it expires or is lost.
 
     Attributes:
-        inputs: by role: model, calibration, evaluation, training; for checks: model or dataset.
+        inputs: by role: model, calibration, evaluation, training; models that steps name by their ids; for checks:
+            model or dataset.
         request: what the user sent, with defaults (limits, seed, ...).
     """
 

@@ -39,10 +39,11 @@ async def _faults(
     session: AsyncSession, leases: Leases, workspace_id: str, request: JobRequest, recipe: Recipe | None
 ) -> list[RecipeFault]:
     ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in inputs.DATASETS}}
-    known = await inputs.known_inputs(session, workspace_id, ids)
+    known = await inputs.known_inputs(session, workspace_id, ids, recipe.models if recipe is not None else ())
     faults = list(validation.input_faults(request, known))
     if recipe is None:
         return faults
+    faults += validation.step_model_faults(recipe, known)
     reach = check_targets(recipe, request.targets)
     faults += reach or validation.offer_faults(request, await workers.live(session, leases.worker_ttl_s))
     faults += validation.need_faults(request, recipe)
@@ -61,6 +62,7 @@ def _row(workspace_id: str, request: JobRequest, recipe: Recipe) -> Job:
         recipe=recipe.model_dump(mode="json"),
         targets=list(request.targets),
         model_id=request.model_id,
+        step_model_ids=list(recipe.models),
         **{column.key: getattr(request, column.key) for column in inputs.DATASETS.values()},
         state="queued",
         attempt=0,

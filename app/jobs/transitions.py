@@ -87,7 +87,7 @@ async def fail_waiting(session: AsyncSession, input_id: str, cause: Json) -> Non
 
 def rejection(job: Job, input_id: str, cause: Json | None) -> Json:
     """The error of a job whose input was rejected for `cause`, or is gone."""
-    code = "model_rejected" if input_id == job.model_id else "dataset_rejected"
+    code = "model_rejected" if input_id in (job.model_id, *job.step_model_ids) else "dataset_rejected"
     if cause is None:
         return {"code": code, "detail": f"{input_id} was deleted before the job could start; upload it again"}
     return {"code": code, "detail": f"{input_id} was rejected by its check: {cause['detail']} [{cause['code']}]"}

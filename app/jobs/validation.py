@@ -14,7 +14,7 @@ from app.errors import FieldError, Invalid
 from app.jobs.inputs import DATASETS, Known
 from app.jobs.schemas import JobRequest
 from app.recipes import Limits, Recipe, RecipeError, RecipeFault, expand_preset, parse_recipe
-from app.recipes.fit import data_faults, labelled, layer_faults
+from app.recipes.fit import data_faults, labelled, layer_faults, model_faults
 from app.tables import Dataset, Model, Worker
 from app.web.fields import is_storable
 
@@ -63,11 +63,23 @@ def input_faults(request: JobRequest, known: Known) -> Iterator[RecipeFault]:
         if dataset_id is not None:
             named.append(("dataset", f"/{role}_dataset_id", dataset_id, known.datasets.get(role)))
     for noun, pointer, row_id, row in named:
-        if row is None:
-            yield RecipeFault(f"{noun}_not_found", pointer, f"no {noun} {row_id!r} in this workspace; upload it first")
-        elif row.state == "rejected":
-            why = (row.error or {}).get("detail", "its check failed")
-            yield RecipeFault(f"{noun}_rejected", pointer, f"{row_id} was rejected: {why}")
+        yield from _unusable(noun, pointer, row_id, row)
+
+
+def step_model_faults(recipe: Recipe, known: Known) -> Iterator[RecipeFault]:
+    """Models that steps name and that are not there, or were rejected."""
+    for index, step in enumerate(recipe.steps):
+        for where, model_id in step.models_at.items():
+            pointer = f"/recipe/steps/{index}/{where}"
+            yield from _unusable("model", pointer, model_id, known.step_models.get(model_id))
+
+
+def _unusable(noun: str, pointer: str, row_id: str, row: Model | Dataset | None) -> Iterator[RecipeFault]:
+    if row is None:
+        yield RecipeFault(f"{noun}_not_found", pointer, f"no {noun} {row_id!r} in this workspace; upload it first")
+    elif row.state == "rejected":
+        why = (row.error or {}).get("detail", "its check failed")
+        yield RecipeFault(f"{noun}_rejected", pointer, f"{row_id} was rejected: {why}")
 
 
 def need_faults(request: JobRequest, recipe: Recipe) -> Iterator[RecipeFault]:
@@ -79,10 +91,11 @@ def need_faults(request: JobRequest, recipe: Recipe) -> Iterator[RecipeFault]:
 
 
 def fact_faults(recipe: Recipe, limits: Limits, known: Known) -> Iterator[RecipeFault]:
-    """What the facts of checked inputs speak against: layer names, columns, shapes, missing labels."""
+    """What the facts of checked inputs speak against: layer names, columns, shapes, other models, missing labels."""
     model = known.model_facts
     if model is not None:
         yield from layer_faults(recipe, model)
+        yield from model_faults(recipe, model, known.step_model_facts)
         for role, dataset in known.datasets.items():
             facts = known.data_facts(role)
             if facts is not None and dataset.kind == "tensors":

@@ -1,7 +1,8 @@
 """Whether data and recipe fit a model, told from the facts of their checks; the engine checks the files again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from app.recipes.errors import RecipeFault
 from app.recipes.facts import DatasetFacts, ModelFacts, TensorFacts
@@ -18,6 +19,34 @@ _LISTED = 10
 def further_label(output: str) -> str:
     """The column of the labels of an output other than the first."""
     return f"{LABEL}_{output}"
+
+
+class Tensorlike(Protocol):
+    """An input or output, of facts or of a network that was read."""
+
+    @property
+    def name(self) -> str:
+        """As columns of data spell it."""
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name."""
+
+    @property
+    def shape(self) -> tuple[int | str, ...]:
+        """Sizes; a string names a symbolic dimension."""
+
+
+class Interface(Protocol):
+    """What a model reads and answers; `ModelFacts` and the engine's `Network` both are."""
+
+    @property
+    def inputs(self) -> Sequence[Tensorlike]:
+        """In order."""
+
+    @property
+    def outputs(self) -> Sequence[Tensorlike]:
+        """In order."""
 
 
 def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe") -> list[RecipeFault]:
@@ -37,6 +66,56 @@ def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe")
         for position, glob in enumerate(getattr(step.layers, side))
         if not any(fnmatchcase(name, glob) for name in names)
     ]
+
+
+def model_faults(
+    recipe: Recipe, model: ModelFacts, others: Mapping[str, ModelFacts], *, pointer: str = "/recipe"
+) -> list[RecipeFault]:
+    """Models that steps name and that cannot stand in for the job's own: they read or answer something else.
+
+    Args:
+        others: id -> facts of those that are known.
+    """
+    return [
+        RecipeFault("model_mismatch", f"{pointer}/steps/{index}/{where}", f"{model_id} cannot take its place: {reason}")
+        for index, step in enumerate(recipe.steps)
+        for where, model_id in step.models_at.items()
+        if model_id in others
+        for reason in differences(model, others[model_id])
+    ]
+
+
+def differences(model: Interface, other: Interface) -> Iterator[str]:
+    """Why `other` cannot stand in for `model`; nothing where it can.
+
+    It must read inputs of the same names (in any order) and give as many outputs, with the same types and shapes; a
+    symbolic dimension fits any size. Names of outputs may differ.
+    """
+    mine, theirs = ({spec.name: spec for spec in one.inputs} for one in (model, other))
+    if mine.keys() != theirs.keys():
+        yield f"its inputs are {_quoted(theirs)}, those of the job's model {_quoted(mine)}"
+    for name in (name for name in mine if name in theirs):
+        if not _alike(mine[name], theirs[name]):
+            yield f"its input {name!r} is {_told(theirs[name])}, that of the job's model {_told(mine[name])}"
+    if len(model.outputs) != len(other.outputs):
+        yield f"it has {len(other.outputs)} outputs, the job's model {len(model.outputs)}"
+        return
+    for index, (one, two) in enumerate(zip(model.outputs, other.outputs, strict=True)):
+        if not _alike(one, two):
+            yield f"its output {index} is {_told(two)}, that of the job's model {_told(one)}"
+
+
+def _alike(one: Tensorlike, other: Tensorlike) -> bool:
+    fits = all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in zip(one.shape, other.shape, strict=False))
+    return one.dtype == other.dtype and len(one.shape) == len(other.shape) and fits
+
+
+def _told(spec: Tensorlike) -> str:
+    return f"{spec.dtype} {list(spec.shape)}"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str, *, task: str | None = None) -> list[RecipeFault]:

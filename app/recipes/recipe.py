@@ -20,6 +20,11 @@ class Recipe(BaseModel):
 
     steps: tuple[SerializeAsAny[Step], ...]
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Ids of the models that steps read beside the job's own, each once."""
+        return tuple(dict.fromkeys(model_id for step in self.steps for model_id in step.models))
+
 
 def parse_recipe(raw: object, *, pointer: str = "/recipe") -> Recipe:
     """Parses ``{"steps": [{"method": ..., ...}]}`` with every default filled in.

@@ -49,6 +49,8 @@ class Job(Base):
     calibration_dataset_id: Mapped[str | None]
     evaluation_dataset_id: Mapped[str | None]
     training_dataset_id: Mapped[str | None]
+    #: Models that steps of the recipe name, each once.
+    step_model_ids: Mapped[list[Any]] = mapped_column(server_default="[]")
 
     state: Mapped[str] = mapped_column(server_default="queued")
     phase: Mapped[str | None]

@@ -30,6 +30,7 @@ async def jobs_in_work(session: AsyncSession, input_id: str) -> Sequence[str]:
         Job.kind == "compress",
         Job.state.not_in(TERMINAL),
         (Job.model_id == input_id)
+        | Job.step_model_ids.contains([input_id])
         | (Job.calibration_dataset_id == input_id)
         | (Job.evaluation_dataset_id == input_id)
         | (Job.training_dataset_id == input_id),

@@ -13,9 +13,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from app.recipes import Limits, parse_recipe
+from app.recipes import Limits, Recipe, Step, parse_recipe
+from app.recipes.methods import QuantizeDynamic
+from app.recipes.methods.distill import Distill, Student
 from worker.engine.errors import UserError
-from worker.engine.pipeline import PHASES, JobInput, JobResult, run
+from worker.engine.methods import METHODS
+from worker.engine.pipeline import PHASES, JobInput, JobResult, ModelFile, run
+from worker.engine.state import Compressed, Context
 
 STATIC = parse_recipe({"steps": [{"method": "quantize.static", "samples": 64}]})
 DYNAMIC = parse_recipe({"steps": [{"method": "quantize.dynamic"}]})
@@ -237,6 +241,43 @@ def test_the_next_step_is_measured_against_the_one_before(folder: Path, tmp_path
     for row, again in zip(result.metrics["steps"], resumed.metrics["steps"], strict=True):
         assert {**again, "seconds": 0} == {**row, "seconds": 0}
     assert resumed.metrics["steps"][0] == result.metrics["steps"][0], "a step that is done is not measured again"
+
+
+def swap(compressed: Compressed, step: Step, context: Context) -> Compressed:
+    """The student in place of the network: what distillation starts from."""
+    (name,) = step.models
+    student, again = context.models[name](), context.models[name]()
+    assert student.module is not again.module, "each call reads the file anew"
+    return replace(compressed, network=student)
+
+
+def test_a_step_may_read_another_model(
+    folder: Path, tmp_path: Path, digits: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    _save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), tmp_path / "student.pt2")
+    monkeypatch.setattr("worker.engine.pipeline.METHODS", {**METHODS, Distill: swap})
+    recipe = Recipe(steps=(Distill(student=Student(model_id="mdl_2")), QuantizeDynamic()))
+    asked = {"recipe": recipe, "models": {"mdl_2": ModelFile(tmp_path / "student.pt2", "pt2")}}
+    reporter = Collector()
+    result = run(job(folder, tmp_path / "out", **asked), reporter)
+    first, second = result.metrics["steps"]
+    assert (first["parameters"], first["macs"]) == (650, 640)
+    assert result.metrics["artifacts"]["onnxruntime"]["parameters"] == 650
+    assert result.metrics["baseline"]["onnxruntime"]["parameters"] > 30_000
+    assert first["change"]["macs_ratio"] < 0.02
+    assert first["metric"]["value"] < 0.5 < result.metrics["before"]["metric"]["value"]
+    assert second["quantized_layers"] == 1
+    manifest = result.artifacts[0].manifest
+    assert manifest["inputs"]["mdl_2"]["size_bytes"] == (tmp_path / "student.pt2").stat().st_size
+    again = run(job(folder, tmp_path / "again", resume=reporter.checkpoints[0], **asked), Collector())
+    assert again.artifacts[0].manifest["artifact"] == manifest["artifact"]
+
+
+def test_a_step_whose_model_was_not_given(folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(steps=(Distill(student=Student(model_id="mdl_2")),))
+    with pytest.raises(UserError, match="model_not_found"):
+        run(job(folder, tmp_path / "out", recipe=recipe), Collector())
 
 
 def test_slower_and_larger_is_told(whole: tuple[JobResult, Collector]) -> None:

@@ -1,5 +1,6 @@
 """From a job to its artifacts: read -> steps -> export to each target -> measure the exported files -> gate."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,14 @@ _COLLECTED_S = 60.0
 
 
 @dataclass(frozen=True)
+class ModelFile:
+    """A model beside the job's own; `format` None: as its content tells."""
+
+    path: Path
+    format: str | None = None
+
+
+@dataclass(frozen=True)
 class JobInput:
     """A job as the engine sees it.
 
@@ -45,6 +54,7 @@ class JobInput:
         data: ``calibration``, ``training``, ``evaluation`` -> file; those that were given.
         targets: names in `TARGETS`, in the order of the result.
         output: folder for artifacts, checkpoints and scratch files.
+        models: id -> file, of the models that steps name.
         filename: the model's, as uploaded: what artifacts are named after.
         resume: a checkpoint to continue from.
         provenance: what the caller knows about the inputs; goes into the manifests as it is.
@@ -64,6 +74,7 @@ class JobInput:
     threads: int = 1
     device: str = "cpu"
     resume: Path | None = None
+    models: Mapping[str, ModelFile] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -119,7 +130,8 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
     timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}
-    inputs = {role: identity(path) for role, path in {"model": job.model, **job.data}.items()}
+    others = {name: file.path for name, file in job.models.items()}
+    inputs = {role: identity(path) for role, path in {"model": job.model, **job.data, **others}.items()}
     made = tuple(_made(job, item, inputs, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
     reporter.progress("measuring", 1.0)
     return JobResult(made, metrics, verdict)
@@ -132,6 +144,8 @@ def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Pr
         why = TARGETS[target].available()
         if why is not None:
             raise RuntimeFailure("target_unavailable", f"This worker cannot make artifacts for {target}: {why}")
+    for missing in (model_id for model_id in job.recipe.models if model_id not in job.models):
+        raise UserError("model_not_found", f"A step names the model {missing}, and the job was not given its file.")
     part = Part(reporter, "reading", *PHASES["reading"])
     part(0.0)
     network = formats.read(job.model, job.model_format)
@@ -243,6 +257,7 @@ def _step(
         saturating=saturates(),
         keep=surroundings.keep,
         resumed=surroundings.partial,
+        models={name: functools.partial(formats.read, file.path, file.format) for name, file in job.models.items()},
     )
     started = time.monotonic()
     after = METHODS[type(step)](before.to(job.device), step, context).to("cpu")

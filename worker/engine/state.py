@@ -60,6 +60,7 @@ class Context:
         folder: private scratch folder.
         saturating: whether this processor's kernels for uint8 times int8 add pairs of products in 16 bits.
         keep: stores how far the step is, with a label for the user; call it seldom (an epoch), it writes a file.
+        models: id -> how to read the model that a step names; each call reads its file anew.
         resumed: what an earlier attempt at this very step kept last; None: start at its beginning.
     """
 
@@ -76,6 +77,7 @@ class Context:
     saturating: bool = False
     keep: Callable[[str, Partial], None] = lambda label, partial: None
     resumed: Partial | None = None
+    models: Mapping[str, Callable[[], Network]] = field(default_factory=dict)
 
     def progress(self, fraction: float) -> None:
         """Tells how far the current step is, 0..1."""

@@ -9,12 +9,12 @@ from app.jobs.outcomes import Lease
 from app.storage import ObjectStore
 from app.tables import Checkpoint
 from worker.runner.folder import JobFolder, UntrustedFileError, unpack_checkpoint
-from worker.runner.messages import ASSIGNMENT, Assignment
+from worker.runner.messages import ASSIGNMENT, Assignment, ModelFile
 from worker.runner.slot import Slot
 
 log = logging.getLogger(__name__)
 
-#: Role of an input -> field of the assignment that holds its path.
+#: Role of an input -> field of the assignment that holds its path; any other role is the id of a step's model.
 _ROLES = ("model", "dataset", "calibration", "evaluation", "training")
 
 
@@ -49,6 +49,11 @@ def _assignment(
         kind=cast(Any, lease.kind),
         output=folder.output,
         **{role: paths[role] for role in _ROLES if role in paths},
+        models={
+            role: ModelFile(path=path, format=lease.inputs[role].format)
+            for role, path in paths.items()
+            if role not in _ROLES
+        },
         model_format=model.format if model else None,
         task=model.task if model else None,
         dataset_kind=dataset.kind if dataset else None,
@@ -70,7 +75,7 @@ def _provenance(lease: Lease, slot: Slot) -> dict[str, Any]:
     return {
         "job_id": lease.job_id,
         "attempt": lease.attempt,
-        **{f"{role}_dataset_id": file.id for role, file in lease.inputs.items() if role != "model"},
+        **{f"{role}_dataset_id": file.id for role, file in lease.inputs.items() if role in _ROLES[1:]},
         "inputs": {
             role: {"id": file.id, "sha256": file.sha256, "size_bytes": file.size_bytes, "filename": file.filename}
             for role, file in lease.inputs.items()

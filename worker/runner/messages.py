@@ -52,12 +52,20 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ModelFile(_Message):
+    """A model that a step names, and the format that it has."""
+
+    path: Path
+    format: str | None = None
+
+
 class Assignment(_Message):
     """What the child is to do. Paths are inside its private folder.
 
     Attributes:
         kind: ``compress``, ``check_model`` or ``check_dataset``.
         model / calibration / evaluation / training: local files, absent where not needed.
+        models: id -> file, of the models that steps name.
         model_format, task, dataset_kind, filename: what the uploader said about them.
         recipe: as resolved by `app.recipes.parse_recipe`.
         checkpoint: folder with the unpacked checkpoint to continue from.
@@ -68,6 +76,7 @@ class Assignment(_Message):
     kind: Literal["compress", "check_model", "check_dataset"]
     output: Path
     model: Path | None = None
+    models: dict[str, ModelFile] = {}
     model_format: str | None = None
     task: str | None = None
     dataset: Path | None = None

@@ -1,6 +1,7 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.distill import Distill
 from app.recipes.methods.factorize import (
     FactorizeCp,
     FactorizeStructured,
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Step]] = {
         QuantizeFloat,
         QuantizeAwareTraining,
         Finetune,
+        Distill,
         PruneWeights,
         SearchArchitecture,
     )
@@ -47,6 +49,7 @@ METHODS: dict[str, type[Step]] = {
 
 __all__ = [
     "METHODS",
+    "Distill",
     "FactorizeCp",
     "FactorizeStructured",
     "FactorizeSvd",

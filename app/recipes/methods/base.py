@@ -60,6 +60,16 @@ class Step(BaseModel):
         """Whether the step changes float weights, so that no quantization may stand in front of it."""
         return self.stage != "quantize"
 
+    @property
+    def models_at(self) -> Mapping[str, str]:
+        """Models that it reads beside the job's own: JSON pointer within the step -> id."""
+        return {}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Ids of these models, each once."""
+        return tuple(dict.fromkeys(self.models_at.values()))
+
     @classmethod
     def name(cls) -> str:
         """The method's name in recipes, taken from the Literal type of `method`."""

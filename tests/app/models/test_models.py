@@ -148,16 +148,17 @@ async def test_delete(api: Any, client: httpx2.AsyncClient, noun: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "column", ["model_id", "calibration_dataset_id", "evaluation_dataset_id", "training_dataset_id"]
+    "column", ["model_id", "step_model_ids", "calibration_dataset_id", "evaluation_dataset_id", "training_dataset_id"]
 )
 @pytest.mark.parametrize(("state", "status"), [("queued", 409), ("running", 409), ("canceling", 409), ("failed", 204)])
 async def test_delete_while_a_job_uses_it(
     api: Any, client: httpx2.AsyncClient, column: str, state: str, status: int
 ) -> None:
-    noun = "models" if column == "model_id" else "datasets"
+    noun = "datasets" if "dataset" in column else "models"
     made = await api.upload(client, noun)
+    used = ["mdl_other", made["id"]] if column == "step_model_ids" else made["id"]
     async with api.services.database.transaction() as session:
-        session.add(Job(workspace_id=await api.workspace("ours"), state=state, **{column: made["id"]}))
+        session.add(Job(workspace_id=await api.workspace("ours"), state=state, **{column: used}))
     response = await client.delete(f"/v1/{noun}/{made['id']}")
     assert response.status_code == status
     if status == 409:

@@ -5,6 +5,7 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import (
+    Distill,
     FactorizeSvd,
     Finetune,
     PruneWeights,
@@ -19,6 +20,7 @@ from app.recipes.methods import (
     QuantizeWeights,
     SearchArchitecture,
 )
+from worker.engine.methods.distill import distill
 from worker.engine.methods.factorize_svd import factorize_svd
 from worker.engine.methods.finetune import finetune
 from worker.engine.methods.prune_weights import prune_weights
@@ -45,6 +47,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     QuantizeWeights: quantize_weights,
     QuantizeAwareTraining: quantize_aware_training,
     Finetune: finetune,
+    Distill: distill,
     PruneWeights: prune_weights,
 }
 

@@ -3,7 +3,7 @@
 from app.recipes import Limits, RecipeError, parse_recipe
 from worker.engine.errors import UserError
 from worker.engine.manifest import Made
-from worker.engine.pipeline import JobInput, run
+from worker.engine.pipeline import JobInput, ModelFile, run
 from worker.runner.messages import ArtifactFile, Assignment, Result
 from worker.runner.reporting import PipeReporter
 
@@ -30,6 +30,7 @@ def do(assignment: Assignment, reporter: PipeReporter) -> Result:
             recipe=recipe,
             targets=assignment.targets,
             output=assignment.output,
+            models={name: ModelFile(file.path, file.format) for name, file in assignment.models.items()},
             model_format=assignment.model_format,
             filename=assignment.filename or assignment.model.name,
             task=assignment.task,
