@@ -32,6 +32,7 @@ from worker.engine.methods.quantize_mixed import quantize_mixed
 from worker.engine.methods.quantize_signs import quantize_signs
 from worker.engine.methods.quantize_static import quantize_static
 from worker.engine.methods.quantize_weights import quantize_weights
+from worker.engine.methods.search_architecture import search_architecture
 from worker.engine.state import Compressed, Context
 
 #: Parameter class of a step -> what runs it.
@@ -49,6 +50,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     Finetune: finetune,
     Distill: distill,
     PruneWeights: prune_weights,
+    SearchArchitecture: search_architecture,
 }
 
 __all__ = ["METHODS"]

@@ -172,9 +172,9 @@ class _Places:
         self.read = np.zeros(units + 1, np.bool_)
         self.places: list[tuple[Place, Tensor, list[int]]] = []
         for place in space.structure.places:
-            if not any((place.units[place.units >= 0] // 1 >= f.start).any() for f in families):
-                continue
-            if place.key in parameters:
+            chosen = place.units >= 0
+            for_some = [((place.units >= f.start) & (place.units < f.stop) & chosen).any() for f in families]
+            if any(for_some) and place.key in parameters:
                 index = torch.from_numpy(np.where(place.units < 0, units, place.units))
                 shape = [1] * parameters[place.key].dim()
                 shape[place.dim] = -1
@@ -201,10 +201,6 @@ class _Places:
             if isinstance(norm, MaskedLayerNorm) and place.name == "weight":
                 found[f"{place.path}.mask"] = keep[index]
         return found
-
-
-class Supernet(Whole):
-    """What trains: see `lesson.Pupil`."""
 
 
 @dataclass
