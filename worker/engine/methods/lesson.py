@@ -221,7 +221,7 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     if isinstance(step, TrainingStep):
         chosen = {name: getattr(step, name) for name in ("optimizer", "weight_decay", "clip_norm", "patience")}
         plan = replace(plan, **chosen)
-    return Training(pupil.module, batches, _objective(lesson, batches), plan, None if held is None else cut(held))
+    return Training(pupil.module, batches, objective(lesson, batches), plan, None if held is None else cut(held))
 
 
 def _held_back(samples: Samples, seed: int) -> tuple[Samples, Samples]:
@@ -257,7 +257,12 @@ def _keeping_zeros(network: Network, pruned: tuple[str, ...]) -> Callable[[], No
 
 
 @torch.no_grad()
-def _objective(lesson: Lesson, batches: Batches) -> Objective:
+def objective(lesson: Lesson, batches: Batches) -> Objective:
+    """What a lesson's network is told.
+
+    Args:
+        batches: of which the first shows how large the teacher's answers are.
+    """
     context, module = lesson.context, lesson.teacher.module
     if context.device != "cpu":
         module = replace(lesson.teacher, module=copy.deepcopy(module)).to(context.device).module

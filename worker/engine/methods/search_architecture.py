@@ -16,19 +16,26 @@ from app.recipes.methods import SearchArchitecture
 from worker.engine.data.samples import Samples
 from worker.engine.errors import Unsupported
 from worker.engine.methods.layers import check_trainable
-from worker.engine.methods.lesson import Lesson, teach, training_samples
+from worker.engine.methods.lesson import Lesson, objective, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.progress import Part
 from worker.engine.search.costs import Costs
+from worker.engine.search.differentiable import Trained, differentiate
 from worker.engine.search.evolution import evolve
 from worker.engine.search.judge import Judge, divided
 from worker.engine.search.problem import Problem, Strategy, Trial
+from worker.engine.search.reinforcement import reinforce
 from worker.engine.search.space import Decision, Genes, Space, make_space
 from worker.engine.search.supernet import SANDWICH, Sandwich, faithful, sandwich
 from worker.engine.state import Compressed, Context
+from worker.engine.training.batches import Batches
 from worker.engine.training.whole import graduated
 
-STRATEGIES: Final[Mapping[str, Strategy]] = {"evolutionary": evolve}
+STRATEGIES: Final[Mapping[str, Strategy]] = {
+    "evolutionary": evolve,
+    "reinforcement": reinforce,
+    "differentiable": differentiate,
+}
 #: Share of the progress at which the supernet is trained.
 _TRAINED: Final = 0.7
 #: Work of a forward and a backward pass, in forward passes.
@@ -52,8 +59,8 @@ def search_architecture(compressed: Compressed, step: Step, context: Context) ->
     check_trainable(compressed.network, step.layers)
     compressed = compressed.to("cpu")  # training and evaluations take copies to the device
     search = _prepared(compressed, step, context, samples)
-    supernet, curves = _train(search, compressed)
-    problem = search.problem
+    problem, lesson = search.problem, _lesson(search, compressed)
+    supernet, curves = teach(lesson, lambda points: search.supernet)
     trained = graduated(supernet.whole)
     judge = Judge(
         search.space,
@@ -67,7 +74,7 @@ def search_architecture(compressed: Compressed, step: Step, context: Context) ->
     )
     problem.judge = judge
     problem.told = Part(context.reporter, "compressing", _TRAINED, 1.0)
-    STRATEGIES[step.strategy](problem, supernet)
+    STRATEGIES[step.strategy](problem, _trained(search, lesson, judge))
     problem.trial(problem.uniform())
     best = problem.best()
     problem.look_beside()
@@ -97,6 +104,7 @@ class _Search:
     problem: Problem
     training: Samples
     held: Samples
+    supernet: Sandwich
 
 
 def _prepared(compressed: Compressed, step: SearchArchitecture, context: Context, samples: Samples) -> _Search:
@@ -122,8 +130,14 @@ def _prepared(compressed: Compressed, step: SearchArchitecture, context: Context
     )
     problem.check()
     training, held = divided(samples, context.seed)
+
+    def draw(random: np.random.Generator) -> Sequence[Genes]:
+        anything = tuple(int(random.integers(len(decision.options))) for decision in space.decisions)
+        return space.largest, space.smallest, anything, problem.drawn(random)
+
+    supernet = sandwich(network, space, draw, context.seed)
     teacher = network if context.original is None else context.original
-    return _Search(step, context, network, teacher, space, odd, problem, training, held)
+    return _Search(step, context, network, teacher, space, odd, problem, training, held, supernet)
 
 
 def _untrained() -> Any:
@@ -134,21 +148,16 @@ def _price(step: SearchArchitecture, costs: Costs) -> Callable[[Genes], float]:
     return costs.parameters if step.limit == "size" else costs.macs
 
 
-def _train(search: _Search, compressed: Compressed) -> tuple[Sandwich, dict[str, list[float]]]:
-    step, context, problem, space = search.step, search.context, search.problem, search.space
-
-    def draw(random: np.random.Generator) -> Sequence[Genes]:
-        anything = tuple(int(random.integers(len(decision.options))) for decision in space.decisions)
-        return space.largest, space.smallest, anything, problem.drawn(random)
-
-    supernet = sandwich(search.network, space, draw, context.seed)
-    lesson = Lesson(
-        step,
-        context,
+def _lesson(search: _Search, compressed: Compressed) -> Lesson:
+    """The supernet's training."""
+    supernet = search.supernet
+    return Lesson(
+        search.step,
+        search.context,
         search.network,
         search.teacher,
         search.training,
-        taught=step.teacher,
+        taught=search.step.teacher,
         pruned=compressed.pruned,
         statistics=1.0,
         fast=True,
@@ -156,7 +165,28 @@ def _train(search: _Search, compressed: Compressed) -> tuple[Sandwich, dict[str,
         repeats=SANDWICH,
         before=lambda network, share: supernet.start_step(share),
     )
-    return teach(lesson, lambda points: supernet)
+
+
+def _trained(search: _Search, lesson: Lesson, judge: Judge) -> Trained:
+    """What strategies see of the supernet after its training."""
+    step, context, supernet = search.step, search.context, search.supernet
+    size, seed, device = step.batch_size, context.seed, context.device
+    batches = Batches(search.network, search.training, size=size, seed=seed, device=device)
+    costs = search.problem.costs
+
+    def spent(samples: float) -> None:
+        judge.work += samples * costs.whole[0] * (_BOTH + (1 if step.teacher else 0))
+
+    return Trained(
+        judge.network,
+        supernet.elastic,
+        batches,
+        objective(replace(lesson, fast=False), batches),
+        step.epochs,
+        costs.soft_parameters if step.limit == "size" else costs.soft_macs,
+        device,
+        spent,
+    )
 
 
 def _notes(search: _Search, best: Trial, judge: Judge, epochs: int) -> list[str]:

@@ -49,7 +49,11 @@ class Costs:
                     owners[id(parameter)].append(f"{path}.{name}" if path else name)
         # What no node names itself is a part of a module that one names, or is read by nothing and stays.
         self._sizes = [
-            (term, [owner for owner in owners[id(parameter)] if owner in self._users], _kernel_of(owners[id(parameter)]))
+            (
+                term,
+                [owner for owner in owners[id(parameter)] if owner in self._users],
+                _kernel_of(owners[id(parameter)]),
+            )
             for term, parameter in zip(structure.sizes, module.parameters(), strict=True)
         ]
         self._full = {

@@ -212,7 +212,9 @@ def _widths(structure: Structure, step: SearchArchitecture, scores: NDArray[np.f
         order = family.start + np.argsort(-scores[family.units], kind="stable")
         if len(options) > 1:
             found.append(
-                Decision("width", family.layers[0], tuple(sorted(options)), family.layers, family, order.astype(np.int64))
+                Decision(
+                    "width", family.layers[0], tuple(sorted(options)), family.layers, family, order.astype(np.int64)
+                )
             )
     return found
 
