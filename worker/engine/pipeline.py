@@ -128,6 +128,7 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "steps": steps,
         **({"curves": compressed.curves} if compressed.curves else {}),
         **({"sensitivity": compressed.sensitivity} if compressed.sensitivity else {}),
+        **({"pareto": compressed.pareto} if compressed.pareto else {}),
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
     timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}
