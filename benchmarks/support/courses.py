@@ -112,7 +112,7 @@ def _distillation(network: str) -> Iterable[Trial]:
     features = {"features": {"weight": 1}}
     yield Trial(
         "E",
-        "soft labels, features and labels",
+        "soft labels, features, labels",
         network,
         (_distill(**student, losses=features),),
         against="labels alone",

@@ -271,10 +271,8 @@ def objective(lesson: Lesson, batches: Batches) -> Objective:
     first = next(batches.epoch(0))[0]
     results, count = module(*first.inputs), len(lesson.network.outputs)
     return Objective(
-        teacher=module if lesson.taught else None,
-        answers=answers_of(lesson.network, context.task, results[:count]),
         teacher=(once(module) if lesson.repeats > 1 else module) if lesson.taught else None,
-        answers=answers_of(lesson.network, context.task, module(*first.inputs)[: len(lesson.network.outputs)]),
+        answers=answers_of(lesson.network, context.task, results[:count]),
         weights=lesson.weights,
         spreads=tuple(spread for spread in spreads(results[count:]) if spread is not None),
     )

@@ -147,7 +147,7 @@ class Space:
         return replace(smaller, module=copy.deepcopy(smaller.module)) if smaller is network else smaller
 
     def describe(self, genes: Genes) -> dict[str, Any]:
-        """What the user sees of a candidate: ``widths`` and ``kernels`` by layer, ``skipped`` blocks by their layers."""
+        """What the user sees of a candidate: ``widths``, ``kernels`` by layer, ``skipped`` blocks by their layers."""
         skipped = self.skipped(genes)
         gone = {layer for name in skipped for layer in self.blocks[name].layers}
         pairs = [*zip(self.decisions, genes, strict=True)]

@@ -76,8 +76,6 @@ class _Builder:
                 tensor = attribute(self.module, str(node.target))
                 differ = varying(self.ties, labels)
                 self.dims.setdefault(id(tensor), {dim: along(labels, dim) for dim in differ})
-                differing = {dim: along(labels, dim) for dim in varying(self.ties, labels)}
-                self.dims.setdefault(id(tensor), differing)
 
     def structure(self) -> Structure:
         """All of it."""
@@ -153,9 +151,6 @@ class _Builder:
         none = np.zeros(0, np.int64)
         return [
             self._factor(along(labels, dim)) if dim in differ else Factor(size, none)
-        differ = varying(self.ties, labels)  # along another one every index has the label of the first channel
-        return [
-            self._factor(along(labels, dim)) if dim in differ else Factor(size, np.empty(0, np.int64))
             for dim, size in enumerate(labels.shape)
         ]
 
