@@ -88,7 +88,7 @@ def test_exact_where_the_structure_is_there(name: str, tmp_path: Path) -> None:
     assert_same_everywhere(done.network, tmp_path)
 
 
-@pytest.mark.parametrize("of", ["transformer", "mlp", "mobilenet"])
+@pytest.mark.parametrize("of", ["transformer", "mlp"])
 def test_networks_become_smaller(of: str, tmp_path: Path) -> None:
     network = network_of(networks.make(of), networks.ZOO[of].inputs(3))
     for step in STEPS.values():
@@ -110,8 +110,14 @@ def test_a_network_from_onnx(tmp_path: Path) -> None:
 def test_terms_are_added_until_the_error_is_kept(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = network_of(nn.Sequential(nn.Linear(64, 64)).eval(), (torch.randn(3, 64),))
+    with torch.no_grad():  # terms that halve in size
+        sizes = [0.5**term for term in range(3)]
+        near = sum(size * torch.kron(torch.randn(8, 8), torch.randn(8, 8)) for size in sizes)
+        if name == "monarch":
+            near = sum(size * monarch.monarch(torch.randn(64, 64), (8, 8), 1).matrix() for size in sizes)
+        network.module.get_submodule("0").weight.copy_(near)
     found = []
-    for most in (0.95, 0.9, 0.8):
+    for most in (0.8, 0.4, 0.2):
         (row,) = run(network, FactorizeStructured(structure=name, max_error=most), tmp_path).layers
         assert row["relative_error"] <= most
         found.append((row["ranks"][0], row["parameters_after"]))
@@ -133,10 +139,10 @@ def test_sides_without_halves_and_without_divisors(tmp_path: Path) -> None:
     network = network_of(nn.Sequential(nn.Linear(15, 17)).eval(), (torch.randn(3, 15),))
     with pytest.raises(Unsupported, match="one of its sides is odd"):
         run(network, STEPS["toeplitz"], tmp_path)
-    for name in ("kronecker", "monarch"):  # 17 is prime
-        done = run(network, FactorizeStructured(structure=name, terms=1), tmp_path)
-        assert done.layers[0]["parameters_after"] < done.layers[0]["parameters_before"]
-        assert_same_everywhere(done.network, tmp_path)
+    with pytest.raises(Unsupported, match="no smaller in factors"):  # 17 is prime: one block a side takes all products
+        run(network, FactorizeStructured(structure="kronecker", terms=1), tmp_path)
+    done = run(network, FactorizeStructured(structure="monarch", terms=1), tmp_path)
+    assert done.layers[0]["parameters_after"] < done.layers[0]["parameters_before"]
 
 
 def test_a_gate_beside_a_number_of_terms(tmp_path: Path) -> None:
