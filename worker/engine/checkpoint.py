@@ -80,6 +80,7 @@ class _State(_Strict):
     curves: dict[str, list[float]]
     sensitivity: list[dict[str, Any]] = []
     pruned: tuple[str, ...] = ()
+    pareto: list[dict[str, Any]] = []
     sourced: bool
     nodes: tuple[_Node, ...]
     forms: tuple[_Form, ...]
@@ -112,6 +113,7 @@ def save(
         curves=compressed.curves,
         sensitivity=compressed.sensitivity,
         pruned=compressed.pruned,
+        pareto=compressed.pareto,
         sourced=compressed.network.source is not None,
         nodes=_nodes(compressed.network),
         forms=described,
@@ -180,7 +182,7 @@ def _load(folder: Path, original: Network) -> Saved:
     parameters = dict(network.module.named_parameters())
     if not set(state.pruned) <= parameters.keys():
         raise _damaged("its network lacks what was pruned")
-    told = state.layers, state.notes, state.curves, state.sensitivity, state.pruned
+    told = state.layers, state.notes, state.curves, state.sensitivity, state.pruned, state.pareto
     compressed = Compressed(network, quantized, *told)
     return Saved(compressed, state.steps, partial)
 

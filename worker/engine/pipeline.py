@@ -110,7 +110,9 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
     scratch.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     network, prepared = _read(job, reporter, scratch)
-    effects = Effects(network, prepared.split.evaluation, prepared.measured, job.targets[0], job.device, job.seed)
+    # A single step is judged by the files alone.
+    tried = prepared.split.evaluation if len(job.recipe.steps) > 1 else None
+    effects = Effects(network, tried, prepared.measured, job.targets[0], job.device, job.seed)
     compressed, steps = _compress(job, effects, prepared, reporter, scratch)
     for note in [*network.notes, *prepared.notes, *compressed.notes]:
         reporter.log(note)
@@ -126,6 +128,7 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
         "steps": steps,
         **({"curves": compressed.curves} if compressed.curves else {}),
         **({"sensitivity": compressed.sensitivity} if compressed.sensitivity else {}),
+        **({"pareto": compressed.pareto} if compressed.pareto else {}),
         "notes": [*network.notes, *prepared.notes, *compressed.notes, *notes],
     }
     timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}

@@ -95,6 +95,7 @@ class Compressed:
         sensitivity: ``metrics.sensitivity``: per layer name, bits chosen, and the cost of each choice in dB.
         pruned: names of the float network's parameters in which weights were set to zero: zeros there stay zero in
             later trainings.
+        pareto: ``metrics.pareto``: what a search found that nothing smaller is better than.
         curves: ``metrics.curves``: name -> one value per epoch, of all trainings in turn.
         notes: what the user should know (layers left alone and why, ...).
     """
@@ -106,6 +107,7 @@ class Compressed:
     curves: dict[str, list[float]] = field(default_factory=dict)
     sensitivity: list[dict[str, Any]] = field(default_factory=list)
     pruned: tuple[str, ...] = ()
+    pareto: list[dict[str, Any]] = field(default_factory=list)
 
     def with_curves(self, curves: Mapping[str, list[float]]) -> Self:
         """The same with the `curves` of one more training behind those of earlier ones."""

@@ -24,6 +24,7 @@ from app.recipes.methods.quantize import (
     QuantizeWeights,
     SignStep,
 )
+from app.recipes.methods.search import SearchArchitecture
 from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep
 
 #: The `method` of a step -> its parameter class.
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Step]] = {
         Distill,
         PruneWeights,
         PruneChannels,
+        SearchArchitecture,
     )
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "QuantizeTernary",
     "QuantizeWeights",
     "RankStep",
+    "SearchArchitecture",
     "SignStep",
     "Step",
     "TrainedStep",

@@ -21,7 +21,7 @@ from worker.engine.factorized.ranks import relative
 
 #: Change of the relative error in one round: below it ALS ends, and above the second it has not come to rest.
 _SETTLED: Final = 1e-6
-_MOVING: Final = 1e-3
+_MOVING: Final = 5e-3
 #: Squares of the components over those of their sum.
 _CANCELLING: Final = 1e2
 
@@ -82,7 +82,7 @@ def _start(array: np.ndarray, rank: int, init: str, seed: int, iterations: int) 
     parts = [torch.from_numpy(np.ascontiguousarray(factor)) for factor in factors]
     whole = torch.from_numpy(np.ascontiguousarray(cp_to_tensor(result)))
     error = relative(torch.from_numpy(array) - whole, torch.from_numpy(array))
-    moving = len(errors) > 1 and abs(float(errors[-2]) - float(errors[-1])) > _MOVING
+    moving = len(errors) < 2 or abs(float(errors[-2]) - float(errors[-1])) > _MOVING
     if not np.isfinite(error) or error >= 1 or moving or float(np.sum(np.square(sizes))) > _CANCELLING:
         return None
     return Cp((parts[0] * torch.from_numpy(np.asarray(sizes)), *parts[1:]), error)

@@ -22,6 +22,7 @@ from app.recipes.methods import (
     QuantizeStatic,
     QuantizeTernary,
     QuantizeWeights,
+    SearchArchitecture,
 )
 from worker.engine.methods.distill import distill
 from worker.engine.methods.factorize_cp import factorize_cp
@@ -39,6 +40,7 @@ from worker.engine.methods.quantize_mixed import quantize_mixed
 from worker.engine.methods.quantize_signs import quantize_signs
 from worker.engine.methods.quantize_static import quantize_static
 from worker.engine.methods.quantize_weights import quantize_weights
+from worker.engine.methods.search_architecture import search_architecture
 from worker.engine.state import Compressed, Context
 
 #: Parameter class of a step -> what runs it.
@@ -60,6 +62,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     Distill: distill,
     PruneWeights: prune_weights,
     PruneChannels: prune_channels,
+    SearchArchitecture: search_architecture,
 }
 
 __all__ = ["METHODS"]

@@ -10,7 +10,9 @@ from worker.engine.factorized.replace import Replacement, Site
 from worker.engine.factorized.tucker import noise_ranks
 from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
 from worker.engine.methods.factorize_convolution import (
+    FAR,
     KINDS,
+    MOST_BAYES,
     NOISE,
     along,
     balanced,
@@ -60,6 +62,8 @@ def _judged(site: Site, step: FactorizeCp, seed: int) -> Verdict:
     found = cp(tensor, wanted if step.rank else rule.rounded(wanted, most), **settings)
     if found is None:
         return "least squares came to no stable end; take another rank, more restarts or iterations"
+    if step.rank is None and rule.ratio is None and found.error > MOST_BAYES:
+        return FAR
     return _replacement(site, found, axes)
 
 

@@ -94,7 +94,8 @@ def _kronecker(site: Site, step: FactorizeStructured, place: _Place) -> Verdict:
     outputs, inputs = weight.shape
     cuts = divisor(outputs, step.blocks or outputs**0.5), divisor(inputs, step.blocks or inputs**0.5)
     terms = _count(kronecker.squares(weight, cuts), step)
-    each = cuts[0] * cuts[1] + outputs // cuts[0] * (inputs // cuts[1])
+    # Few numbers are used many times: the products are what has to become fewer.
+    each = inputs * (outputs // cuts[0]) + cuts[1] * outputs
     if terms is None or terms * each >= weight.numel():
         return NOT_SMALLER
     return kronecker.replacement(kronecker.kronecker(weight, cuts, terms), site.bias, place.axis, place.dims)

@@ -6,7 +6,7 @@ from worker.engine.factorized.ranks import RankRule
 from worker.engine.factorized.replace import Site, settings_of
 from worker.engine.factorized.tucker import chosen_ranks, tucker, weights
 from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
-from worker.engine.methods.factorize_convolution import KINDS, NOISE, in_the_middle, refused, spatial
+from worker.engine.methods.factorize_convolution import FAR, KINDS, MOST_BAYES, NOISE, in_the_middle, refused, spatial
 from worker.engine.state import Compressed, Context
 
 
@@ -38,6 +38,8 @@ def _judged(site: Site, step: FactorizeTucker) -> Verdict:
     if best is None:
         return NOT_SMALLER
     found = tucker(kernel, best)
+    if step.ranks is None and rule.lost is None and rule.ratio is None and found.error > MOST_BAYES:
+        return FAR
     reduce, core, expand = found.reduce, found.core, found.expand
     # A side that keeps all of its channels needs no matrix of its own.
     if best[0] == inputs:

@@ -26,7 +26,7 @@ from worker.engine.state import Context, Partial
 from worker.engine.training.batches import Batches
 from worker.engine.training.device import half_precision
 from worker.engine.training.loop import NotResumable, Plan, Training
-from worker.engine.training.losses import TASKS, Objective, Weights, answers_of, spreads
+from worker.engine.training.losses import TASKS, Objective, Weights, answers_of, once, spreads
 from worker.engine.training.whole import any_order
 
 #: Share of the steps in which batch norms compute on the statistics of the batch, under quantization.
@@ -79,6 +79,8 @@ class Lesson:
         fast: whether layers may compute in bfloat16 where that is faster, and images go through in channels-last
             order; not under quantization, whose rounding wants all bits.
         started / ended: the slice of the step's progress that the training takes.
+        repeats: how many times each batch runs in a step of the optimizer; a pupil that is several networks is
+            another one each time.
         before / after: called around each step of the optimizer with the pupil's network and the share that is done.
     """
 
@@ -94,6 +96,7 @@ class Lesson:
     fast: bool = False
     started: float = 0.0
     ended: float = 1.0
+    repeats: int = 1
     before: Callable[[Network, float], None] = lambda network, share: None
     after: Callable[[Network, float], None] = lambda network, share: None
 
@@ -184,11 +187,11 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     samples, held = _held_back(lesson.samples, context.seed) if patience else (lesson.samples, None)
     order = torch.channels_last if lesson.fast else torch.contiguous_format
 
-    def cut(part: Samples) -> Batches:
+    def cut(part: Samples, repeats: int = 1) -> Batches:
         size, seed, device = step.batch_size, context.seed, context.device
-        return Batches(lesson.network, part, size=size, seed=seed, device=device, order=order)
+        return Batches(lesson.network, part, size=size, seed=seed, device=device, order=order, repeats=repeats)
 
-    batches = cut(samples)
+    batches = cut(samples, lesson.repeats)
     rates = {
         name: min(step.learning_rate * _RELATIVE_RATE, _FASTEST)
         for name, _ in pupil.module.named_parameters()
@@ -217,7 +220,7 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     if isinstance(step, TrainingStep):
         chosen = {name: getattr(step, name) for name in ("optimizer", "weight_decay", "clip_norm", "patience")}
         plan = replace(plan, **chosen)
-    return Training(pupil.module, batches, _objective(lesson, batches), plan, None if held is None else cut(held))
+    return Training(pupil.module, batches, objective(lesson, batches), plan, None if held is None else cut(held))
 
 
 def _held_back(samples: Samples, seed: int) -> tuple[Samples, Samples]:
@@ -253,7 +256,12 @@ def _keeping_zeros(network: Network, pruned: tuple[str, ...]) -> Callable[[], No
 
 
 @torch.no_grad()
-def _objective(lesson: Lesson, batches: Batches) -> Objective:
+def objective(lesson: Lesson, batches: Batches) -> Objective:
+    """What a lesson's network is told.
+
+    Args:
+        batches: of which the first shows how large the teacher's answers are.
+    """
     context, module = lesson.context, lesson.teacher.module
     if context.device != "cpu":
         module = replace(lesson.teacher, module=copy.deepcopy(module)).to(context.device).module
@@ -263,7 +271,7 @@ def _objective(lesson: Lesson, batches: Batches) -> Objective:
     first = next(batches.epoch(0))[0]
     results, count = module(*first.inputs), len(lesson.network.outputs)
     return Objective(
-        teacher=module if lesson.taught else None,
+        teacher=(once(module) if lesson.repeats > 1 else module) if lesson.taught else None,
         answers=answers_of(lesson.network, context.task, results[:count]),
         weights=lesson.weights,
         spreads=tuple(spread for spread in spreads(results[count:]) if spread is not None),

@@ -74,8 +74,8 @@ class _Builder:
         for node, labels in flow.labels.items():
             if node.op == "get_attr" and isinstance(labels, Tensor):
                 tensor = attribute(self.module, str(node.target))
-                along_all = {dim: along(labels, dim) for dim in range(labels.dim())}
-                self.dims.setdefault(id(tensor), along_all)
+                differ = varying(self.ties, labels)
+                self.dims.setdefault(id(tensor), {dim: along(labels, dim) for dim in differ})
 
     def structure(self) -> Structure:
         """All of it."""
@@ -147,7 +147,12 @@ class _Builder:
 
     def _shape(self, labels: Tensor) -> list[Factor]:
         """The sizes of a value."""
-        return [self._factor(along(labels, dim)) for dim in range(labels.dim())]
+        differ = varying(self.ties, labels)
+        none = np.zeros(0, np.int64)
+        return [
+            self._factor(along(labels, dim)) if dim in differ else Factor(size, none)
+            for dim, size in enumerate(labels.shape)
+        ]
 
     def _cost(self, node: fx.Node) -> Term | None:
         """As `count_macs` counts."""

@@ -52,6 +52,7 @@ class Batches:
     Args:
         size: samples per batch, at most; or one run.
         order: of images in memory.
+        repeats: how many times each part of a batch runs, as that many equal shares of the optimizer's step.
     Raises:
         InvalidDataset: ``too_few_samples`` where they do not fill one run.
     """
@@ -65,9 +66,10 @@ class Batches:
         seed: int,
         device: str = "cpu",
         order: torch.memory_format = torch.contiguous_format,
+        repeats: int = 1,
     ) -> None:
         self._network, self._samples, self._seed, self._device = network, samples, seed, device
-        self._order = order
+        self._order, self._repeats = order, repeats
         fixed = [spec.shape[0] for spec in network.inputs if spec.shape and isinstance(spec.shape[0], int)]
         self.run = 1 if network.batched or not fixed else int(fixed[0])
         self._fixed = not network.batched
@@ -101,7 +103,8 @@ class Batches:
         rows = order[: self._runs * self.run].reshape(self._runs, self.run)
         for part in np.array_split(rows, self._count):
             runs = list(part) if self._fixed else [part.reshape(-1)]
-            yield [self._batch(indices, len(indices) / part.size) for indices in runs]
+            shares = [self._batch(indices, len(indices) / part.size / self._repeats) for indices in runs]
+            yield [share for share in shares for _ in range(self._repeats)]
 
     def _batch(self, indices: NDArray[np.intp], share: float) -> Batch:
         """Read in ascending order, as the disk likes it: the order within a batch makes no difference."""

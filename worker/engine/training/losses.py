@@ -135,6 +135,18 @@ class Objective:
         return None if labels is None else (output.detach().argmax(1) == labels).sum()
 
 
+def once(network: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """The same answers, not computed again for the very tensors that were given last."""
+    last: list[tuple[tuple[Tensor, ...], Outputs]] = []
+
+    def answer(*inputs: Tensor) -> Outputs:
+        if not last or any(one is not other for one, other in zip(last[0][0], inputs, strict=True)):
+            last[:] = [(inputs, network(*inputs))]
+        return last[0][1]
+
+    return answer
+
+
 def logits(output: Tensor, answer: Answer) -> Tensor:
     """The scores that `output` comes from."""
     return output.clamp(min=_TINY).log() if answer.probabilities else output
