@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 from torch import nn
 
 from app.recipes import TARGETS as GRIDS
@@ -28,7 +29,6 @@ from tests.support.quantizable import Notebook, build, compress, samples, sqnr_d
 from worker.engine import checkpoint, formats
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.lift import network_of
-from worker.engine.measure.remote import Remote
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
@@ -176,10 +176,8 @@ def test_files_hold_it(name: str, exporter: str, tmp_path: Path) -> None:
     if name == "resnet18" and exporter != "pt2":
         assert done.network.source is network.source  # the user's own graph is written again
     exported = TARGETS["onnxruntime"].export_float(Floats(done.network, tmp_path / "float"))
-    with Remote("onnxruntime", exported.path, 1, tmp_path) as remote:
-        remote.open(exact=True)
-        remote.load(drawn)
-        got = np.array(remote.run(8)[0])
+    session = InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    got = session.run(None, drawn)[0]
     with torch.no_grad():
         expected = done.network.module(*(torch.from_numpy(drawn[spec.name]) for spec in network.inputs))[0]
     assert sqnr_db(expected.numpy(), got) > 80
@@ -244,10 +242,10 @@ def test_a_half_precision_network_is_pruned_too(tmp_path: Path) -> None:
 TRAINING = {"epochs": 3, "batch_size": 32, "learning_rate": 3e-3}
 
 
-@pytest.mark.parametrize(("criterion", "share"), [("magnitude", 0.75), ("sensitivity", 0.75), ("wanda", 0.6)])
+@pytest.mark.parametrize(("criterion", "share"), [("magnitude", 0.75), ("sensitivity", 0.65), ("wanda", 0.6)])
 def test_gradually_much_more_can_go(criterion: str, share: float, trained: Network, tmp_path: Path) -> None:
     data = handwriting.training(trained)
-    settings = {"sparsity": share, "criterion": criterion, "samples": 32}
+    settings = {"sparsity": share, "criterion": criterion, "samples": 64}
     at_once = handwriting.run(trained, PruneWeights(**settings), tmp_path, calibration=data)
     step = PruneWeights(**settings, schedule="gradual", **TRAINING)
     done = handwriting.run(trained, step, tmp_path, calibration=data)
