@@ -1,4 +1,4 @@
-"""One small network of each kind, trained on real data in seconds: scikit-learn's digits, and its breast cancer table."""
+"""One small network of each kind, trained on real data in seconds: digits, and a table of breast cancers (scikit-learn)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from worker.engine.formats.lift import quiet_export
 
 Data = tuple[np.ndarray, dict[str, np.ndarray]]
 
@@ -254,8 +256,8 @@ def made(name: str, folder: Path) -> Made:
     kind, module = KINDS[name], _trained(name)
     inputs, labels = kind.data()
     example = (torch.from_numpy(inputs[:3]),)
-    dynamic = ({0: torch.export.Dim("batch")},)
-    torch.export.save(torch.export.export(module, example, dynamic_shapes=dynamic), folder / "net.pt2")
+    exported = quiet_export(module, example, ({0: torch.export.Dim("batch")},))
+    torch.export.save(exported, folder / "net.pt2")
     cut = len(inputs) - len(inputs) // _HELD_OUT
     columns = {"input": inputs, "label": labels["label"]}
     columns |= {f"label_output_{index}": labels[key] for index, key in enumerate(kind.more, 1)}
