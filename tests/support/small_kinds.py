@@ -1,4 +1,4 @@
-"""One small network of each kind, trained on real data in seconds: digits, and a table of breast cancers (scikit-learn)."""
+"""One small network of each kind, trained on real data in seconds: digits and a table, of scikit-learn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
