@@ -1,11 +1,11 @@
 """A narrower and shallower copy of a network, with the weights that are left of it."""
 
 import numpy as np
-import torch
 
 from worker.engine.network import Network
 from worker.engine.structure.analyse import analyse
 from worker.engine.structure.blocks import blocks, skip, thinned
+from worker.engine.structure.importance import magnitude
 from worker.engine.structure.model import Keep, Structure
 from worker.engine.structure.remove import remove
 
@@ -33,18 +33,12 @@ def smaller(network: Network, *, width: float, depth: float) -> tuple[Network, l
     return network, notes
 
 
-@torch.no_grad()
 def largest(network: Network, structure: Structure, share: float) -> Keep:
     """The choice that keeps a share of each family: the units whose weights have the largest norm."""
-    squares = np.zeros(structure.units + 1)
-    tensors = dict(network.module.named_parameters(remove_duplicate=False))
-    for place in structure.places:
-        if place.key in tensors:
-            rows = tensors[place.key].detach().double().movedim(place.dim, 0).flatten(1)
-            np.add.at(squares, place.units, rows.square().sum(1).cpu().numpy())
+    scores = magnitude(network, structure)
     keep = structure.everything()
     for family in structure.families:
         count = max(round(share * len(family)), 1)
-        order = np.argsort(-squares[family.units], kind="stable")
+        order = np.argsort(-scores[family.units], kind="stable")
         keep[family.start + order[count:]] = False
     return keep
