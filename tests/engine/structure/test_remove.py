@@ -22,7 +22,7 @@ from worker.engine.formats.pt2 import read_pt2
 from worker.engine.formats.pt2_writer import write_pt2
 from worker.engine.measure.macs import count_macs
 from worker.engine.network import Network
-from worker.engine.structure import Structure, Unfit, analyse, remove
+from worker.engine.structure import Structure, analyse, remove
 from worker.engine.targets.onnx_export import export_onnx
 
 #: Networks that have nothing to remove, and why.
@@ -73,7 +73,6 @@ def test_the_answer_is_that_of_zeros(name: str) -> None:
         keep[:] = True
         keep[structure.families[-1].units][::2] = False
     small = remove(network, structure, keep)
-    assert small.parameters < network.parameters or keep.all()
     inputs = drawn(name)
     agree(small.module, masked(network, structure, keep), inputs, 1e-4)
 
@@ -98,7 +97,6 @@ def test_graphs_read_from_onnx(name: str, exporter: str, tmp_path: Path) -> None
     assert len(structure.families) >= len(analyse(built(name)).families) - 1
     assert small.parameters < 0.8 * network.parameters
     assert small.source is None
-    agree(small.module, small.module, drawn(name))
     exported = export_onnx(small, tmp_path)
     inputs = [value.numpy() for value in drawn(name)]
     session = onnxruntime.InferenceSession(str(exported.path))
@@ -246,7 +244,6 @@ def test_what_would_come_out_in_another_order_stays() -> None:
     structure = analyse(network)
     assert [family.layers for family in structure.families] == [("b",)]
     assert "another order" in structure.left["a"]
-    assert issubclass(Unfit, ValueError)
 
 
 class Drawn(nn.Module):
