@@ -1,6 +1,5 @@
 """What candidates cost, without making them: exact multiply-accumulates and parameters."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,12 +69,7 @@ class Costs:
 
     def macs(self, genes: Genes) -> int:
         """Multiply-accumulates of one sample."""
-        keep, live, kernels = self._given(genes)
-        return sum(
-            term(keep) * kernels.get(target, 1) // self._full.get(target, 1)
-            for name, (term, target) in self._nodes.items()
-            if name in live
-        )
+        return sum(self.by_node(genes).values())
 
     def by_node(self, genes: Genes) -> dict[str, int]:
         """Node -> its multiply-accumulates, of those that run."""
@@ -104,11 +98,16 @@ class Costs:
         }
         return space.keep(genes), space.live(space.skipped(genes)), kernels
 
-    def soft_macs(self, soft: Soft) -> Tensor:
-        """The multiply-accumulates that a mixture comes to, as if its decisions were independent."""
+    def soft_macs(self, soft: Soft, weights: Mapping[str, float] | None = None) -> Tensor:
+        """The multiply-accumulates that a mixture comes to, as if its decisions were independent.
+
+        Args:
+            weights: node -> what one of them counts; 1 without.
+        """
         total = torch.zeros((), dtype=torch.float64)
         for name, (term, target) in self._nodes.items():
-            total = total + _soft(term, soft) * self._stays([name], soft) * self._shrunk(target, soft)
+            share = self._stays([name], soft) * self._shrunk(target, soft)
+            total = total + _soft(term, soft) * share * (1.0 if weights is None else weights[name])
         return total
 
     def soft_parameters(self, soft: Soft) -> Tensor:
@@ -147,8 +146,3 @@ def _dims(layer: Any) -> int:
 def _kernel_of(owners: list[str]) -> str:
     """Path of the layer whose kernel a parameter is: empty where it is none."""
     return next((o.removesuffix(".weight") for o in owners if o.endswith(".weight")), "")
-
-
-def elements(layer: Any, size: int) -> int:
-    """Of a kernel."""
-    return int(math.prod((size,) * len(layer.kernel_size)))

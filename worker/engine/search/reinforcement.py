@@ -54,7 +54,8 @@ class Policy(nn.Module):
         """
         shift, factor = self.body(seen).unbind()
         width = spread * torch.exp(factor.clamp(-2, 2))
-        return -0.5 * ((shares - start - shift) / width).square()
+        found: Tensor = -0.5 * ((shares - start - shift) / width).square()
+        return found
 
 
 @dataclass(frozen=True)
