@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from app.recipes.methods import SearchArchitecture
 from tests.support.networks import ResNet18
@@ -22,8 +23,6 @@ STRATEGIES = {"evolutionary": evolve, "reinforcement": reinforce}
 
 @pytest.fixture(scope="module")
 def space() -> Space:
-    import torch
-
     torch.manual_seed(0)
     network = network_of(ResNet18(width=16).eval(), (torch.randn(2, 3, 32, 32),))
     return make_space(network, SearchArchitecture(round_to=2))
@@ -82,10 +81,10 @@ def test_the_same_seed_tries_the_same(name: str, space: Space) -> None:
 
 def test_a_policy_learns_where_the_worth_is(space: Space) -> None:
     """What it chooses later on is better than what it chose at first."""
-    given = problem(space, worth(space), trials=150)
+    given = problem(space, worth(space), trials=64)
     reinforce(given)
     scores = [trial.quality.score for trial in given.found.values()]
-    assert np.mean(scores[-30:]) > np.mean(scores[:30]) + 0.3
+    assert np.mean(scores[-20:]) > np.mean(scores[1:21]) + 0.5
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
