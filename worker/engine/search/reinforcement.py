@@ -109,7 +109,7 @@ def reinforce(problem: Problem, supernet: Any = None) -> None:
     for _ in range(-(-_EPISODES * problem.trials // _BATCH)):
         if not problem.left:
             return
-        episodes, rewards = [], []
+        episodes, rewards = list[_Episode](), list[float]()
         while problem.left and len(episodes) < _BATCH:
             episode = _play(problem, policy, course)
             # What is left of the limit is used up, the same way each time: the reward is that of the whole of it.
@@ -172,4 +172,5 @@ def _play(problem: Problem, policy: Policy, course: _Course) -> _Episode:
 def _normalized(chances: Tensor) -> NDArray[np.float64]:
     """From logarithms, adding up to 1 in double precision."""
     found: NDArray[np.float64] = chances.double().exp().numpy()
-    return found / found.sum()
+    found /= found.sum()
+    return found
