@@ -1,11 +1,14 @@
 """Parameters of the architecture search."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Stage
 from app.recipes.methods.training import TrainingStep
+
+#: Fine enough for a limit to be used up, and nothing so narrow that it teaches the others nothing.
+_WIDTHS: Final = tuple(share / 16 for share in range(4, 17))
 
 
 class SearchArchitecture(TrainingStep):
@@ -36,7 +39,7 @@ class SearchArchitecture(TrainingStep):
     limit: Literal["macs", "size", "latency"] = "macs"
     limit_ratio: float = Field(0.5, gt=0, lt=1)
     trials: int = Field(64, ge=1, le=10_000)
-    widths: tuple[float, ...] = Field((0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0), min_length=1, max_length=32)
+    widths: tuple[float, ...] = Field(_WIDTHS, min_length=1, max_length=64)
     round_to: int = Field(8, ge=1, le=256)
     depth: bool = True
     kernels: bool = True

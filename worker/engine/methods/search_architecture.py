@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from torch import Tensor
 
 from app.recipes import Step
 from app.recipes.methods import SearchArchitecture
@@ -19,13 +20,15 @@ from worker.engine.methods.layers import check_trainable
 from worker.engine.methods.lesson import Lesson, objective, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.progress import Part
-from worker.engine.search.costs import Costs
+from worker.engine.search.costs import Costs, Soft
 from worker.engine.search.differentiable import Trained, differentiate
 from worker.engine.search.evolution import evolve
 from worker.engine.search.judge import Judge, divided
+from worker.engine.search.latency import LatencyTable, Stopwatch
 from worker.engine.search.problem import Problem, Strategy, Trial
 from worker.engine.search.reinforcement import reinforce
-from worker.engine.search.space import Decision, Genes, Space, make_space
+from worker.engine.search.report import NAMED, Report, Timed
+from worker.engine.search.space import Decision, Genes, make_space
 from worker.engine.search.supernet import SANDWICH, Sandwich, faithful, sandwich
 from worker.engine.state import Compressed, Context
 from worker.engine.training.batches import Batches
@@ -40,9 +43,8 @@ STRATEGIES: Final[Mapping[str, Strategy]] = {
 _TRAINED: Final = 0.7
 #: Work of a forward and a backward pass, in forward passes.
 _BOTH: Final = 3
-#: Candidates of the Pareto set that are shown, and layers that a note names.
-_SHOWN, _NAMED = 50, 8
-_UNITS: Final = {"macs": "multiply-accumulates", "size": "parameters", "latency": "latency"}
+#: Finalists that are timed whole, at most.
+_FINALISTS: Final = 4
 
 
 def search_architecture(compressed: Compressed, step: Step, context: Context) -> Compressed:
@@ -52,6 +54,7 @@ def search_architecture(compressed: Compressed, step: Step, context: Context) ->
         Unsupported: ``unknown_layer``; ``no_layers`` where there is nothing to choose; ``budget_too_small``;
             ``task_unsupported``, ``training_diverged``.
         InvalidDataset: ``training_required``, ``labels_required``, ``too_few_samples``.
+        RuntimeFailure: with a limit on latency, a target that cannot run what is to be timed.
     """
     if not isinstance(step, SearchArchitecture):
         raise TypeError(f"{type(step).__name__} is not SearchArchitecture")
@@ -61,29 +64,20 @@ def search_architecture(compressed: Compressed, step: Step, context: Context) ->
     search = _prepared(compressed, step, context, samples)
     problem, lesson = search.problem, _lesson(search, compressed)
     supernet, curves = teach(lesson, lambda points: search.supernet)
-    trained = graduated(supernet.whole)
-    judge = Judge(
-        search.space,
-        trained,
-        search.teacher,
-        search.training,
-        search.held,
-        context.task if samples.labels is not None else None,
-        context.device,
-        context.seed,
-    )
+    judge = _judge(search, graduated(supernet.whole), labelled=samples.labels is not None)
     problem.judge = judge
     problem.told = Part(context.reporter, "compressing", _TRAINED, 1.0)
     STRATEGIES[step.strategy](problem, _trained(search, lesson, judge))
     problem.trial(problem.uniform())
-    best = problem.best()
-    problem.look_beside()
+    best, timed = (problem.best(), None) if step.limit != "latency" else _fastest(search, judge)
+    problem.look_beside(best)
     network = judge.made(best.genes, best.macs)
+    spent = _spent(search, judge, len(curves["loss"]))
+    held = len(search.held)
+    report = Report(step.strategy, step.limit, problem, best, judge.name, held, spent, search.odd, timed)
     network = replace(network, module=network.module.eval(), source=None)
-    epochs = len(curves["loss"])
-    notes = [*compressed.notes, *_notes(search, best, judge, epochs)]
-    pareto = _pareto(search, best, judge.name)
-    return replace(compressed.with_curves(curves), network=network, notes=notes, pareto=pareto)
+    notes = [*compressed.notes, *report.notes()]
+    return replace(compressed.with_curves(curves), network=network, notes=notes, pareto=report.rows())
 
 
 @dataclass(frozen=True)
@@ -91,6 +85,7 @@ class _Search:
     """A search before its first step.
 
     Attributes:
+        teacher: the model as it was uploaded.
         odd: decisions that masks do not imitate.
         training / held: samples to train on, and to compare candidates on.
     """
@@ -99,9 +94,8 @@ class _Search:
     context: Context
     network: Network
     teacher: Network
-    space: Space
-    odd: list[Decision]
     problem: Problem
+    odd: list[Decision]
     training: Samples
     held: Samples
     supernet: Sandwich
@@ -111,41 +105,39 @@ def _prepared(compressed: Compressed, step: SearchArchitecture, context: Context
     network = compressed.network
     space, odd = faithful(network, make_space(network, step))
     if not space.decisions:
-        why = "; ".join(f"{path}: {reason}" for path, reason in [*space.structure.left.items()][:_NAMED])
+        why = "; ".join(f"{path}: {reason}" for path, reason in [*space.structure.left.items()][:NAMED])
         raise Unsupported(
             "no_layers",
             "there is no width, residual block or kernel to choose in this model, or all are left out"
             + (f" ({why})" if why else ""),
         )
     costs = Costs(space)
-    price = _price(step, costs)
-    problem = Problem(
-        space=space,
-        costs=costs,
-        price=price,
-        budget=step.limit_ratio * price(space.largest),
-        judge=lambda genes, macs: _untrained(),
-        trials=step.trials,
-        random=np.random.default_rng(context.seed),
-    )
-    problem.check()
+
+    def problem_of(price: Callable[[Genes], float], seed: int) -> Problem:
+        budget = step.limit_ratio * price(space.largest)
+        random = np.random.default_rng(seed)
+        found = Problem(space, costs, price, budget, _untrained, step.trials, random)
+        found.check()
+        return found
+
+    # Measured times differ from attempt to attempt: what the supernet sees in training is told by counts alone.
+    counted = problem_of(costs.parameters if step.limit == "size" else costs.macs, context.seed)
+    problem = counted
+    if step.limit == "latency":
+        problem = problem_of(LatencyTable(space, context.reporter), context.seed)
     training, held = divided(samples, context.seed)
 
     def draw(random: np.random.Generator) -> Sequence[Genes]:
         anything = tuple(int(random.integers(len(decision.options))) for decision in space.decisions)
-        return space.largest, space.smallest, anything, problem.drawn(random)
+        return space.largest, space.smallest, anything, counted.drawn(random)
 
     supernet = sandwich(network, space, draw, context.seed)
     teacher = network if context.original is None else context.original
-    return _Search(step, context, network, teacher, space, odd, problem, training, held, supernet)
+    return _Search(step, context, network, teacher, problem, odd, training, held, supernet)
 
 
-def _untrained() -> Any:
+def _untrained(genes: Genes, macs: int) -> Any:
     raise RuntimeError("the supernet is not trained yet")
-
-
-def _price(step: SearchArchitecture, costs: Costs) -> Callable[[Genes], float]:
-    return costs.parameters if step.limit == "size" else costs.macs
 
 
 def _lesson(search: _Search, compressed: Compressed) -> Lesson:
@@ -167,67 +159,57 @@ def _lesson(search: _Search, compressed: Compressed) -> Lesson:
     )
 
 
+def _judge(search: _Search, network: Network, *, labelled: bool) -> Judge:
+    context = search.context
+    task = context.task if labelled else None
+    space, training, held = search.problem.space, search.training, search.held
+    return Judge(space, network, search.teacher, training, held, task, context.device, context.seed)
+
+
 def _trained(search: _Search, lesson: Lesson, judge: Judge) -> Trained:
     """What strategies see of the supernet after its training."""
-    step, context, supernet = search.step, search.context, search.supernet
+    step, context, problem = search.step, search.context, search.problem
     size, seed, device = step.batch_size, context.seed, context.device
     batches = Batches(search.network, search.training, size=size, seed=seed, device=device)
-    costs = search.problem.costs
+    costs = problem.costs
+    weights = problem.price.weights(costs) if isinstance(problem.price, LatencyTable) else None
+
+    def soft(mixture: Soft) -> Tensor:
+        return costs.soft_parameters(mixture) if step.limit == "size" else costs.soft_macs(mixture, weights)
 
     def spent(samples: float) -> None:
         judge.work += samples * costs.whole[0] * (_BOTH + (1 if step.teacher else 0))
 
-    return Trained(
-        judge.network,
-        supernet.elastic,
-        batches,
-        objective(replace(lesson, fast=False), batches),
-        step.epochs,
-        costs.soft_parameters if step.limit == "size" else costs.soft_macs,
-        device,
-        spent,
-    )
+    told = objective(replace(lesson, fast=False), batches)
+    elastic = search.supernet.elastic
+    return Trained(judge.network, elastic, batches, told, step.epochs, soft, device, spent)
 
 
-def _notes(search: _Search, best: Trial, judge: Judge, epochs: int) -> list[str]:
-    step, problem, space = search.step, search.problem, search.space
-    whole, uniform = problem.trial(space.largest), problem.trial(problem.uniform())
-    every = len(search.training) + len(search.held)
-    forward = SANDWICH * _BOTH + (1 if step.teacher else 0)
-    macs = problem.costs.whole[0]
-    spent = epochs * len(search.training) * forward / (_BOTH * every) + judge.work / max(_BOTH * every * macs, 1)
-    lines = [
-        f"search ({step.strategy}): {len(problem.found)} sub-networks tried on {len(search.held)} held-back training "
-        f"samples; the one that goes on has {best.price / whole.price:.1%} of the {_UNITS[step.limit]} and {judge.name} "
-        f"{best.quality.metric:.4f} (all layers equally narrowed: {uniform.quality.metric:.4f} at "
-        f"{uniform.price / whole.price:.1%}; the whole supernet: {whole.quality.metric:.4f}), before any further "
-        "training",
-        f"search cost {spent:.1f} epochs: training and evaluations in epochs of the network as it came in",
-    ]
-    if search.odd:
-        names = ", ".join(f"{decision.kind} of {decision.name}" for decision in search.odd[:_NAMED])
-        lines.append(f"not searched, because masks do not imitate it exactly: {names}")
-    if space.structure.left:
-        left = [*space.structure.left.items()]
-        names = "; ".join(f"{path}: {reason}" for path, reason in left[:_NAMED])
-        more = "" if len(left) <= _NAMED else f"; and {len(left) - _NAMED} more"
-        lines.append(f"layers whose width was not searched: {names}{more}")
-    return lines
+def _spent(search: _Search, judge: Judge, epochs: int) -> float:
+    """Epochs of the network as it came in that the search has cost: masked networks cost as much as whole ones."""
+    every, macs = len(search.training) + len(search.held), max(search.problem.costs.whole[0], 1)
+    forward = SANDWICH * _BOTH + (1 if search.step.teacher else 0)
+    return (epochs * len(search.training) * forward + judge.work / macs) / (_BOTH * every)
 
 
-def _pareto(search: _Search, best: Trial, name: str) -> list[dict[str, Any]]:
-    rows = search.problem.pareto()
-    if len(rows) > _SHOWN:
-        at = {round(index) for index in np.linspace(0, len(rows) - 1, _SHOWN)} | {rows.index(best)}
-        rows = [rows[index] for index in sorted(at)]
-    return [
-        {
-            "macs": trial.macs,
-            "parameters": trial.parameters,
-            "size_bytes": trial.parameters * 4,
-            "metric": {"name": name, "value": trial.quality.metric, "samples": len(search.held)},
-            "chosen": trial is best,
-            **search.space.describe(trial.genes),
-        }
-        for trial in rows
-    ]
+def _fastest(search: _Search, judge: Judge) -> tuple[Trial, Timed]:
+    """The best that keeps the limit where it is timed whole; the table is corrected by each that does not."""
+    step, context, problem = search.step, search.context, search.problem
+    target = next(iter(context.grids))
+    folder = context.folder / "finalists"
+    watch = Stopwatch(target, search.network, search.held, folder, context.threads, context.reporter)
+    timed = Timed(target, step.limit_ratio)
+    whole, tried = problem.priced(problem.space.largest), list[Trial]()
+    for number in range(_FINALISTS):
+        best = problem.best()
+        ratio = watch.ratio(judge.made(best.genes, best.macs), f"finalist-{number}")
+        timed.ratios[best.genes], timed.whole_ms = ratio, watch.measured
+        timed.scale = ratio / (best.price / whole)
+        tried.append(best)
+        if ratio <= step.limit_ratio:
+            return best, timed
+        problem.budget = best.price * step.limit_ratio / ratio
+        if not problem.fits(problem.space.smallest):
+            break
+        problem.trial(problem.repaired(best.genes, problem.random))
+    return min(tried, key=lambda trial: timed.ratios[trial.genes]), timed

@@ -8,7 +8,7 @@ as the supernet was trained; afterwards candidates are drawn from the distributi
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ def _trained(problem: Problem, supernet: Trained) -> list[Tensor]:
                 elastic.choice = choice
                 over = torch.log(supernet.soft_price(soft) / (_AIM * problem.budget)).clamp_min(0).float()
                 loss = supernet.criterion(elastic(*part.inputs), part).total.to("cpu")
-                ((loss + loss.detach() * _PRESSURE * over) * part.share).backward()
+                ((loss + loss.detach() * _PRESSURE * over) * part.share).backward()  # type: ignore[no-untyped-call]
                 supernet.spent(len(part))
             nn.utils.clip_grad_norm_(logits, 1.0)
             optimizer.step()
@@ -147,9 +147,7 @@ class _Mixtures:
             else:
                 masks = self.rings[decision.name]
                 rings[decision.name] = (share.reshape(-1, *[1] * (masks.dim() - 1)) * masks).sum(0, keepdim=True)
-                kernels[decision.name] = (
-                    rings[decision.name].sum() if len(share) < 2 else share @ masks.flatten(1).sum(1)
-                )
+                kernels[decision.name] = share @ masks.flatten(1).sum(1)
         soft = Soft(keep[:-1], gates, kernels)
         moved = {name: value.to(self.device) for name, value in gates.items()}
         return Choice(keep.to(self.device), moved, {n: v.to(self.device) for n, v in rings.items()}, soft=True), soft
@@ -161,14 +159,14 @@ def _gumbel(logits: Tensor, heat: float, generator: torch.Generator) -> Tensor:
     return torch.softmax((logits + noise) / heat, 0)
 
 
-def _settled(elastic: Elastic, statistics: bool) -> dict[nn.Module, float | None]:
+def _settled(elastic: Elastic, statistics: bool) -> dict[Any, float | None]:
     """Batch norms on the statistics of the batch, without taking note of them; everything else as in evaluation."""
     elastic.eval()
-    norms = {part: part.momentum for part in elastic.modules() if isinstance(part, NORMS)}
+    norms: dict[Any, float | None] = {part: part.momentum for part in elastic.modules() if isinstance(part, NORMS)}
     for norm in norms:
         norm.train(statistics)
         norm.momentum = 0.0
-    return dict(norms)
+    return norms
 
 
 def _endless(batches: Batches) -> Iterator[list[Batch]]:

@@ -5,6 +5,7 @@ Once-for-All (Cai et al. 2020, https://arxiv.org/abs/1908.09791, section 3.4); c
 to use all of it.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -31,17 +32,16 @@ def evolve(problem: Problem, supernet: Any = None) -> None:
     problem.trial(problem.repaired(problem.uniform(), random))
     first = max(int(_FIRST * problem.trials), 4)
     while problem.left:
-        young = len(problem.found) < first
-        child = _new(problem, lambda: problem.drawn(random) if young else _child(problem))
+        child = _new(problem, _child if len(problem.found) >= first else lambda problem: problem.drawn(problem.random))
         if child is None:
             return
         problem.trial(child)
 
 
-def _new(problem: Problem, make: Any) -> Genes | None:
+def _new(problem: Problem, make: Callable[[Problem], Genes]) -> Genes | None:
     """What `make` gives that was not tried yet; None where it seems that there is no such."""
     for attempt in range(2 * _PATIENCE):
-        genes: Genes = make() if attempt < _PATIENCE else problem.drawn(problem.random)
+        genes = make(problem) if attempt < _PATIENCE else problem.drawn(problem.random)
         if genes not in problem.found:
             return genes
     return None
@@ -72,4 +72,5 @@ def mutated(problem: Problem, genes: Genes) -> Genes:
 
 def _winner(parents: list[Trial], random: np.random.Generator) -> Trial:
     drawn = random.integers(len(parents), size=_TOURNAMENT)
-    return max((parents[index] for index in drawn), key=lambda trial: trial.rank)
+    found: Trial = max((parents[index] for index in drawn), key=lambda trial: trial.rank)
+    return found

@@ -160,14 +160,13 @@ class Problem:
         """Of those that keep the limit."""
         return max((trial for trial in self.found.values() if self.fits(trial.genes)), key=lambda trial: trial.rank)
 
-    def look_beside(self) -> None:
+    def look_beside(self, best: Trial) -> None:
         """Try the network as it is, and the best candidate made smaller and larger: what other limits would give."""
-        genes = self.best().genes
         self.trial(self.space.largest)
         for share in _BESIDE:
             budget = share * self.budget
             if self.priced(self.space.smallest) <= budget <= self.priced(self.space.largest):
-                self.trial(self.repaired(genes, self.random, budget))
+                self.trial(self.repaired(best.genes, self.random, budget))
 
     def pareto(self) -> list[Trial]:
         """Of all that were tried those that nothing cheaper is at least as good as; the cheapest first."""

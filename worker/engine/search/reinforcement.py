@@ -2,17 +2,17 @@
 
 As in AMC (He et al. 2018, https://arxiv.org/abs/1802.03494): layer after layer it sees what the layer costs, what is
 left of the limit and what it did before, and options with which the rest could no longer keep the limit are not offered
-(algorithm 1 there). In place of an actor and a critic for continuous actions it is trained by REINFORCE with a moving
-baseline (Williams 1992, "Simple statistical gradient-following algorithms"), over the options that there are. It starts
-around the candidate whose layers are all equally narrow.
+(algorithm 1 there). In place of an actor and a critic for continuous actions, it is trained over the options that there
+are by clipped policy gradients against a moving baseline (PPO, Schulman et al. 2017,
+https://arxiv.org/abs/1707.06347, equation 7). It starts around the candidate whose layers are all equally narrow.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.engine.search.problem import Problem
@@ -22,11 +22,11 @@ from worker.engine.search.space import Genes
 _SEEN, _HIDDEN = 8, 32
 #: How far the first choices lie from the start, as a standard deviation of shares; of blocks and kernels.
 _SPREAD, _RARE = 0.2, 0.45
-_RATE: Final = 0.02
-#: Weight of the entropy at the start; it falls to nothing.
-_ENTROPY: Final = 0.02
+#: Episodes that are learned from together, how often, and how far the chances of a choice may move on the way.
+_BATCH, _PASSES, _CLIP = 6, 6, 0.2
+_RATE, _RATE_OF_DECISIONS = 0.01, 0.04
 #: What the baseline keeps of earlier rewards.
-_MEMORY: Final = 0.9
+_MEMORY: Final = 0.7
 #: Episodes for each trial, at most: a policy that has settled chooses the same again and again.
 _EPISODES: Final = 3
 
@@ -35,102 +35,142 @@ class Policy(nn.Module):
     """What is seen of a decision -> where its share should lie, and how surely.
 
     Attributes:
-        body: (8,) -> (2,): a shift of the share, and the logarithm of a factor of the spread.
+        body: (..., 8) -> (..., 2): a shift of the share, and the logarithm of a factor of the spread.
+        own: (decisions, 2): the same, of each decision by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decisions: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(_SEEN, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, 2))
-        nn.init.zeros_(self.body[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.body[-1].bias)  # type: ignore[arg-type]
+        last = nn.Linear(_HIDDEN, 2)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.body = nn.Sequential(nn.Linear(_SEEN, _HIDDEN), nn.Tanh(), last)
+        self.own = nn.Parameter(torch.zeros(decisions, 2))
 
-    def forward(self, seen: Tensor, shares: Tensor, start: float, spread: float) -> Tensor:
-        """Logits of the options, (options,): those of a normal distribution at their shares.
+    def forward(self, seen: Tensor, shares: Tensor, start: Tensor, spread: Tensor, fits: Tensor) -> Tensor:
+        """Logarithms of the options' chances, (..., decisions, options): a normal distribution at their shares.
 
         Args:
-            seen: (8,).
-            shares: (options,) of the whole.
-            start / spread: of the distribution before anything was learned.
+            seen: (..., decisions, 8).
+            shares: (decisions, options) of the whole.
+            start / spread: (decisions,) of the distribution before anything was learned.
+            fits: (..., decisions, options) whether an option may be chosen.
         """
-        shift, factor = self.body(seen).unbind()
+        shift, factor = (self.body(seen) + self.own).unbind(-1)
         width = spread * torch.exp(factor.clamp(-2, 2))
-        return -0.5 * ((shares - start - shift) / width).square()
+        logits = -0.5 * ((shares - (start + shift)[..., None]) / width[..., None]).square()
+        return torch.log_softmax(logits.masked_fill(~fits, -1e9), -1)
+
+
+class _Course:
+    """The decisions in the order in which they are taken, as tensors whose first dimension they are."""
+
+    def __init__(self, problem: Problem) -> None:
+        # Blocks and kernels first, then widths from the inputs to the results: widths of what is there.
+        kinds, decisions = {"depth": 0, "kernel": 1, "width": 2}, problem.space.decisions
+        self.order = sorted(range(len(decisions)), key=lambda index: kinds[decisions[index].kind])
+        most = max(len(decision.options) for decision in decisions)
+        self.shares = torch.zeros(len(decisions), most)
+        self.there = torch.zeros(len(decisions), most, dtype=torch.bool)
+        uniform = problem.uniform()
+        for turn, index in enumerate(self.order):
+            options = decisions[index].options
+            self.shares[turn, : len(options)] = torch.tensor([option / options[-1] for option in options])
+            self.there[turn, : len(options)] = True
+        genes = torch.tensor([uniform[index] for index in self.order])
+        self.start = self.shares.gather(1, genes[:, None])[:, 0]
+        self.kinds = [decisions[index].kind for index in self.order]
+        self.spread = torch.tensor([_SPREAD if kind == "width" else _RARE for kind in self.kinds])
 
 
 @dataclass(frozen=True)
 class _Episode:
+    """What was seen, (decisions, 8), what could be chosen, (decisions, options), and what was, (decisions,)."""
+
     genes: Genes
-    likelihood: Tensor
-    entropy: Tensor
+    seen: Tensor
+    fits: Tensor
+    chosen: Tensor
+    chances: Tensor
 
 
 def reinforce(problem: Problem, supernet: Any = None) -> None:
     """Try `Problem.trials` candidates, or fewer where the policy has settled."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(problem.random.integers(1 << 31)))
-        policy = Policy()
-    optimizer = torch.optim.Adam(policy.parameters(), lr=_RATE)
-    start = problem.uniform()
-    baseline, spread = problem.trial(start).quality.score, 0.0
-    order = _order(problem)
-    for number in range(_EPISODES * problem.trials):
+        policy = Policy(len(problem.space.decisions))
+    rates = [
+        {"params": policy.body.parameters(), "lr": _RATE},
+        {"params": [policy.own], "lr": _RATE_OF_DECISIONS},
+    ]
+    optimizer = torch.optim.Adam(rates)
+    course = _Course(problem)
+    baseline = problem.trial(problem.uniform()).quality.score
+    for _ in range(-(-_EPISODES * problem.trials // _BATCH)):
         if not problem.left:
             return
-        episode = _play(problem, policy, order, start)
-        # What is left of the limit is used up: the reward is that of the completed candidate.
-        reward = problem.trial(problem.repaired(episode.genes, problem.random)).quality.score
-        difference = reward - baseline
-        baseline = _MEMORY * baseline + (1 - _MEMORY) * reward
-        spread = _MEMORY * spread + (1 - _MEMORY) * abs(difference) if spread else abs(difference)
-        advantage = difference / spread if spread > 0 else 0.0
-        weight = _ENTROPY * (1 - number / (_EPISODES * problem.trials))
-        loss = -advantage * episode.likelihood - weight * episode.entropy
+        episodes, rewards = list[_Episode](), list[float]()
+        while problem.left and len(episodes) < _BATCH:
+            episode = _play(problem, policy, course)
+            # What is left of the limit is used up, the same way each time: the reward is that of the whole of it.
+            completed = problem.repaired(episode.genes, np.random.default_rng(0))
+            episodes.append(episode)
+            rewards.append(problem.trial(completed).quality.score)
+        _learn(policy, optimizer, course, episodes, torch.tensor(rewards) - baseline)
+        baseline = _MEMORY * baseline + (1 - _MEMORY) * float(np.mean(rewards))
+
+
+def _learn(
+    policy: Policy, optimizer: torch.optim.Optimizer, course: _Course, episodes: list[_Episode], gains: Tensor
+) -> None:
+    """Make choices of episodes likelier that were better than the baseline, and those of the others less so."""
+    if float(gains.abs().max()) == 0:
+        return
+    advantages = (gains / gains.square().mean().sqrt())[:, None]
+    seen, fits, chosen, before = (
+        torch.stack([getattr(episode, name) for episode in episodes]) for name in ("seen", "fits", "chosen", "chances")
+    )
+    for _ in range(_PASSES):
+        chances = policy(seen, course.shares, course.start, course.spread, fits)
+        ratio = torch.exp(chances.gather(2, chosen[..., None])[..., 0] - before)
+        gain = torch.minimum(ratio * advantages, ratio.clamp(1 - _CLIP, 1 + _CLIP) * advantages)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (-gain.sum(1).mean()).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
 
 
-def _order(problem: Problem) -> list[int]:
-    """Blocks and kernels first, then widths from the inputs to the results: a width is chosen for what is there."""
-    kinds = {"depth": 0, "kernel": 1, "width": 2}
-    return sorted(range(len(problem.space.decisions)), key=lambda index: kinds[problem.space.decisions[index].kind])
-
-
-def _play(problem: Problem, policy: Policy, order: Sequence[int], start: Genes) -> _Episode:
+@torch.no_grad()
+def _play(problem: Problem, policy: Policy, course: _Course) -> _Episode:
     """One candidate, drawn from the policy; it keeps the limit."""
-    decisions = problem.space.decisions
     genes = list(problem.space.smallest)
-    likelihood, entropy, before = torch.zeros(()), torch.zeros(()), 0.0
-    for turn, index in enumerate(order):
-        decision = decisions[index]
-        prices = [problem.priced((*genes[:index], gene, *genes[index + 1 :])) for gene in range(len(decision.options))]
-        shares = torch.tensor([option / decision.options[-1] for option in decision.options])
-        seen = [
-            turn / len(order),
-            *(float(decision.kind == kind) for kind in ("width", "depth", "kernel")),
-            (prices[-1] - prices[0]) / problem.budget,
-            (problem.budget - prices[0]) / problem.budget,
-            float(shares[start[index]]),
-            before,
-        ]
-        spread = _SPREAD if decision.kind == "width" else _RARE
-        logits = policy(torch.tensor(seen), shares, float(shares[start[index]]), spread)
-        fits = torch.tensor([price <= problem.budget for price in prices])
-        fits[0] = True  # the least of everything keeps the limit
-        chances = torch.log_softmax(logits.masked_fill(~fits, -torch.inf), 0)
-        draw = problem.random.random()
-        genes[index] = gene = _drawn(chances.detach().exp().numpy(), draw)
-        before = float(shares[gene])
-        likelihood = likelihood + chances[gene]
-        entropy = entropy - (chances[fits].exp() * chances[fits]).sum()
-    return _Episode(tuple(genes), likelihood, entropy / len(order))
+    count, before = len(course.order), 0.0
+    seen, fits = torch.zeros(count, _SEEN), course.there.clone()
+    chosen, chances = torch.zeros(count, dtype=torch.int64), torch.zeros(count)
+    for turn, index in enumerate(course.order):
+        options = range(len(problem.space.decisions[index].options))
+        prices = [problem.priced((*genes[:index], gene, *genes[index + 1 :])) for gene in options]
+        seen[turn] = torch.tensor(
+            [
+                turn / count,
+                *(float(course.kinds[turn] == kind) for kind in ("width", "depth", "kernel")),
+                (prices[-1] - prices[0]) / problem.budget,
+                (problem.budget - prices[0]) / problem.budget,
+                float(course.start[turn]),
+                before,
+            ]
+        )
+        # The least of everything keeps the limit.
+        fits[turn, : len(options)] = torch.tensor([gene == 0 or prices[gene] <= problem.budget for gene in options])
+        every = policy(seen, course.shares, course.start, course.spread, fits)[turn]
+        genes[index] = gene = int(problem.random.choice(len(every), p=_normalized(every)))
+        before = float(course.shares[turn, gene])
+        chosen[turn], chances[turn] = gene, every[gene]
+    return _Episode(tuple(genes), seen, fits, chosen, chances)
 
 
-def _drawn(chances: np.ndarray[Any, np.dtype[np.float32]], draw: float) -> int:
-    """The option at `draw` (0..1) of the distribution; one that has a chance."""
-    sums = np.cumsum(chances.astype(np.float64))
-    gene = min(int(np.searchsorted(sums, draw * sums[-1], side="right")), len(chances) - 1)
-    while chances[gene] == 0:
-        gene -= 1
-    return gene
+def _normalized(chances: Tensor) -> NDArray[np.float64]:
+    """From logarithms, adding up to 1 in double precision."""
+    found: NDArray[np.float64] = chances.double().exp().numpy()
+    found /= found.sum()
+    return found

@@ -147,7 +147,7 @@ class Space:
         return replace(smaller, module=copy.deepcopy(smaller.module)) if smaller is network else smaller
 
     def describe(self, genes: Genes) -> dict[str, Any]:
-        """What the user sees of a candidate: ``widths``, ``kernels`` by layer, ``skipped`` blocks by their layers."""
+        """What the user sees of a candidate: ``widths`` and ``kernels`` by layer, the layers of ``skipped`` blocks."""
         skipped = self.skipped(genes)
         gone = {layer for name in skipped for layer in self.blocks[name].layers}
         pairs = [*zip(self.decisions, genes, strict=True)]
@@ -209,13 +209,9 @@ def _widths(structure: Structure, step: SearchArchitecture, scores: NDArray[np.f
         for share in step.widths:
             channels = max(round(share * family.width / step.round_to), 1) * step.round_to
             options.add(min(max(round(channels / family.each), 1), len(family)))
-        order = family.start + np.argsort(-scores[family.units], kind="stable")
+        order = (family.start + np.argsort(-scores[family.units], kind="stable")).astype(np.int64)
         if len(options) > 1:
-            found.append(
-                Decision(
-                    "width", family.layers[0], tuple(sorted(options)), family.layers, family, order.astype(np.int64)
-                )
-            )
+            found.append(Decision("width", family.layers[0], tuple(sorted(options)), family.layers, family, order))
     return found
 
 
@@ -253,7 +249,7 @@ def _pads(layer: Any, rings: int) -> bool:
 
 def cropped(network: Network, sizes: Mapping[str, int]) -> Network:
     """`network` with the convolutions' kernels cut to their centres; itself where they all have these sizes."""
-    changed = {p: s for p, s in sizes.items() if network.module.get_submodule(p).kernel_size[0] != s}  # type: ignore[index,union-attr]
+    changed = {p: s for p, s in sizes.items() if network.module.get_submodule(p).kernel_size[0] != s}  # type: ignore[index]
     if not changed:
         return network
     module = copy.deepcopy(network.module)

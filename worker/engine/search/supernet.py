@@ -151,12 +151,14 @@ class Elastic(nn.Module):
 
 def ring_masks(module: nn.Module, decision: Decision) -> list[Tensor]:
     """(1, 1, *kernel) for each option of a kernel: ones in the centre, zeros around it."""
-    dims = module.get_submodule(decision.name).weight.dim() - 2  # type: ignore[union-attr,operator]
+    layer: Any = module.get_submodule(decision.name)
+    dims = int(layer.weight.dim()) - 2
     size, masks = decision.options[-1], []
     for option in decision.options:
         rings = (size - option) // 2
         mask = torch.zeros((1, 1, *(size,) * dims))
-        mask[(..., *(slice(rings, size - rings),) * dims)] = 1
+        inside: Any = (..., *(slice(rings, size - rings),) * dims)
+        mask[inside] = 1
         masks.append(mask)
     return masks
 
