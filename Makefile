@@ -11,6 +11,8 @@ TORCH_ARGS ?=
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # Test processes; each starts its own PostgreSQL and Valkey.
 JOBS ?= 2
+# Threads of each: its share of the cores. Threads of several processes that wait for each other on the same cores spin.
+THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) : 1 )))
 ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
@@ -24,13 +26,13 @@ demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded servi
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
 
 test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 test-slow: $(VENV)/.test ## Run the tests that take minutes.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
 
 lint: $(VENV)/.test ## Lint, formatting, types, import rules.
 	@$(BIN)/ruff check .
