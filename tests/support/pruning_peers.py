@@ -1,5 +1,5 @@
 """Networks of the shapes that torch-pruning's own tests are about (github.com/VainF/Torch-Pruning, folder tests),
-written anew: all that need no torchvision, and what its list of torchvision models leaves out as failing or asks the user
+written anew: all that need no torchvision, and what its list of torchvision models leaves out as failing or asks users
 to name parameters of.
 """
 
