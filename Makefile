@@ -11,11 +11,13 @@ TORCH_ARGS ?=
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # Test processes; each starts its own PostgreSQL and Valkey.
 JOBS ?= 2
+# Threads of each: its share of the cores. Threads of several processes that wait for each other on the same cores spin.
+THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) : 1 )))
 ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-formats bench-uploads operators conformance clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads operators conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -24,13 +26,13 @@ demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded servi
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
 
 test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 test-slow: $(VENV)/.test ## Run the tests that take minutes.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
 
 lint: $(VENV)/.test ## Lint, formatting, types, import rules.
 	@$(BIN)/ruff check .
@@ -48,13 +50,16 @@ operators: $(VENV)/.run ## Write docs/operators.md and the client's table anew, 
 up: $(VENV)/.run ## Start the embedded service on http://127.0.0.1:8000, with its data in .modelpress/.
 	@$(BIN)/modelpress-server up --data .modelpress $(ARGS)
 
-bench: bench-quantization bench-low-bits bench-formats bench-uploads ## Run all benchmarks, with their default options.
+bench: bench-quantization bench-low-bits bench-compression bench-formats bench-uploads ## Run all benchmarks, with their default options.
 
 bench-quantization: $(VENV)/.test ## Measure quantization side by side with its peers (two hours; resumable).
 	@$(BIN)/python benchmarks/quantization.py --stage A,B,C,D,E,F $(ARGS)
 
 bench-low-bits: $(VENV)/.test ## Measure weights of 4 bits and fewer beside their peers (an hour; resumable).
 	@$(BIN)/python benchmarks/quantization.py --stage G,H,I $(ARGS)
+
+bench-compression: $(VENV)/.test ## Measure pruning, factorizing, distillation, search and pipelines (hours; resumable).
+	@$(BIN)/python benchmarks/compression.py $(ARGS)
 
 bench-formats: $(VENV)/.test ## Measure reading of 2 GB, and a pretrained MiniLM in int8 (twenty minutes).
 	@$(BIN)/python benchmarks/formats.py $(ARGS)

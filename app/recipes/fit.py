@@ -50,7 +50,11 @@ class Interface(Protocol):
 
 
 def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe") -> list[RecipeFault]:
-    """Globs in ``layers`` of a step that match no layer of the model."""
+    """Globs in ``layers`` of a step that match no layer of the model.
+
+    Behind a step that gives layers other names the engine looks at them.
+    """
+    renames = [index for index, step in enumerate(recipe.steps) if step.renames_layers]
     names = [layer.name for layer in model.layers]
     if not names:
         return []
@@ -61,7 +65,7 @@ def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe")
             f"{pointer}/steps/{index}/layers/{side}/{position}",
             f"no layer matches {glob[:100]!r}; the model has {known}",
         )
-        for index, step in enumerate(recipe.steps)
+        for index, step in enumerate(recipe.steps[: renames[0] + 1] if renames else recipe.steps)
         for side in ("include", "exclude")
         for position, glob in enumerate(getattr(step.layers, side))
         if not any(fnmatchcase(name, glob) for name in names)

@@ -42,6 +42,9 @@ PEERS = {
     "modelopt": Peer(("nvidia-modelopt==0.47.0", "requests", "huggingface_hub", *_TORCH), (), _LANGUAGE),
     "hqq": Peer(("hqq==0.2.8.post1", *_TORCH), (), _LANGUAGE),
     "brevitas": Peer(("brevitas==0.13.4", "pillow", *_TORCH), (), ("-m", "benchmarks.support.binary_peer")),
+    "torch-pruning": Peer(
+        ("torch-pruning==1.6.1", "pillow", *_TORCH), (), ("-m", "benchmarks.support.torch_pruning_peer")
+    ),
     # torchvision, which it needs, settles which torch there is: some gigabytes where that is the one for GPUs.
     "aimet": Peer(("aimet_torch==2.42.0",), (), ("-m", "benchmarks.support.aimet")),
 }

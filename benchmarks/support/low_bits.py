@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.support.contest import Contestant, Heat
 from benchmarks.support.environments import OURS
-from benchmarks.support.networks import LANGUAGE, TRAINED
+from benchmarks.support.networks import LANGUAGE, QUANTIZED
 from benchmarks.support.stages import ours
 
 TITLES = {
@@ -93,4 +93,4 @@ def _mixed(network: str) -> Heat:
 
 def heats() -> list[Heat]:
     """All heats in their order."""
-    return [*_language(), _codebooks(), *(_mixed(network) for network in TRAINED)]
+    return [*_language(), _codebooks(), *(_mixed(network) for network in QUANTIZED)]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.support import glyphs, language, mobilenet, resnet, text, transformer
+from benchmarks.support import glyphs, language, mobilenet, narrow, resnet, text, transformer, vgg
 
 IMAGES, BATCH = 12_000, 64
 CALIBRATION, HELD_OUT = 256, 4_000
@@ -60,8 +60,12 @@ class Training:
 TRAINED = {
     "resnet18": Training(resnet, lambda: resnet.ResNet18(CLASSES, small=True), epochs=3, rate=2e-3),
     "mobilenet": Training(mobilenet, lambda: mobilenet.MobileNet(CLASSES), epochs=8, rate=6e-3),
+    "vgg16": Training(vgg, lambda: vgg.Vgg16(CLASSES), epochs=4, rate=2e-3),
+    "resnet18-quarter": Training(narrow, lambda: narrow.NarrowResNet18(CLASSES), epochs=3, rate=4e-3),
     "transformer": Training(transformer, lambda: transformer.Transformer(CLASSES), epochs=8, rate=1e-3),
 }
+#: Those that are quantized side by side with other tools.
+QUANTIZED = ("resnet18", "mobilenet", "transformer")
 RANDOM = "resnet18-224"
 LANGUAGE = "language"
 NAMES = (*TRAINED, RANDOM, LANGUAGE)

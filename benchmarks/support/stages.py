@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.support.contest import Contestant, Heat
 from benchmarks.support.environments import OURS
-from benchmarks.support.networks import RANDOM, TRAINED
+from benchmarks.support.networks import QUANTIZED, RANDOM
 
 TITLES = {
     "A": "int8, static",
@@ -171,5 +171,5 @@ def _dynamic() -> Heat:
 
 def heats(memory: dict[int, str]) -> list[Heat]:
     """All heats in their order; `memory`: number of samples -> ``.npy`` file of stage E."""
-    static = [heat for network in (*TRAINED, RANDOM) for heat in _static(network)]
+    static = [heat for network in (*QUANTIZED, RANDOM) for heat in _static(network)]
     return [*static, _four_bits(), _depthwise(), _aware_training(), _memory(memory), _dynamic()]

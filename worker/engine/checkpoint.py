@@ -173,7 +173,8 @@ def _load(folder: Path, original: Network) -> Saved:
     network = _network(folder, original)
     if network is not original and not state.sourced:
         network = replace(network, source=None)  # the user's own graph does not have what was changed
-    _rename(network, state.nodes)
+    if state.forms:  # else nothing refers to nodes, and an exporter may have left one out that stood there twice
+        _rename(network, state.nodes)
     quantized: dict[str, Quantization] = {}
     folded = fold_batch_norm(network) if state.forms else network
     for index, form in enumerate(state.forms):

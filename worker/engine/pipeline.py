@@ -110,7 +110,9 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
     scratch.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     network, prepared = _read(job, reporter, scratch)
-    effects = Effects(network, prepared.split.evaluation, prepared.measured, job.targets[0], job.device, job.seed)
+    # A single step is judged by the files alone.
+    tried = prepared.split.evaluation if len(job.recipe.steps) > 1 else None
+    effects = Effects(network, tried, prepared.measured, job.targets[0], job.device, job.seed)
     compressed, steps = _compress(job, effects, prepared, reporter, scratch)
     for note in [*network.notes, *prepared.notes, *compressed.notes]:
         reporter.log(note)

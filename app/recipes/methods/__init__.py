@@ -9,6 +9,7 @@ from app.recipes.methods.factorize import (
     FactorizeTucker,
     RankStep,
 )
+from app.recipes.methods.prune_channels import PruneChannels
 from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
@@ -31,6 +32,9 @@ METHODS: dict[str, type[Step]] = {
     cls.name(): cls
     for cls in (
         FactorizeSvd,
+        FactorizeTucker,
+        FactorizeCp,
+        FactorizeStructured,
         QuantizeStatic,
         QuantizeDynamic,
         QuantizeWeights,
@@ -43,6 +47,7 @@ METHODS: dict[str, type[Step]] = {
         Finetune,
         Distill,
         PruneWeights,
+        PruneChannels,
         SearchArchitecture,
     )
 }
@@ -57,6 +62,7 @@ __all__ = [
     "Finetune",
     "IntegerStep",
     "LayerFilter",
+    "PruneChannels",
     "PruneWeights",
     "QuantizeAwareTraining",
     "QuantizeBinary",

@@ -61,6 +61,11 @@ class Step(BaseModel):
         return self.stage != "quantize"
 
     @property
+    def renames_layers(self) -> bool:
+        """Whether layers behind the step may have other names than those of the uploaded model."""
+        return self.stage in ("factorize", "search") or bool(self.models_at)
+
+    @property
     def models_at(self) -> Mapping[str, str]:
         """Models that it reads beside the job's own: JSON pointer within the step -> id."""
         return {}

@@ -23,8 +23,8 @@ class PruneWeights(TrainedStep):
         scope: weights compete across layers, or each layer gives its share; null: ``global``, and ``layer`` for wanda,
             sparsegpt and 2:4, which know no other.
         schedule: all at once, or along a cubic while the network trains.
-        l1: strength of a pull to zero while the network trains: a weight shrinks by its product with the learning rate
-            in a step; 0: none.
+        l1: strength of a pull to zero while the network trains and weights still go: in each step a weight comes
+            nearer by its product with `learning_rate`; 0: none.
         samples: how many calibration samples are used, at most.
     """
 
@@ -43,7 +43,7 @@ class PruneWeights(TrainedStep):
     l1: float = Field(0, ge=0, le=1000)
     samples: int = Field(256, ge=1, le=100_000)
     epochs: int = Field(3, ge=1, le=1000)
-    learning_rate: float = Field(5e-4, gt=0, le=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -4,16 +4,11 @@ from typing import Any
 
 import pytest
 
-from app.recipes import METHODS, Recipe, RecipeError, parse_recipe
+from app.recipes import Recipe, RecipeError, parse_recipe
 from app.recipes.facts import ModelFacts
 from app.recipes.fit import differences, model_faults
 from app.recipes.methods import QuantizeStatic
 from app.recipes.methods.distill import Distill
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "distill", Distill)
 
 
 def parsed(**parameters: Any) -> Distill:
@@ -51,8 +46,8 @@ def test_a_student_is_an_uploaded_model_or_a_share_of_the_teacher() -> None:
         ({"student": {"width": 0}}, "student/width"),
         ({"student": {"model_id": "x" * 101}}, "student/model_id"),
         ({"losses": {"soft_labels": {"temperature": 0}}}, "losses/soft_labels/temperature"),
-        ({"losses": {"soft_labels": None}}, "losses"),
-        ({"losses": {"features": {"layers": "some"}}}, "losses/features/layers"),
+        ({"losses": {"soft_labels": None, "task": None}}, "losses"),
+        ({"losses": {"features": {"weight": 0}}}, "losses/features/weight"),
         ({"epochs": 0}, "epochs"),
     ],
 )

@@ -16,7 +16,7 @@ PAGES = ROOT / "docs/presets"
 def test_presets_are_the_files_and_have_pages() -> None:
     names = {file.stem for file in FILES}
     assert set(PRESETS) == names == {page.stem for page in PAGES.glob("*.md")}
-    assert names >= {"fast", "balanced", "no_data", "accurate"}
+    assert names >= {"fast", "balanced", "no_data", "accurate", "small", "tiny", "edge"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

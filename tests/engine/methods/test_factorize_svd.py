@@ -1,10 +1,8 @@
 """``factorize.svd`` from the recipe step to files."""
 
-import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,7 +21,6 @@ from worker.engine.measure.macs import random_inputs
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.state import Compressed, Context
-from worker.engine.targets.onnx_export import export_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -194,25 +191,3 @@ def test_one_way_to_choose_a_rank() -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe({"steps": [{"method": "factorize.svd", "energy": 0.9, "max_error": 0.1}]})
     assert "not both energy and max_error" in caught.value.faults[0].detail
-
-
-def test_it_is_faster(tmp_path: Path) -> None:
-    """ONNX Runtime, one thread: a quarter of the products takes well under the time."""
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(256, 256, 1), nn.ReLU(), nn.Conv2d(256, 256, 1)).eval()
-    network = network_of(module, (torch.randn(3, 256, 28, 28),))
-    done = run(network, FactorizeSvd(rank_ratio=0.25, activation_aware=False), tmp_path)
-    best = []
-    for name, each in (("before", network), ("after", done.network)):
-        path = export_onnx(each, tmp_path / name).path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(path, options)
-        feeds = {each.inputs[0].name: random_inputs(each, 4)[0].numpy()}
-        times = []
-        for _ in range(15):
-            started = time.perf_counter()
-            session.run(None, feeds)
-            times.append(time.perf_counter() - started)
-        best.append(min(times))
-    assert best[1] < 0.7 * best[0]

@@ -10,10 +10,18 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 from torch import nn
 
 from app.recipes import TARGETS as GRIDS
-from app.recipes.methods import LayerFilter, PruneWeights, QuantizeStatic, QuantizeWeights
+from app.recipes.methods import (
+    Finetune,
+    LayerFilter,
+    PruneWeights,
+    QuantizeAwareTraining,
+    QuantizeStatic,
+    QuantizeWeights,
+)
 from tests.support import everything, handwriting
 from tests.support.architectures import ARCHITECTURES, export
 from tests.support.networks import ZOO, make
@@ -21,7 +29,6 @@ from tests.support.quantizable import Notebook, build, compress, samples, sqnr_d
 from worker.engine import checkpoint, formats
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.lift import network_of
-from worker.engine.measure.remote import Remote
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
@@ -169,10 +176,8 @@ def test_files_hold_it(name: str, exporter: str, tmp_path: Path) -> None:
     if name == "resnet18" and exporter != "pt2":
         assert done.network.source is network.source  # the user's own graph is written again
     exported = TARGETS["onnxruntime"].export_float(Floats(done.network, tmp_path / "float"))
-    with Remote("onnxruntime", exported.path, 1, tmp_path) as remote:
-        remote.open(exact=True)
-        remote.load(drawn)
-        got = np.array(remote.run(8)[0])
+    session = InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    got = session.run(None, drawn)[0]
     with torch.no_grad():
         expected = done.network.module(*(torch.from_numpy(drawn[spec.name]) for spec in network.inputs))[0]
     assert sqnr_db(expected.numpy(), got) > 80
@@ -232,3 +237,111 @@ def test_a_half_precision_network_is_pruned_too(tmp_path: Path) -> None:
     done = METHODS[PruneWeights](Compressed(network), PruneWeights(), Context({}, Notebook(), tmp_path))
     assert sparsity(done) == pytest.approx(0.5, abs=0.01)
     assert done.network.module.get_parameter("0.weight").dtype == torch.float16
+
+
+TRAINING = {"epochs": 3, "batch_size": 32, "learning_rate": 3e-3}
+
+
+@pytest.mark.parametrize(("criterion", "share"), [("magnitude", 0.75), ("sensitivity", 0.65), ("wanda", 0.6)])
+def test_gradually_much_more_can_go(criterion: str, share: float, trained: Network, tmp_path: Path) -> None:
+    data = handwriting.training(trained)
+    settings = {"sparsity": share, "criterion": criterion, "samples": 64}
+    at_once = handwriting.run(trained, PruneWeights(**settings), tmp_path, calibration=data)
+    step = PruneWeights(**settings, schedule="gradual", **TRAINING)
+    done = handwriting.run(trained, step, tmp_path, calibration=data)
+    assert sparsity(done) == pytest.approx(share, abs=0.001)
+    lost, kept, whole = (handwriting.accuracy(n.module) for n in (at_once.network, done.network, trained))
+    assert lost < whole - 0.1
+    assert kept > whole - 0.08
+    assert len(done.curves["loss"]) == 3
+    assert not done.network.module.training
+    assert done.network.module.state_dict().keys() == trained.module.state_dict().keys()
+
+
+def test_l1_alone_trains_and_then_prunes(trained: Network, tmp_path: Path) -> None:
+    step = PruneWeights(sparsity=0.7, l1=1.0, **TRAINING)
+    done = handwriting.run(trained, step, tmp_path)
+    assert sparsity(done) == pytest.approx(0.7, abs=0.001)
+    assert handwriting.accuracy(done.network.module) > handwriting.accuracy(trained.module) - 0.06
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "gradual", "sparsity": 0.8},
+        {"schedule": "gradual", "pattern": "2:4", "criterion": "wanda"},
+        {"schedule": "gradual", "criterion": "sensitivity", "l1": 5.0},
+        {"l1": 5.0},
+    ],
+    ids=str,
+)
+def test_an_interrupted_one_ends_with_the_same_numbers(
+    settings: dict[str, Any], trained: Network, tmp_path: Path
+) -> None:
+    step = PruneWeights(samples=32, **TRAINING, **settings)
+    more = {"calibration": handwriting.training(trained)}
+    whole = handwriting.run(trained, step, tmp_path, **more)
+    partial = handwriting.interrupted(trained, step, tmp_path, **more)
+    resumed = handwriting.run(trained, step, tmp_path, resumed=partial, **more)
+    assert resumed.curves == whole.curves
+    assert resumed.notes == whole.notes
+    for one, other in zip(
+        whole.network.module.state_dict().values(), resumed.network.module.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_training_respects_what_earlier_steps_have_pruned(trained: Network, tmp_path: Path) -> None:
+    first = handwriting.run(trained, PruneWeights(sparsity=0.3), tmp_path)
+    gone = {name: first.network.module.get_parameter(name) == 0 for name in first.pruned}
+    context = Context({}, Notebook(), tmp_path, training=handwriting.training(trained), task="classification")
+    step = PruneWeights(sparsity=0.6, schedule="gradual", layers=LayerFilter(include=("6", "11")), **TRAINING)
+    done = METHODS[PruneWeights](first, step, context)
+    assert done.pruned == first.pruned
+    assert all(not done.network.module.get_parameter(name)[zeros].any() for name, zeros in gone.items())
+    shares = {name: float((done.network.module.get_parameter(name) == 0).float().mean()) for name in done.pruned}
+    both = [done.network.module.get_parameter(name) for name in ("6.weight", "11.weight")]
+    assert sum(int((w == 0).sum()) for w in both) / sum(w.numel() for w in both) == pytest.approx(0.6, abs=0.001)
+    assert shares["3.weight"] == pytest.approx(float(gone["3.weight"].float().mean()), abs=0.01)
+
+
+@pytest.mark.parametrize("method", [Finetune, QuantizeAwareTraining])
+def test_zeros_survive_later_trainings(method: Any, trained: Network, tmp_path: Path) -> None:
+    pruned = handwriting.run(trained, PruneWeights(sparsity=0.6), tmp_path)
+    data = handwriting.training(trained)
+    context = Context(
+        {"onnxruntime": GRIDS["onnxruntime"]}, Notebook(), tmp_path,
+        training=data, calibration=data.take(np.arange(64)), task="classification",
+    )  # fmt: skip
+    done = METHODS[method](pruned, method(**{**TRAINING, "epochs": 1}), context)
+    form = done.quantized.get("onnxruntime")
+    for name in pruned.pruned:
+        zeros = pruned.network.module.get_parameter(name) == 0
+        key = name.removesuffix(".weight")
+        weight = done.network.module.get_parameter(name) if form is None else form.weights[key].dequantized()
+        assert not weight[zeros].any()
+        assert float((weight != 0).float().mean()) > 0.01
+
+
+def test_a_network_of_linear_and_recurrent_layers_trains_too(tmp_path: Path) -> None:
+    network = everything.words()
+    data = everything.samples(network, 64, 2)
+    context = Context({}, Notebook(), tmp_path, training=data, calibration=data, task="classification")
+    step = PruneWeights(criterion="sensitivity", schedule="gradual", epochs=2, batch_size=8, samples=16)
+    done = METHODS[PruneWeights](Compressed(network), step, context)
+    assert sparsity(done) == pytest.approx(0.5, abs=0.001)
+    assert "gru.weight_hh_l0" in done.pruned
+
+
+def test_training_data_are_asked_for(trained: Network, tmp_path: Path) -> None:
+    data = handwriting.training(trained)
+    for more, step, code in (
+        ({"training": None}, PruneWeights(schedule="gradual"), "training_required"),
+        ({"training": replace(data, labels=None)}, PruneWeights(l1=1.0, teacher=False), "labels_required"),
+    ):
+        with pytest.raises(InvalidDataset) as caught:
+            handwriting.run(trained, step, tmp_path, **more)
+        assert caught.value.code == code
+    with pytest.raises(Unsupported) as refused:
+        handwriting.run(trained, PruneWeights(l1=1.0, teacher=False), tmp_path, task="detection")
+    assert refused.value.code == "task_unsupported"

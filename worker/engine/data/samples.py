@@ -17,11 +17,13 @@ class Samples:
         inputs: model input name -> array of shape (samples, *sample shape); may be memory-mapped.
         labels: (samples, ...) or None: of the model's first output.
         more: name of a further output -> its labels, (samples, ...).
+        answers: what a teacher answers, one array for each output; empty where it was not asked yet.
     """
 
     inputs: Mapping[str, Array]
     labels: Array | None = None
     more: Mapping[str, Array] = field(default_factory=dict)
+    answers: tuple[Array, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -30,7 +32,7 @@ class Samples:
         """The samples at these positions, in this order."""
         labels = None if self.labels is None else self.labels[indices]
         inputs, more = ({name: array[indices] for name, array in part.items()} for part in (self.inputs, self.more))
-        return Samples(inputs, labels, more)
+        return Samples(inputs, labels, more, tuple(array[indices] for array in self.answers))
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Inputs in order, `size` samples at a time; the last batch may be smaller. Copies: writable."""

@@ -22,7 +22,7 @@ from worker.engine.quantized.observe import batches
 from worker.engine.state import Compressed
 
 #: Samples that a state is tried on: at most so many, as many as this many multiply-accumulates pay for, but some.
-_MOST, _WORK, _LEAST = 1000, 500_000_000_000, 8
+_MOST, _WORK, _LEAST = 1000, 200_000_000_000, 8
 #: Bytes that the answers of the float network may take; fewer samples are tried where they would take more.
 _ROOM: Final = 256 * 1024**2
 _BATCH: Final = 32

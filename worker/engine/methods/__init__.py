@@ -6,8 +6,12 @@ from typing import Final
 from app.recipes import Step
 from app.recipes.methods import (
     Distill,
+    FactorizeCp,
+    FactorizeStructured,
     FactorizeSvd,
+    FactorizeTucker,
     Finetune,
+    PruneChannels,
     PruneWeights,
     QuantizeAwareTraining,
     QuantizeBinary,
@@ -21,8 +25,12 @@ from app.recipes.methods import (
     SearchArchitecture,
 )
 from worker.engine.methods.distill import distill
+from worker.engine.methods.factorize_cp import factorize_cp
+from worker.engine.methods.factorize_structured import factorize_structured
 from worker.engine.methods.factorize_svd import factorize_svd
+from worker.engine.methods.factorize_tucker import factorize_tucker
 from worker.engine.methods.finetune import finetune
+from worker.engine.methods.prune_channels import prune_channels
 from worker.engine.methods.prune_weights import prune_weights
 from worker.engine.methods.quantize_aware_training import quantize_aware_training
 from worker.engine.methods.quantize_codebook import quantize_codebook
@@ -38,6 +46,9 @@ from worker.engine.state import Compressed, Context
 #: Parameter class of a step -> what runs it.
 METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compressed]]] = {
     FactorizeSvd: factorize_svd,
+    FactorizeTucker: factorize_tucker,
+    FactorizeCp: factorize_cp,
+    FactorizeStructured: factorize_structured,
     QuantizeStatic: quantize_static,
     QuantizeDynamic: quantize_dynamic,
     QuantizeCodebook: quantize_codebook,
@@ -50,6 +61,7 @@ METHODS: Final[Mapping[type[Step], Callable[[Compressed, Step, Context], Compres
     Finetune: finetune,
     Distill: distill,
     PruneWeights: prune_weights,
+    PruneChannels: prune_channels,
     SearchArchitecture: search_architecture,
 }
 

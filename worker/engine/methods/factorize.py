@@ -1,6 +1,8 @@
 """What the factorization methods share: which layers, only where it makes them smaller, and the report."""
 
-from collections.abc import Callable, Collection
+import copy
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,12 +11,15 @@ from torch import nn
 from app.recipes import Step
 from worker.engine.errors import Unsupported
 from worker.engine.factorized.replace import Replacement, Site, replaced, sites
+from worker.engine.measure.macs import count_macs
 from worker.engine.methods.layers import check_known
+from worker.engine.network import Network
 from worker.engine.quantized.placement import layer_calls
 from worker.engine.state import Compressed, Context
 
 #: Layers that a note names, at most.
 _NAMED: Final = 20
+_SLOWER: Final = "it would be smaller, but take more multiply-accumulates"
 NOT_SMALLER: Final = "no smaller in factors at this accuracy"
 #: What a method says of a layer: what stands in for it, why it stays, or None: it is not the method's business.
 Verdict = Replacement | str | None
@@ -54,10 +59,15 @@ def factorized(
         elif verdict is not None:
             left.setdefault(verdict, []).append(site.path)
         context.progress(done / len(found))
+    slower = _slower(compressed.network, good, context.device)
+    if slower:
+        left[_SLOWER] = slower
+        good = {path: replacement for path, replacement in good.items() if path not in slower}
     told = [f"{step.method} left {_listed(paths)} as before: {reason}" for reason, paths in left.items()]
     if not good:
         raise Unsupported("no_layers", f"{step.method} makes no layer smaller. {_advice(told)}")
     network = replaced(compressed.network, good)
+    rows = [row for row in rows if row["name"] in good]
     gone = [name for name in compressed.pruned if name.rpartition(".")[0] in good]
     if gone:
         told.append(f"{step.method}: zeros of earlier pruning are gone in {_listed(gone)}")
@@ -72,6 +82,22 @@ def factorized(
         notes=[*compressed.notes, summary, *told],
         pruned=tuple(name for name in compressed.pruned if name not in gone),
     )
+
+
+def _slower(network: Network, good: Mapping[str, Replacement], device: str) -> list[str]:
+    """Paths of the layers whose parts take more multiply-accumulates than they did, as in front of a stride."""
+    if not good:
+        return []
+    original = network
+    if device != "cpu":  # counting runs a sample on the CPU
+        original = replace(network, module=copy.deepcopy(network.module)).to("cpu")
+    before, after = count_macs(original), count_macs(replaced(original, good).to("cpu"))
+    sums = Counter(dict.fromkeys(good, 0))
+    for name, count in after.items():
+        parent = name.rpartition(".")[0]
+        if parent in good:
+            sums[parent] += count
+    return [path for path in good if sums[path] > before.get(path, 0)]
 
 
 def _row(step: Step, site: Site, replacement: Replacement) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.network import Network
 from worker.engine.progress import Part
 from worker.engine.state import Context, Partial
+from worker.engine.training.answers import answered
 from worker.engine.training.batches import Batches
 from worker.engine.training.device import half_precision
 from worker.engine.training.loop import NotResumable, Plan, Training
-from worker.engine.training.losses import TASKS, Objective, Weights, answers_of, once
+from worker.engine.training.losses import TASKS, Objective, Weights, answers_of, once, spreads
 from worker.engine.training.whole import any_order
 
 #: Share of the steps in which batch norms compute on the statistics of the batch, under quantization.
@@ -69,11 +70,11 @@ class Lesson:
 
     Attributes:
         network: float, with its batch norms: what trains.
-        teacher: the float network that is compared with, where `taught`.
+        teacher: the float network that is compared with, where `taught`; what it returns beyond the outputs are
+            features.
         samples: see `training_samples`.
         taught: whether the teacher's answers are learned from.
         weights: of the parts of the loss.
-        spreads: see `Objective.spreads`.
         pruned: see `Compressed.pruned`.
         statistics: share of the steps in which batch norms compute on the statistics of the batch.
         fast: whether layers may compute in bfloat16 where that is faster, and images go through in channels-last
@@ -91,7 +92,6 @@ class Lesson:
     samples: Samples
     taught: bool
     weights: Weights = field(default_factory=Weights)
-    spreads: tuple[float, ...] = ()
     pruned: tuple[str, ...] = ()
     statistics: float = _STATISTICS
     fast: bool = False
@@ -185,7 +185,10 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     for module in (pupil.network.module, pupil.module):
         replace(pupil.network, module=module).to(context.device)
     patience = step.patience if isinstance(step, TrainingStep) else 0
-    samples, held = _held_back(lesson.samples, context.seed) if patience else (lesson.samples, None)
+    samples = lesson.samples
+    if lesson.taught and not lesson.weights.features:  # else values as large as the network's come with every batch
+        samples = answered(samples, lesson.network, _teacher(lesson), context.folder, device=context.device)
+    samples, held = _held_back(samples, context.seed) if patience else (samples, None)
     order = torch.channels_last if lesson.fast else torch.contiguous_format
 
     def cut(part: Samples, repeats: int = 1) -> Batches:
@@ -263,16 +266,21 @@ def objective(lesson: Lesson, batches: Batches) -> Objective:
     Args:
         batches: of which the first shows how large the teacher's answers are.
     """
-    context, module = lesson.context, lesson.teacher.module
-    if context.device != "cpu":
-        module = replace(lesson.teacher, module=copy.deepcopy(module)).to(context.device).module
-    module.eval()
-    if lesson.fast:
-        module = any_order(module)
+    module = _teacher(lesson)
     first = next(batches.epoch(0))[0]
+    results, count = module(*first.inputs), len(lesson.network.outputs)
     return Objective(
         teacher=(once(module) if lesson.repeats > 1 else module) if lesson.taught else None,
-        answers=answers_of(lesson.network, context.task, module(*first.inputs)[: len(lesson.network.outputs)]),
+        answers=answers_of(lesson.network, lesson.context.task, results[:count]),
         weights=lesson.weights,
-        spreads=lesson.spreads,
+        spreads=tuple(spread for spread in spreads(results[count:]) if spread is not None),
     )
+
+
+def _teacher(lesson: Lesson) -> fx.GraphModule:
+    """The teacher on the device; the same one where it is there already."""
+    device, module = lesson.context.device, lesson.teacher.module
+    if device != "cpu":
+        module = replace(lesson.teacher, module=copy.deepcopy(module)).to(device).module
+    module.eval()
+    return any_order(module) if lesson.fast else module

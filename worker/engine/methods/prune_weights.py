@@ -1,13 +1,11 @@
 """``prune.weights``: single weights become zero; layers keep their shapes.
 
 The mathematics is in `worker.engine.sparse`: scores, patterns, what changes when a weight goes, and the schedule.
-Batch norms stay as they are: folding them scales rows, in which zeros stay zeros.
+Batch norms stay: folding them scales rows, in which zeros stay zeros.
 """
 
 import copy
 from dataclasses import replace
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import torch
@@ -15,15 +13,18 @@ from torch import Tensor, fx, nn
 
 from app.recipes import Step
 from app.recipes.methods import LayerFilter, PruneWeights
-from worker.engine.data.samples import Samples
+from worker.engine.data.samples import Samples, chosen
 from worker.engine.errors import InvalidDataset, Unsupported
-from worker.engine.methods.quantize_static import chosen
+from worker.engine.methods.layers import check_known
+from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.quantized.placement import layer_calls
 from worker.engine.quantized.weights import sqnr_db
 from worker.engine.sparse.criteria import Pruning
 from worker.engine.sparse.prunable import Prunable, prunable, weight_of
+from worker.engine.sparse.thinning import Thinning
 from worker.engine.state import Compressed, Context
+from worker.engine.training.whole import graduated, whole
 
 #: What the user should know of weights that are zero.
 _DENSE: Final = (
@@ -38,32 +39,59 @@ def prune_weights(compressed: Compressed, step: Step, context: Context) -> Compr
     """Set weights to zero, and name the parameters that have such zeros in `Compressed.pruned`.
 
     Raises:
-        Unsupported: ``unknown_layer`` for a glob without a match; ``no_layers`` where nothing can be pruned.
+        Unsupported: ``unknown_layer`` for a glob without a match; ``no_layers`` where nothing can be pruned;
+            ``task_unsupported``, ``training_diverged`` where it trains.
         InvalidDataset: ``calibration_required``, ``too_few_samples``; ``not_finite`` where a sample leads to NaN or
-            infinity.
+            infinity; ``training_required``, ``labels_required`` where it trains.
     """
     if not isinstance(step, PruneWeights):
         raise TypeError(f"{type(step).__name__} is not PruneWeights")
     samples = _calibration(step, context)
     found = _found(compressed.network, step)
-    network = replace(compressed.network, module=copy.deepcopy(compressed.network.module))
-    network.module.eval()
     pruning = Pruning(
-        network=network,
+        network=compressed.network,
         names=found.names,
-        gone=already_gone(network.module, found.names, compressed.pruned),
+        gone=already_gone(compressed.network.module, found.names, compressed.pruned),
         step=step,
         samples=samples,
         task=context.task,
         device=context.device,
         seed=context.seed,
-        progress=context.progress,
     )
-    pruning.prune(step.sparsity)
+    if step.trains:
+        network, curves = _trained(compressed, pruning, context)
+    else:
+        network, curves = _pruned(pruning, context), {}
     names = (*compressed.pruned, *(name for name in found.names if name not in compressed.pruned))
-    notes = [*compressed.notes, *_notes(pruning, found)]
-    rows = _rows(compressed.network.module, network.module, found.names)
-    return replace(compressed, network=network, pruned=names, notes=notes, layers=rows)
+    notes = [*compressed.notes, *_notes(replace(pruning, network=network), found)]
+    rows = _rows(compressed.to("cpu").network.module, network.to("cpu").module, found.names)
+    return replace(compressed.with_curves(curves), network=network, pruned=names, notes=notes, layers=rows)
+
+
+def _pruned(pruning: Pruning, context: Context) -> Network:
+    """All at once."""
+    network = replace(pruning.network, module=copy.deepcopy(pruning.network.module))
+    network.module.eval()
+    replace(pruning, network=network, progress=context.progress).prune(pruning.step.sparsity)
+    return network
+
+
+def _trained(compressed: Compressed, pruning: Pruning, context: Context) -> tuple[Network, dict[str, list[float]]]:
+    """While it trains; the pruned network on CPU, and the curves of the training."""
+    step = pruning.step
+    samples = training_samples(step, context, taught=step.teacher)
+    network = compressed.to("cpu").network  # the training takes copies to the device
+    gone = {name: mask.to("cpu") for name, mask in pruning.gone.items()}
+    thinning = Thinning(replace(pruning, network=network, gone=gone))
+    lesson = Lesson(
+        step, context, network, network, samples,
+        taught=step.teacher, pruned=compressed.pruned, statistics=1.0, fast=True,
+        before=thinning.before, after=thinning.after,
+    )  # fmt: skip
+    pupil, curves = teach(lesson, lambda points: whole(thinning.begin(), LayerFilter()))
+    trained = graduated(pupil)
+    thinning.end(trained)
+    return trained, curves
 
 
 def already_gone(module: fx.GraphModule, names: tuple[str, ...], pruned: tuple[str, ...]) -> dict[str, Tensor]:
@@ -84,7 +112,7 @@ def _calibration(step: PruneWeights, context: Context) -> Samples | None:
 
 
 def _found(network: Network, step: PruneWeights) -> Prunable:
-    _check_globs(network, step.layers)
+    check_known([str(node.target) for node, _ in layer_calls(network.module)], step.layers.globs)
     found = prunable(network, step.layers, fours=step.pattern == "2:4")
     if not found.names:
         why = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())
@@ -94,14 +122,6 @@ def _found(network: Network, step: PruneWeights) -> Prunable:
             + (f" ({why})" if why else ""),
         )
     return found
-
-
-def _check_globs(network: Network, layers: LayerFilter) -> None:
-    names = list(dict.fromkeys(str(node.target) for node, _ in layer_calls(network.module)))
-    for glob in (*layers.include, *layers.exclude):
-        if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
-            near = get_close_matches(glob, names, 3, 0.4) or names[:3]
-            raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
 
 
 def _notes(pruning: Pruning, found: Prunable) -> list[str]:

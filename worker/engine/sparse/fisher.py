@@ -30,6 +30,7 @@ from worker.engine.training.losses import TASKS, gives_probabilities, scores_cla
 _TINY: Final = 1e-12
 
 
+@torch.enable_grad()
 def squared_gradients(
     network: Network,
     samples: Samples,
@@ -55,7 +56,7 @@ def squared_gradients(
     weights = [weight_of(module, name).requires_grad_(True) for name in names]
     totals = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     batches = Batches(network, samples, size=1, seed=seed, device=device)
-    loss = _Surprise(network, samples, task, module, device, seed)
+    loss = Surprise(network, samples, task, module, device, seed)
     for index, parts in enumerate(batches.epoch(0)):
         for part in parts:
             # The backward pass of cuDNN's recurrent layers wants them in training mode, where they drop out.
@@ -70,7 +71,7 @@ def squared_gradients(
     return {name: total / len(batches) for name, total in zip(names, totals, strict=True)}
 
 
-class _Surprise:
+class Surprise:
     """How unlikely labels, or answers of its own, are to the network: what gradients are taken of."""
 
     def __init__(

@@ -3,7 +3,7 @@
 from typing import Final
 
 #: Share of a training in which weights go; in the rest the others adapt.
-PRUNING: Final = 0.7
+PRUNING: Final = 0.6
 #: How many times weights go on the way.
 TIMES: Final = 16
 
@@ -17,13 +17,13 @@ def cubic(share: float, final: float) -> float:
 
 
 def due(share: float) -> int:
-    """How many of the `TIMES` are over after `share` (0..1) of a training; the first is at its start."""
-    return min(TIMES, 1 + int(share / PRUNING * (TIMES - 1) + 1e-9))
+    """How many of the `TIMES` are over after `share` (0..1) of a training."""
+    return TIMES if share >= PRUNING else int(share / PRUNING * TIMES)
 
 
 def gradual(times: int, final: float) -> float:
     """The sparsity after so many `times`: `final` from the last one on."""
-    return cubic(times / TIMES, final)
+    return final if times >= TIMES else cubic(times / TIMES, final)
 
 
 def at_once(times: int, final: float) -> float:

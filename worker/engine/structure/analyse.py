@@ -74,8 +74,8 @@ class _Builder:
         for node, labels in flow.labels.items():
             if node.op == "get_attr" and isinstance(labels, Tensor):
                 tensor = attribute(self.module, str(node.target))
-                differing = {dim: along(labels, dim) for dim in varying(self.ties, labels)}
-                self.dims.setdefault(id(tensor), differing)
+                differ = varying(self.ties, labels)
+                self.dims.setdefault(id(tensor), {dim: along(labels, dim) for dim in differ})
 
     def structure(self) -> Structure:
         """All of it."""
@@ -147,9 +147,10 @@ class _Builder:
 
     def _shape(self, labels: Tensor) -> list[Factor]:
         """The sizes of a value."""
-        differ = varying(self.ties, labels)  # along another one every index has the label of the first channel
+        differ = varying(self.ties, labels)
+        none = np.zeros(0, np.int64)
         return [
-            self._factor(along(labels, dim)) if dim in differ else Factor(size, np.empty(0, np.int64))
+            self._factor(along(labels, dim)) if dim in differ else Factor(size, none)
             for dim, size in enumerate(labels.shape)
         ]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from worker.engine.formats.layers import named_arguments
 from worker.engine.measure.macs import random_inputs
@@ -26,6 +26,8 @@ from worker.engine.structure.ties import Ties
 _RESULT: Final = "they are the model's results"
 _SINGLE: Final = "a value consists of one of them alone"
 _PASSES: Final = 1000
+_NAMES: Final = ("weight", "bias")
+_SIZES: Final = ("sym_size", "sym_numel")
 
 
 class Flow:
@@ -102,9 +104,15 @@ class Flow:
         return self.ties.fresh(("attribute", id(tensor)), value.numel()).reshape(value.shape)
 
     def _weights(self) -> set[int]:
-        """Tensors of layers that are called."""
+        """Tensors that layers compute with; a reader may keep others of the graph under a layer's name."""
         paths = {str(node.target) for node in self.module.graph.nodes if node.op == "call_module"}
-        return {id(p) for path in paths for p in self.module.get_submodule(path).parameters(recurse=False)}
+        parts = [self.module.get_submodule(path) for path in paths]
+        return {
+            id(tensor)
+            for part in parts
+            for name, tensor in part.named_parameters(recurse=False)
+            if name in _NAMES or isinstance(part, nn.RNNBase)
+        }
 
     def _call(self, node: fx.Node, result: Any) -> Labels:
         given: Any = fx.map_arg((node.args, node.kwargs), self.labels.__getitem__)
@@ -115,6 +123,8 @@ class Flow:
                 self.ties.freeze(essential(one), "they are computed with in Python")
             return nobody(result)
         name = operator_name(node)
+        if name in _SIZES:  # computed again, from what is left
+            return None
         arguments = named_arguments(node, node.target)
         labels = _tensors_only(fx.map_arg(arguments, self.labels.__getitem__))
         rule = RULES.get(name, unknown) if alive(list(labels.values())) else MAKERS.get(name)
@@ -175,7 +185,7 @@ def operator_name(node: fx.Node) -> str:
     return name if name.startswith("_") or not name.endswith("_") else name[:-1]
 
 
-def attribute(module: torch.nn.Module, path: str) -> Tensor:
+def attribute(module: nn.Module, path: str) -> Tensor:
     """The parameter or buffer at a dotted path."""
     owner, _, name = path.rpartition(".")
     found = getattr(module.get_submodule(owner), name)

@@ -1,12 +1,10 @@
 """A narrower and shallower copy of a network, with the weights that are left of it."""
 
-import numpy as np
-import torch
-
 from worker.engine.network import Network
 from worker.engine.structure.analyse import analyse
 from worker.engine.structure.blocks import blocks, skip, thinned
-from worker.engine.structure.model import Keep, Structure
+from worker.engine.structure.choice import Chooser
+from worker.engine.structure.importance import magnitude
 from worker.engine.structure.remove import remove
 
 
@@ -14,7 +12,7 @@ def smaller(network: Network, *, width: float, depth: float) -> tuple[Network, l
     """A copy with a share of the channels and of the residual blocks, and what to tell of it.
 
     Args:
-        width: share of the channels, neurons and heads of each family that stay, the largest ones; at least one.
+        width: share of the channels, neurons and heads of each layer that stay, the largest ones; at least one.
         depth: share of the residual blocks that stay, evenly spread.
     """
     notes = []
@@ -22,29 +20,12 @@ def smaller(network: Network, *, width: float, depth: float) -> tuple[Network, l
         found = blocks(network)
         left = thinned(found, depth)
         network = skip(network, [block.add for block in left])
-        notes.append(f"{len(left)} of {len(found)} residual blocks were left out")
+        notes.append(f"the student lacks {len(left)} of {len(found)} residual blocks")
     if width < 1:
-        structure = analyse(network)
-        before = network.parameters
+        structure, before = analyse(network), network.parameters
+        chooser = Chooser(structure, structure.families, magnitude(network, structure), compete=False, round_to=1)
         if structure.families:
-            network = remove(network, structure, largest(network, structure, width))
-        notes.append(f"the widths of {len(structure.families)} groups of layers: {before} -> {network.parameters}")
+            network = remove(network, structure, chooser.share(1 - width))
+        notes.append(f"the student is narrower: parameters {before} -> {network.parameters}")
         notes += [f"{path} keeps its width: {reason}" for path, reason in structure.left.items()]
     return network, notes
-
-
-@torch.no_grad()
-def largest(network: Network, structure: Structure, share: float) -> Keep:
-    """The choice that keeps a share of each family: the units whose weights have the largest norm."""
-    squares = np.zeros(structure.units + 1)
-    tensors = dict(network.module.named_parameters(remove_duplicate=False))
-    for place in structure.places:
-        if place.key in tensors:
-            rows = tensors[place.key].detach().double().movedim(place.dim, 0).flatten(1)
-            np.add.at(squares, place.units, rows.square().sum(1).cpu().numpy())
-    keep = structure.everything()
-    for family in structure.families:
-        count = max(round(share * len(family)), 1)
-        order = np.argsort(-squares[family.units], kind="stable")
-        keep[family.start + order[count:]] = False
-    return keep

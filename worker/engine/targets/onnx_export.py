@@ -148,6 +148,7 @@ def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
         )
         raise RuntimeFailure("export_failed", f"the model cannot be written as ONNX: {detail}")
     module = copy.deepcopy(network.module)
+    _rename_constants(module)
     examples = network.examples()
     floats = _float_values(module, examples)
     for node in list(module.graph.nodes):
@@ -175,6 +176,18 @@ def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
         raise RuntimeFailure("export_failed", "the ONNX exporter returned nothing")
     model = program.model_proto
     return model, _renamed(model.graph, _remove_anchors(model), network)
+
+
+def _rename_constants(module: fx.GraphModule) -> None:
+    """Constants that an exporter has named before (``val_76``) meet the names that it gives now, and it fails."""
+    for node in module.graph.nodes:
+        name = str(node.target)
+        if node.op == "get_attr" and name.startswith("val_") and isinstance(getattr(module, name, None), Tensor):
+            value, node.target = getattr(module, name), f"constant_{name}"
+            if isinstance(value, nn.Parameter):
+                module.register_parameter(node.target, value)
+            else:
+                module.register_buffer(node.target, value)
 
 
 def _renamed(graph: GraphProto, values: dict[str, str], network: Network) -> dict[str, str]:

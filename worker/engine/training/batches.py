@@ -31,12 +31,14 @@ class Batch:
         labels: (samples, ...) or None; int64 where they are classes, else float32.
         share: of the samples of the optimizer's step that they are a part of, 0..1.
         more: labels of further outputs, by their position.
+        answers: of the teacher, where it was asked before.
     """
 
     inputs: list[Tensor]
     labels: Tensor | None
     share: float = 1.0
     more: Mapping[int, Tensor] = field(default_factory=dict)
+    answers: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -114,7 +116,7 @@ class Batches:
         labels = None if taken.labels is None else self._labels(taken.labels)
         places = {spec.name: index for index, spec in enumerate(self._network.outputs)}
         more = {places[name]: self._labels(values) for name, values in taken.more.items()}
-        return Batch(inputs, labels, share, more)
+        return Batch(inputs, labels, share, more, tuple(self._sent(values) for values in taken.answers))
 
     def _sent(self, values: Array) -> Tensor:
         """A copy on the device."""

@@ -36,6 +36,7 @@ class Tap:
         shape: of the answer, the batch left out.
         axis: where the channels are in `shape`.
         depth: share of the network's multiply-accumulates that are done by then, 0..1.
+        normed: whether a batch norm follows, whose answer says the same on a common scale.
     """
 
     node: str
@@ -43,6 +44,7 @@ class Tap:
     shape: tuple[int, ...]
     axis: int
     depth: float
+    normed: bool
 
     @property
     def channels(self) -> int:
@@ -64,10 +66,7 @@ class Pair:
 
 
 def taps(network: Network) -> list[Tap]:
-    """What could be compared: the answers of layers in front of the last one, in graph order.
-
-    A layer right in front of a norm is left out: the norm's answer is that layer's, on a common scale.
-    """
+    """What could be compared: the answers of layers in front of the last one, in graph order."""
     module = network.module
     counts = count_macs(network)
     total, done = max(sum(counts.values()), 1), 0
@@ -78,10 +77,10 @@ def taps(network: Network) -> list[Tap]:
     for node, layer in layer_calls(module):
         done += counts.get(str(node.target), counts.get(node.name, 0))
         shape = shapes.found.get(node)
-        if shape is None or not isinstance(layer, _TELLING) or not shape or _normed(module, node):
+        if shape is None or not isinstance(layer, _TELLING) or not shape:
             continue
         axis = 0 if isinstance(layer, _CHANNELS_FIRST) else len(shape) - 1
-        found.append(Tap(node.name, str(node.target), shape, axis, done / total))
+        found.append(Tap(node.name, str(node.target), shape, axis, done / total, _normed(module, node)))
     return [tap for tap in found if tap.depth < 1 - 1e-9]
 
 
@@ -115,14 +114,15 @@ def pairs(teacher: Sequence[Tap], student: Sequence[Tap], wanted: Collection[str
             positions changes, or four spread evenly where it never does.
     """
     if wanted is None:
-        chosen = _stages(teacher)
+        chosen = _stages([tap for tap in teacher if not tap.normed])
     else:
         chosen = [tap for tap in teacher if any(fnmatchcase(tap.path, glob) for glob in wanted)]
     found = []
     for tap in chosen:
         alike = [other for other in student if other.places == tap.places and len(other.shape) == len(tap.shape)]
         same = [other for other in alike if other.path == tap.path]
-        best = min(same or alike, key=lambda other: abs(other.depth - tap.depth), default=None)
+        free = [other for other in alike if not other.normed]
+        best = min(same or free or alike, key=lambda other: abs(other.depth - tap.depth), default=None)
         if best is not None:
             found.append(Pair(tap, best))
     return found

@@ -77,7 +77,8 @@ class Objective:
     """What is minimized.
 
     Attributes:
-        teacher: a network in eval mode, whose results are those of the student; None learns from labels alone.
+        teacher: a network in eval mode, whose results are those of the student, for batches that come without
+            its answers; None learns from labels alone.
         answers: one for each output of the network. What a student returns beyond them are features, which the
             teacher returns at the same places.
         spreads: variance of each of the teacher's features.
@@ -90,8 +91,8 @@ class Objective:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
         """The loss of the student's `outputs` for `batch`."""
-        wanted = None
-        if self.teacher is not None:
+        wanted: Outputs | None = batch.answers or None
+        if wanted is None and self.teacher is not None:
             with torch.no_grad():
                 wanted = self.teacher(*batch.inputs)
         parts = [] if wanted is None else [*self._soft(outputs, wanted), *self._features(outputs, wanted)]

@@ -1,0 +1,157 @@
+"""What is compressed how, as data: the trials of each stage of ``benchmarks/compression.py``."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.support.networks import LANGUAGE
+
+TITLES = {
+    "A": "channels: ResNet-18 at a quarter of the multiply-accumulates",
+    "B": "channels: VGG-16 at a quarter and a tenth of the parameters",
+    "C": "single weights: 2:4 and 80 %",
+    "D": "single weights of a language model: 50 %",
+    "E": "distillation against labels alone",
+    "F": "low rank: a third of the parameters",
+    "G": "search against uniform widths, at a quarter of the multiply-accumulates",
+    "H": "prune, distil, quantize aware",
+}
+#: Of a training, at most; each on 12 000 images.
+EPOCHS = 5
+RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe on a network, or a peer whose network goes through the same training.
+
+    Attributes:
+        labels: whether the training samples have labels.
+        calibration: whether there are calibration samples.
+        training: whether there are training samples.
+        peer: what `torch_pruning_peer` is told; its network is then the student of the recipe's ``distill``.
+        against: label of the trial that it is compared with.
+    """
+
+    stage: str
+    label: str
+    network: str
+    steps: tuple[dict[str, Any], ...]
+    labels: bool = True
+    calibration: bool = True
+    training: bool = True
+    peer: dict[str, Any] = field(default_factory=dict)
+    against: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        words = f"{self.stage}-{self.network}-{self.label}"
+        return "".join(char if char.isalnum() else "-" for char in words)
+
+
+def _distill(epochs: int = EPOCHS, **more: Any) -> dict[str, Any]:
+    return {"method": "distill", "epochs": epochs, "learning_rate": RATE, **more}
+
+
+def _finetune(epochs: int = EPOCHS, **more: Any) -> dict[str, Any]:
+    return {"method": "finetune", "epochs": epochs, "learning_rate": RATE, **more}
+
+
+def _channels(network: str) -> Iterable[Trial]:
+    """Stage A."""
+    quarter = {"method": "prune.channels", "max_macs_ratio": 0.25}
+    student = {"student": {"model_id": "peer"}}
+    yield Trial("A", "magnitude, distilled", network, (quarter, _distill()))
+    yield Trial("A", "taylor, distilled", network, ({**quarter, "criterion": "taylor"}, _distill()))
+    for kind, everywhere in (("uniform", False), ("global", True)):
+        yield Trial(
+            "A",
+            f"torch-pruning, {kind}, distilled",
+            network,
+            (_distill(**student),),
+            peer={"importance": "magnitude", "global": everywhere, "macs_ratio": 0.25},
+            against="magnitude, distilled",
+        )
+
+
+def _vgg() -> Iterable[Trial]:
+    """Stage B: the width goes into the parameters squared."""
+    four, ten = {"method": "prune.channels", "ratio": 0.5}, {"method": "prune.channels", "ratio": 0.69}
+    yield Trial("B", "4x, soft labels alone", "vgg16", (four, _distill()), labels=False)
+    yield Trial("B", "10x, soft labels and labels", "vgg16", (ten, _distill()))
+
+
+def _weights(network: str) -> Iterable[Trial]:
+    """Stage C."""
+    gradual = {
+        "method": "prune.weights",
+        "sparsity": 0.8,
+        "schedule": "gradual",
+        "epochs": EPOCHS,
+        "learning_rate": RATE / 2,
+    }
+    yield Trial("C", "2:4, fine-tuned", network, ({"method": "prune.weights", "pattern": "2:4"}, _finetune(3)))
+    yield Trial("C", "80 % at once, fine-tuned", network, ({"method": "prune.weights", "sparsity": 0.8}, _finetune()))
+    yield Trial("C", "80 %, gradually", network, (gradual,))
+
+
+def _language() -> Iterable[Trial]:
+    """Stage D: no training."""
+    for criterion in ("magnitude", "wanda", "sparsegpt"):
+        for pattern in ("unstructured", "2:4"):
+            step = {"method": "prune.weights", "criterion": criterion, "pattern": pattern, "scope": "layer"}
+            yield Trial("D", f"{criterion}, {pattern}", LANGUAGE, (step,), training=False)
+
+
+def _distillation(network: str) -> Iterable[Trial]:
+    """Stage E: the same student, the same epochs."""
+    student = {"student": {"width": 0.25}}
+    yield Trial("E", "labels alone", network, (_distill(**student, losses={"soft_labels": None}),))
+    yield Trial("E", "soft labels and labels", network, (_distill(**student),), against="labels alone")
+    features = {"features": {"weight": 1}}
+    yield Trial(
+        "E",
+        "soft labels, features, labels",
+        network,
+        (_distill(**student, losses=features),),
+        against="labels alone",
+    )
+
+
+def _low_rank(network: str) -> Iterable[Trial]:
+    """Stage F."""
+    svd = {"method": "factorize.svd", "rank_ratio": 0.3}
+    tucker = {"method": "factorize.tucker", "rank_ratio": 0.3}
+    yield Trial("F", "Tucker, fine-tuned", network, (tucker, _finetune()))
+    yield Trial("F", "SVD, fine-tuned", "transformer", (svd, _finetune()))
+
+
+def _search(network: str) -> Iterable[Trial]:
+    """Stage G: all are trained in the same way afterwards."""
+    uniform = {"method": "prune.channels", "max_macs_ratio": 0.25, "scope": "layer"}
+    yield Trial("G", "uniform widths", network, (uniform, _distill()))
+    for strategy in ("evolutionary", "reinforcement", "differentiable"):
+        step = {"method": "search.architecture", "strategy": strategy, "limit_ratio": 0.25, "epochs": 3}
+        yield Trial("G", strategy, network, (step, _distill()), against="uniform widths")
+
+
+def _pipeline(network: str) -> Iterable[Trial]:
+    """Stage H."""
+    quantized = {"method": "quantize.aware_training", "epochs": 2, "learning_rate": 2e-4}
+    steps = ({"method": "prune.channels", "max_macs_ratio": 0.2}, _distill(), quantized)
+    yield Trial("H", "prune, distil, quantize aware", network, steps)
+
+
+def trials(network: str = "resnet18") -> list[Trial]:
+    """Every trial; those on ResNet-18 on `network`, which may be a narrower one."""
+    return [
+        *_channels(network),
+        *_vgg(),
+        *_weights(network),
+        *_language(),
+        *_distillation(network),
+        *_low_rank(network),
+        *_search(network),
+        *_pipeline(network),
+    ]

@@ -1,0 +1,24 @@
+"""A float network in training, and afterwards."""
+
+import torch
+
+from app.recipes.methods import LayerFilter
+from tests.support.architectures import ARCHITECTURES
+from worker.engine.formats.lift import network_of
+from worker.engine.measure.macs import random_inputs
+from worker.engine.training.whole import graduated, whole
+
+
+def test_it_computes_the_same_in_any_memory_order() -> None:
+    for name in ("vgg", "vit", "shufflenet"):
+        architecture = ARCHITECTURES[name]
+        network = network_of(architecture.build(), tuple(architecture.draw(2).values()))
+        (image,) = random_inputs(network, 3)
+        expected = network.module(image)[0]
+        pupil = whole(network, LayerFilter())
+        result = pupil.module.eval()(image.contiguous(memory_format=torch.channels_last))[0]
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+        done = graduated(pupil)
+        assert all(parameter.is_contiguous() for parameter in done.module.parameters())
+        torch.testing.assert_close(done.module(image)[0], expected, rtol=1e-4, atol=1e-5)
+        assert not done.module.training

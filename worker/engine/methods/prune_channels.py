@@ -1,0 +1,184 @@
+"""``prune.channels``: whole channels, neurons and heads are removed, so that the network is smaller everywhere.
+
+`worker.engine.structure` finds what goes together and removes it; here it is scored and chosen. Batch norms stay as
+they are, so that later trainings have them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from app.recipes import Step
+from app.recipes.methods import LayerFilter, PruneChannels
+from worker.engine.data.samples import Samples
+from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.measure.macs import count_macs
+from worker.engine.methods.layers import check_known
+from worker.engine.methods.lesson import Lesson, teach, training_samples
+from worker.engine.methods.quantize_static import chosen
+from worker.engine.network import Network
+from worker.engine.state import Compressed, Context
+from worker.engine.structure.analyse import analyse
+from worker.engine.structure.choice import Chooser
+from worker.engine.structure.importance import Scores, activation, magnitude, normalized, taylor
+from worker.engine.structure.model import Family, Keep, Structure
+from worker.engine.structure.remove import remove
+from worker.engine.training.whole import graduated, whole
+
+_LEFT_OUT: Final = "left out by layers"
+_TRAIN: Final = "what channels took with them is won back by training: epochs here, or finetune or distill behind it"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be done.
+
+    Attributes:
+        samples: what taylor and activation look at.
+        lessons: what is trained on between iterations.
+    """
+
+    step: PruneChannels
+    context: Context
+    samples: Samples | None
+    lessons: Samples | None
+
+
+def prune_channels(compressed: Compressed, step: Step, context: Context) -> Compressed:
+    """Remove channels.
+
+    Raises:
+        Unsupported: ``unknown_layer``; ``no_layers`` where nothing can be removed; ``budget_too_small`` where what has
+            to stay needs more than `max_macs_ratio`; of a training also ``task_unsupported``, ``training_diverged``.
+        InvalidDataset: ``calibration_required``, ``not_finite``, ``too_few_samples``; of a training also
+            ``training_required``, ``labels_required``.
+    """
+    if not isinstance(step, PruneChannels):
+        raise TypeError(f"{type(step).__name__} is not PruneChannels")
+    compressed = compressed.to("cpu")  # what runs long takes copies to the device
+    lessons = training_samples(step, context, taught=step.teacher) if step.epochs else None
+    task = _Task(step, context, _seen(step, context), lessons)
+    network = first = compressed.network
+    structure = analyse(network)
+    _check(network, structure, step)
+    left = _left(structure, step)
+    whole_macs, channels = sum(count_macs(first).values()), 0
+    for iteration in range(1, step.iterations + 1):
+        families = removable(structure, step)
+        scores = _scores(network, structure, task)
+        chooser = Chooser(structure, families, scores, step.scope == "global", step.round_to)
+        keep = _choice(chooser, step, whole_macs, iteration)
+        channels += chooser.removed(keep)
+        network = remove(network, structure, keep)
+        network, compressed = _between(network, compressed, task, iteration)
+        context.progress(iteration / step.iterations)
+        if iteration < step.iterations:
+            structure = analyse(network)
+    if not channels:
+        raise Unsupported("no_layers", _too_narrow(analyse(first), step))
+    notes = [_told(first, network, channels, whole_macs, step), *left]
+    return replace(compressed, network=network, notes=[*compressed.notes, *notes])
+
+
+def removable(structure: Structure, step: PruneChannels) -> list[Family]:
+    """The families of which every layer is in the step's filter."""
+    return [family for family in structure.families if all(map(step.layers.matches, family.layers))]
+
+
+def _seen(step: PruneChannels, context: Context) -> Samples | None:
+    if "calibration" not in step.needed:
+        return None
+    if context.calibration is None:
+        raise InvalidDataset("calibration_required", f"criterion {step.criterion} needs calibration samples")
+    return chosen(context.calibration, step.samples, context.seed)
+
+
+def _check(network: Network, structure: Structure, step: PruneChannels) -> None:
+    names = [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
+    check_known(names, step.layers.globs)
+    if not removable(structure, step):
+        why = "; ".join(_grouped(structure.left)[:3])
+        raise Unsupported(
+            "no_layers",
+            "there is no channel to remove in this model, or all are left out" + (f" ({why})" if why else ""),
+        )
+
+
+def _scores(network: Network, structure: Structure, task: _Task) -> Scores:
+    """Over the mean of each family, so that those of all layers can be compared."""
+    step, context = task.step, task.context
+    if task.samples is None:
+        found = magnitude(network, structure)
+    elif step.criterion == "taylor":
+        found = taylor(
+            network, structure, task.samples, task=context.task, device=context.device, seed=context.seed
+        )  # fmt: skip
+    else:
+        found = activation(network, structure, task.samples, context.device)
+    return normalized(structure, found)
+
+
+def _choice(chooser: Chooser, step: PruneChannels, macs: int, iteration: int) -> Keep:
+    """What stays after an iteration: each takes the same share of what the one before has left."""
+    if step.max_macs_ratio is None:
+        return chooser.share(1 - (1 - step.share) ** (1 / step.iterations))
+    budget = macs * step.max_macs_ratio ** (iteration / step.iterations)
+    found = chooser.budget(budget)
+    if found is not None:
+        return found
+    smallest = chooser.at(chooser.length)
+    if iteration < step.iterations:
+        return smallest
+    raise Unsupported(
+        "budget_too_small",
+        f"what has to stay needs {chooser.structure.macs(smallest) / macs:.3f} of the multiply-accumulates, more than "
+        f"max_macs_ratio {step.max_macs_ratio:g}; raise it, lower round_to (it is {step.round_to}), or let layers "
+        "include more",
+    )
+
+
+def _between(network: Network, compressed: Compressed, task: _Task, iteration: int) -> tuple[Network, Compressed]:
+    """Train what is left, taught by the float network as it came into the step."""
+    step, context = task.step, task.context
+    if task.lessons is None:
+        return network, compressed
+    if step.iterations > 1:  # the network of a later iteration is not in what an attempt has kept
+        context = replace(context, keep=lambda label, partial: None, resumed=None)
+    lesson = Lesson(
+        step, context, network, compressed.network, task.lessons, step.teacher, pruned=compressed.pruned,
+        statistics=1.0, fast=True, started=(iteration - 1) / step.iterations, ended=iteration / step.iterations,
+    )  # fmt: skip
+    pupil, curves = teach(lesson, lambda points: whole(network, LayerFilter()))
+    return graduated(pupil), compressed.with_curves(curves)
+
+
+def _left(structure: Structure, step: PruneChannels) -> list[str]:
+    """One line per reason for which layers keep all their channels."""
+    reasons = dict(structure.left)
+    for family in structure.families:
+        if not all(map(step.layers.matches, family.layers)):
+            reasons.update(dict.fromkeys(family.layers, _LEFT_OUT))
+    return _grouped(reasons)
+
+
+def _grouped(reasons: Mapping[str, str]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(path)
+    return [f"{', '.join(paths)}: no channels are removed, {reason}" for reason, paths in by_reason.items()]
+
+
+def _too_narrow(structure: Structure, step: PruneChannels) -> str:
+    widest = max(family.width for family in removable(structure, step))
+    return (
+        f"nothing is removed: the widest layer that can lose channels has {widest}, and round_to {step.round_to} and "
+        "the goal leave all of them; lower round_to, or ask for more"
+    )
+
+
+def _told(before: Network, after: Network, channels: int, macs: int, step: PruneChannels) -> str:
+    line = (
+        f"{channels} channels are removed ({step.criterion}, {step.scope}): multiply-accumulates {macs} -> "
+        f"{sum(count_macs(after).values())}, parameters {before.parameters} -> {after.parameters}"
+    )
+    return line if step.epochs else f"{line}; {_TRAIN}"
