@@ -196,8 +196,8 @@ def _spent(search: _Search, judge: Judge, epochs: int) -> float:
         random = np.random.default_rng(search.context.seed)
         sums = [sum(costs.macs(_computed(search, genes)) for genes in supernet.draw(random)) for _ in range(_SAMPLED)]
         candidates = float(np.mean(sums)) / macs
-    forward = candidates * _BOTH + (1 if search.step.teacher else 0)
-    return (epochs * len(search.training) * forward + judge.work / macs) / (_BOTH * every)
+    taught = len(search.training) if search.step.teacher else 0  # the teacher answers each sample once
+    return (epochs * len(search.training) * candidates * _BOTH + taught + judge.work / macs) / (_BOTH * every)
 
 
 def _computed(search: _Search, genes: Genes) -> Genes:
