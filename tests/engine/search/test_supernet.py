@@ -199,6 +199,32 @@ def test_training_runs_each_candidate_of_the_step_and_only_the_largest_leaves_st
     assert not torch.equal(twins[0], twins[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "sliced"), [("resnet18", True), ("mobilenet", True), ("kernels", True), ("transformer", False)]
+)
+def test_narrow_candidates_compute_less_where_no_sizes_are_written(name: str, sliced: bool) -> None:
+    whole = network(name)
+    space = make_space(whole, STEP)
+    pupil = sandwich(whole, space, lambda random: [space.largest, drawn(space, random)], 0)
+    elastic, inputs = pupil.elastic, random_inputs(whole, 8)
+    assert elastic.sliced == sliced
+    pupil.settle(frozen=False)
+    for genes in (space.smallest, drawn(space, np.random.default_rng(5))):
+        elastic.choice, slopes = elastic.choice_of(genes), []
+        for mode in (sliced, False):
+            elastic.sliced = mode
+            elastic.zero_grad()
+            torch.manual_seed(0)  # dropout
+            result = elastic(*inputs)[0]
+            result.square().sum().backward()
+            slopes.append([result.detach(), *(p.grad for p in elastic.parameters() if p.grad is not None)])
+        elastic.sliced = sliced
+        for one, other in zip(*slopes, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * max(1.0, float(other.abs().max())))
+    groups = [part.groups for part in whole.module.modules() if isinstance(part, nn.Conv2d)]
+    assert groups == [part.groups for part in pupil.network.module.modules() if isinstance(part, nn.Conv2d)]
+
+
 class Across(nn.Module):
     """A norm over channels without weights of its own: nothing tells a mask which of them count."""
 

@@ -43,6 +43,8 @@ STRATEGIES: Final[Mapping[str, Strategy]] = {
 _TRAINED: Final = 0.7
 #: Work of a forward and a backward pass, in forward passes.
 _BOTH: Final = 3
+#: Steps of the training that its cost is told from.
+_SAMPLED: Final = 64
 #: Finalists that are timed whole, at most.
 _FINALISTS: Final = 4
 
@@ -186,10 +188,22 @@ def _trained(search: _Search, lesson: Lesson, judge: Judge) -> Trained:
 
 
 def _spent(search: _Search, judge: Judge, epochs: int) -> float:
-    """Epochs of the network as it came in that the search has cost: masked networks cost as much as whole ones."""
-    every, macs = len(search.training) + len(search.held), max(search.problem.costs.whole[0], 1)
-    forward = SANDWICH * _BOTH + (1 if search.step.teacher else 0)
-    return (epochs * len(search.training) * forward + judge.work / macs) / (_BOTH * every)
+    """Epochs of the network as it came in that the search has cost; a masked network costs as much as a whole one."""
+    supernet, costs = search.supernet, search.problem.costs
+    every, macs = len(search.training) + len(search.held), max(costs.whole[0], 1)
+    candidates = float(SANDWICH)
+    if supernet.elastic.sliced:
+        random = np.random.default_rng(search.context.seed)
+        sums = [sum(costs.macs(_computed(search, genes)) for genes in supernet.draw(random)) for _ in range(_SAMPLED)]
+        candidates = float(np.mean(sums)) / macs
+    taught = len(search.training) if search.step.teacher else 0  # the teacher answers each sample once
+    return (epochs * len(search.training) * candidates * _BOTH + taught + judge.work / macs) / (_BOTH * every)
+
+
+def _computed(search: _Search, genes: Genes) -> Genes:
+    """What runs in training for a candidate: the insides of skipped blocks and the rings of kernels run too."""
+    decisions = search.problem.space.decisions
+    return tuple(gene if d.kind == "width" else d.last for d, gene in zip(decisions, genes, strict=True))
 
 
 def _fastest(search: _Search, judge: Judge) -> tuple[Trial, Timed]:

@@ -18,12 +18,12 @@ from app.recipes.methods import SearchArchitecture
 from worker.engine.network import Network
 from worker.engine.structure import Family, Keep, Structure, analyse, remove
 from worker.engine.structure.blocks import Block, blocks, skip
+from worker.engine.structure.importance import magnitude
 
 Genes = tuple[int, ...]
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: Kernels shrink no further.
 _SMALLEST_KERNEL: Final = 3
-_TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -169,35 +169,13 @@ class Space:
 def make_space(network: Network, step: SearchArchitecture) -> Space:
     """What `step` may choose in `network`."""
     structure = analyse(network)
-    scores = importance(network, structure)
+    scores = magnitude(network, structure)
     decisions = [
         *_widths(structure, step, scores),
         *(_depths(network, step) if step.depth else ()),
         *(_kernels(network, step) if step.kernels else ()),
     ]
     return Space(network, structure, decisions)
-
-
-def importance(network: Network, structure: Structure) -> NDArray[np.float64]:
-    """(units,): how large the weights are that compute a unit and that read it.
-
-    The squared length of its slice of each weight over the mean of all slices there, averaged over the weights
-    (group magnitude as in DepGraph, Fang et al. 2023, https://arxiv.org/abs/2301.12900, section 3.3).
-    """
-    total, count = np.zeros(structure.units), np.zeros(structure.units)
-    for place in structure.places:
-        value = getattr(network.module.get_submodule(place.path), place.name)
-        if place.role not in ("out", "in") or not isinstance(value, nn.Parameter) or value.dim() < 2:
-            continue
-        squares = value.detach().double().square()
-        each = squares.sum([dim for dim in range(value.dim()) if dim != place.dim]).cpu().numpy()
-        own = place.units >= 0
-        sums = np.bincount(place.units[own], each[own], structure.units)
-        there = np.bincount(place.units[own], minlength=structure.units) > 0
-        total[there] += sums[there] / max(float(sums[there].mean()), _TINY)
-        count += there
-    found: NDArray[np.float64] = total / np.maximum(count, 1)
-    return found
 
 
 def _widths(structure: Structure, step: SearchArchitecture, scores: NDArray[np.float64]) -> list[Decision]:

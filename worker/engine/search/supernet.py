@@ -1,6 +1,7 @@
 """All candidates of a space as one network with masks on shared weights.
 
-Units that are not chosen are multiplied by zero where they are computed and where they are read, a layer norm takes
+Units that are not chosen are multiplied by zero where they are computed and where they are read (or, in training,
+not computed at all where the graph allows that: `Elastic.slice_where_possible`), a layer norm takes
 its statistics over those that are, the rings of a kernel that is not full are zero, and what a residual block adds is
 multiplied by its gate: the results are those of the candidate's own network (`faithful` checks that). In each step of
 the training the largest, the smallest and random candidates add up their gradients (the sandwich rule of Yu and Huang
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from app.recipes.methods import LayerFilter
 from worker.engine.formats.fold import NORMS
@@ -28,6 +30,8 @@ from worker.engine.training.whole import Whole, any_order, whole
 
 #: Relative error up to which the masked network counts as the real one.
 _SAME: Final = 1e-3
+#: Steps whose candidates are tried before they are computed without masks.
+_TRIED: Final = 2
 #: Candidates that run in each step of the training.
 SANDWICH: Final = 4
 
@@ -54,7 +58,7 @@ class MaskedLayerNorm(nn.LayerNorm):
         """Normalize; the layer's own kernel where nothing is masked."""
         mask = self.mask
         if bool((mask == 1).all()) and not mask.requires_grad:
-            return super().forward(input)
+            return F.layer_norm(input, self.weight.shape, self.weight, self.bias, self.eps)
         share = mask / mask.sum()
         centred = input - (input * share).sum(-1, keepdim=True)
         variance = (centred.square() * share).sum(-1, keepdim=True)
@@ -97,6 +101,7 @@ class Elastic(nn.Module):
             if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1 and part.weight is not None:
                 parent, _, name = path.rpartition(".")
                 setattr(self.net.get_submodule(parent), name, MaskedLayerNorm.of(part))
+        self.sliced = False
         self.choice = self.choice_of(space.largest)
 
     @property
@@ -110,7 +115,43 @@ class Elastic(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The results of what is chosen."""
-        return functional_call(self.net, self._values(), inputs)
+        if self.sliced and not self.choice.soft:
+            try:
+                return self._forward_sliced(*inputs)
+            except RuntimeError:  # sizes that the candidates tried before do not have: masks take over
+                self.sliced = False
+        return functional_call(self.net, self._values(self._places.masked(self.choice)), inputs)
+
+    def _forward_sliced(self, *inputs: Tensor) -> Any:
+        groups = self._places.groups(self.choice)
+        before = {layer: layer.groups for layer in groups}
+        for layer, count in groups.items():
+            layer.groups = count
+        try:
+            return functional_call(self.net, self._values(self._places.sliced(self.choice)), inputs)
+        finally:
+            for layer, count in before.items():
+                layer.groups = count
+
+    @torch.no_grad()
+    def slice_where_possible(self, inputs: tuple[Tensor, ...], candidates: Sequence[Genes]) -> None:
+        """Compute with what is chosen alone, in place of masks, where the graph allows it for these candidates.
+
+        It does where no sizes are written in it: then a narrow candidate also costs less.
+        """
+        modes = {part: part.training for part in self.modules()}
+        self.eval()
+        for genes in candidates:
+            self.choice = self.choice_of(genes)
+            self.sliced = False
+            expected = self(*inputs)
+            self.sliced = True
+            pairs = zip(self(*inputs), expected, strict=True)
+            self.sliced = self.sliced and all(_close(one, other) for one, other in pairs)
+            if not self.sliced:
+                break
+        for part, training in modes.items():
+            part.training = training
 
     def choice_of(self, genes: Genes) -> Choice:
         """A candidate."""
@@ -139,10 +180,9 @@ class Elastic(nn.Module):
         self.net.recompile()
         return names
 
-    def _values(self) -> dict[str, Tensor]:
-        """Parameters and buffers that differ from what the network has."""
+    def _values(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters and buffers that differ from what the network has; `values` are those of widths."""
         choice = self.choice
-        values = self._places.masked(choice)
         for path, mask in choice.rings.items():
             name = f"{path}.weight"
             values[name] = values.get(name, self.net.get_parameter(name)) * mask
@@ -173,9 +213,12 @@ class _Places:
         units = space.structure.units
         self.read = np.zeros(units + 1, np.bool_)
         self.places: list[tuple[Place, Tensor, list[int]]] = []
+        self.touched: list[Place] = []  # with the statistics of norms
         for place in space.structure.places:
             chosen = place.units >= 0
             for_some = [((place.units >= f.start) & (place.units < f.stop) & chosen).any() for f in families]
+            if any(for_some):
+                self.touched.append(place)
             if any(for_some) and place.key in parameters:
                 index = torch.from_numpy(np.where(place.units < 0, units, place.units))
                 shape = [1] * parameters[place.key].dim()
@@ -203,6 +246,48 @@ class _Places:
             if isinstance(norm, MaskedLayerNorm) and place.name == "weight":
                 found[f"{place.path}.mask"] = keep[index]
         return found
+
+    def sliced(self, choice: Choice) -> dict[str, Tensor]:
+        """Parameter or buffer -> what is left of it; those that stay whole are not named."""
+        found: dict[str, Tensor] = {}
+        for place in self.touched:
+            stays = self._stays(place, choice)
+            if bool(stays.all()):
+                continue
+            value = found.get(place.key)
+            if value is None:
+                value = getattr(self.net.get_submodule(place.path), place.name)
+            found[place.key] = value.index_select(place.dim, stays.nonzero()[:, 0].to(value.device))
+        return {
+            key: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+            for key, value in found.items()
+        }
+
+    def groups(self, choice: Choice) -> dict[Any, int]:
+        """Depthwise convolutions -> how many channels are left."""
+        found: dict[Any, int] = {}
+        for place in self.touched:
+            layer: Any = self.net.get_submodule(place.path)
+            depthwise = isinstance(layer, nn.modules.conv._ConvNd) and 1 < layer.groups == layer.in_channels
+            if depthwise and place.name == "weight" and place.dim == 0:
+                left = int(self._stays(place, choice).sum())
+                found[layer] = left if layer.transposed else left * layer.in_channels // layer.out_channels
+        return found
+
+    def _stays(self, place: Place, choice: Choice) -> Tensor:
+        """(size,) whether an index of the dimension stays."""
+        units = torch.from_numpy(np.where(place.units < 0, len(choice.keep) - 1, place.units))
+        return choice.keep.cpu()[units] > 0
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether two results are the same but for rounding."""
+    if one.shape != other.shape:
+        return False
+    if not one.is_floating_point() or not one.numel():
+        return True
+    most = max(float(other.double().abs().max()), _SAME)
+    return float((one.double() - other.double()).abs().max()) <= _SAME * most
 
 
 @dataclass
@@ -286,7 +371,11 @@ def sandwich(
 ) -> Sandwich:
     """A copy of `network`, ready to be trained as a supernet."""
     pupil = whole(network, LayerFilter())
-    return Sandwich(pupil, Elastic(pupil.network, space), draw, seed)
+    elastic = Elastic(pupil.network, space)
+    random = np.random.default_rng(seed)
+    candidates = [space.smallest, *(genes for _ in range(_TRIED) for genes in draw(random))]
+    elastic.slice_where_possible(random_inputs(network, 2 if network.batched else 1), candidates)
+    return Sandwich(pupil, elastic, draw, seed)
 
 
 def faithful(network: Network, space: Space) -> tuple[Space, list[Decision]]:
@@ -307,9 +396,4 @@ def _agrees(network: Network, space: Space, genes: Genes) -> bool:
     elastic.choice = elastic.choice_of(genes)
     inputs = random_inputs(network, 2 if network.batched else 1)
     pairs = zip(elastic(*inputs), space.materialise(network, genes).module(*inputs), strict=True)
-    return all(
-        one.shape == other.shape
-        and float((one.double() - other.double()).abs().max()) <= _SAME * max(float(other.double().abs().max()), _SAME)
-        for one, other in pairs
-        if isinstance(one, Tensor) and one.is_floating_point() and one.numel()
-    )
+    return all(_close(one, other) for one, other in pairs)
