@@ -126,8 +126,8 @@ def save(
             archive.writestr(PARTIAL, safetensors.torch.save(dict(partial.tensors)))
         if compressed.network is original:
             return
-        if original is not None and any(
-            _same_graph(compressed.network, other) for other in (original, fold_batch_norm(original))
+        if original is not None and (
+            _same_graph(compressed.network, original) or _same_graph(compressed.network, fold_batch_norm(original))
         ):
             weights = {name: value.contiguous().clone() for name, value in _weights_of(compressed.network).items()}
             archive.writestr(WEIGHTS, safetensors.torch.save(weights))

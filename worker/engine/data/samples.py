@@ -2,11 +2,32 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
+
+
+class Chosen:
+    """Some rows of an array, read when they are asked for: it may be mapped from a file larger than memory."""
+
+    def __init__(self, array: Array, rows: NDArray[np.intp]) -> None:
+        self._array, self._rows = array, rows
+        self.dtype = array.dtype
+        self.shape = (len(rows), *array.shape[1:])
+        self.ndim, self.nbytes = array.ndim, len(rows) * array[:1].nbytes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> Array:
+        found: Array = self._array[self._rows[key]]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self._array[self._rows], dtype)
 
 
 @dataclass(frozen=True)
@@ -33,6 +54,16 @@ class Samples:
         labels = None if self.labels is None else self.labels[indices]
         inputs, more = ({name: array[indices] for name, array in part.items()} for part in (self.inputs, self.more))
         return Samples(inputs, labels, more, tuple(array[indices] for array in self.answers))
+
+    def view(self, indices: NDArray[np.intp]) -> "Samples":
+        """As `take`, but nothing is read before it is asked for."""
+
+        def chosen_of(array: Array) -> Array:
+            return cast(Array, Chosen(array, indices))
+
+        labels = None if self.labels is None else chosen_of(self.labels)
+        inputs, more = ({name: chosen_of(array) for name, array in part.items()} for part in (self.inputs, self.more))
+        return Samples(inputs, labels, more, tuple(map(chosen_of, self.answers)))
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Inputs in order, `size` samples at a time; the last batch may be smaller. Copies: writable."""

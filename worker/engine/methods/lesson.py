@@ -231,7 +231,7 @@ def _held_back(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """Samples to train on, and samples that tell when to stop; the choice depends on seed and number alone."""
     order = np.random.default_rng((seed, _VALIDATION)).permutation(len(samples)).astype(np.intp)
     count = min(max(len(samples) // _VALIDATION, 1), _MOST_VALIDATION)
-    return samples.take(np.sort(order[count:])), samples.take(np.sort(order[:count]))
+    return samples.view(np.sort(order[count:])), samples.view(np.sort(order[:count]))
 
 
 def _settling(pupil: Pupil, batches: Batches, statistics: float) -> Callable[[float], None]:
@@ -271,7 +271,7 @@ def objective(lesson: Lesson, batches: Batches) -> Objective:
     results, count = module(*first.inputs), len(lesson.network.outputs)
     return Objective(
         teacher=(once(module) if lesson.repeats > 1 else module) if lesson.taught else None,
-        answers=answers_of(lesson.network, lesson.context.task, results[:count]),
+        answers=answers_of(lesson.network, lesson.context.task, results[:count], lesson.samples.more),
         weights=lesson.weights,
         spreads=tuple(spread for spread in spreads(results[count:]) if spread is not None),
     )

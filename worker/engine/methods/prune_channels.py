@@ -62,12 +62,13 @@ def prune_channels(compressed: Compressed, step: Step, context: Context) -> Comp
     structure = analyse(network)
     _check(network, structure, step)
     left = _left(structure, step)
-    whole_macs, channels = sum(count_macs(first).values()), 0
+    whole_macs, channels, total = sum(count_macs(first).values()), 0, 0
     for iteration in range(1, step.iterations + 1):
         families = removable(structure, step)
         scores = _scores(network, structure, task)
         chooser = Chooser(structure, families, scores, step.scope == "global", step.round_to)
-        keep = _choice(chooser, step, whole_macs, iteration)
+        total = total or chooser.channels
+        keep = _choice(chooser, step, whole_macs, iteration, (total, channels))
         channels += chooser.removed(keep)
         network = remove(network, structure, keep)
         network, compressed = _between(network, compressed, task, iteration)
@@ -118,10 +119,16 @@ def _scores(network: Network, structure: Structure, task: _Task) -> Scores:
     return normalized(structure, found)
 
 
-def _choice(chooser: Chooser, step: PruneChannels, macs: int, iteration: int) -> Keep:
-    """What stays after an iteration: each takes the same share of what the one before has left."""
+def _choice(chooser: Chooser, step: PruneChannels, macs: int, iteration: int, gone: tuple[int, int]) -> Keep:
+    """What stays after an iteration: each takes the same share of what the one before should have left.
+
+    Args:
+        gone: channels that there were, and those that earlier iterations have removed; what rounding kept them from is
+            made good.
+    """
     if step.max_macs_ratio is None:
-        return chooser.share(1 - (1 - step.share) ** (1 / step.iterations))
+        goal = gone[0] * (1 - (1 - step.share) ** (iteration / step.iterations)) - gone[1]
+        return chooser.share(max(goal, 0.0) / max(chooser.channels, 1))
     budget = macs * step.max_macs_ratio ** (iteration / step.iterations)
     found = chooser.budget(budget)
     if found is not None:

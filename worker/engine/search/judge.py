@@ -5,7 +5,7 @@ evaluation (Yu and Huang 2019, https://arxiv.org/abs/1903.05134, section 3.3).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from worker.engine.network import Network
 from worker.engine.quantized.observe import batches
 from worker.engine.search.space import Genes, Space
 from worker.engine.training.batches import Batches
-from worker.engine.training.losses import Answer, answers_of, hard_labels
+from worker.engine.training.losses import first_answer, hard_labels
 
 #: One training sample in so many is held back to compare candidates on, and the most of them.
 _HELD, _MOST_HELD = 5, 2000
@@ -59,7 +59,7 @@ def divided(samples: Samples, seed: int) -> tuple[Samples, Samples]:
         )
     order = np.random.default_rng((seed, _HELD)).permutation(len(samples)).astype(np.intp)
     count = min(len(samples) // _HELD, _MOST_HELD)
-    return samples.take(np.sort(order[count:])), samples.take(np.sort(order[:count]))
+    return samples.view(np.sort(order[count:])), samples.view(np.sort(order[:count]))
 
 
 @dataclass
@@ -90,8 +90,7 @@ class Judge:
         given = Batches(network, self.training, size=_BATCH, seed=self.seed, device=self.device)
         self._given = given
         answers = self._answers(self.teacher)
-        outputs = [torch.from_numpy(np.asarray(answers))]
-        self._answer: Answer = answers_of(replace(network, outputs=network.outputs[:1]), self.task, outputs)[0]
+        self._answer = first_answer(network, self.task, torch.from_numpy(np.asarray(answers)))
         labels = self.held.labels
         if labels is None:
             labels = answers.argmax(1) if self._answer.scores else answers

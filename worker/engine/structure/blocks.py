@@ -138,6 +138,6 @@ def thinned(found: Sequence[Block], share: float) -> list[Block]:
     (DistilBERT takes every other layer: Sanh et al. 2019, https://arxiv.org/abs/1910.01108, section 3.)
     """
     groups = periods(found)
-    kept = max(round(share * len(groups)), 0)
+    kept = max(round(share * len(groups)), 1)
     stays = {index * len(groups) // kept for index in range(kept)}
     return [block for index, group in enumerate(groups) if index not in stays for block in group]

@@ -169,6 +169,8 @@ class Training:
                 sums.add(float(loss.total), [] if loss.right is None else [int(loss.right)], len(part))
         for module, training in modes.items():
             module.training = training
+        if not math.isfinite(sums.total):
+            raise self._diverged("the loss on held-back samples")
         sums.append_to(self.curves, "validation_")
 
     def _loss(self, part: Batch) -> Loss:
@@ -194,13 +196,16 @@ class Training:
             right += [] if loss.right is None else [int(loss.right)]
         length = float(nn.utils.clip_grad_norm_(self._parameters.values(), self._plan.clip_norm))
         if not math.isfinite(total) or not math.isfinite(length):
-            raise Unsupported(
-                "training_diverged",
-                f"the loss is not a finite number in epoch {self.epoch + 1}; lower learning_rate (it is "
-                f"{self._plan.learning_rate:g}), and look for NaN or very large numbers in the training samples",
-            )
+            raise self._diverged("the loss")
         self._optimizer.step()
         return total, right
+
+    def _diverged(self, what: str) -> Unsupported:
+        return Unsupported(
+            "training_diverged",
+            f"{what} is not a finite number in epoch {self.epoch + 1}; lower learning_rate (it is "
+            f"{self._plan.learning_rate:g}), and look for NaN or very large numbers in the training samples",
+        )
 
     def keep(self) -> Partial:
         """Everything that the next epoch starts from."""

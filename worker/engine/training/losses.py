@@ -8,7 +8,7 @@ mean squared error of what layers answer, divided likewise. A result that is alr
 scores by its logarithm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from worker.engine.data.labels import task_of
+from worker.engine.data.samples import Array
 from worker.engine.network import Network, TensorSpec
 from worker.engine.quantized.placement import operation
 from worker.engine.training.batches import Batch
@@ -166,18 +168,35 @@ def hard_labels(output: Tensor, labels: Tensor, answer: Answer) -> Tensor:
     return F.mse_loss(output, labels.to(output.dtype).reshape(output.shape)) / (answer.spread or 1.0)
 
 
-def answers_of(network: Network, task: str | None, outputs: Outputs) -> tuple[Answer, ...]:
+def answers_of(
+    network: Network, task: str | None, outputs: Outputs, more: Mapping[str, Array] | None = None
+) -> tuple[Answer, ...]:
     """What each output of the network is.
+
+    The first one scores classes where it has that shape and the task is no other. A further one does so where it has
+    class labels, or is a softmax: several numbers may as well be the corners of a box.
 
     Args:
         task: of the labels of the first output, where it is known.
         outputs: of some samples, by the float network.
+        more: name of a further output -> its labels.
     """
     found = zip(network.outputs, gives_probabilities(network.module), spreads(outputs), strict=True)
-    return tuple(
-        Answer(scores_classes(spec, task if index == 0 else None), probable, spread)
-        for index, (spec, probable, spread) in enumerate(found)
-    )
+    answers = []
+    for index, (spec, probable, spread) in enumerate(found):
+        scores = scores_classes(spec, task)
+        if index:
+            labels = (more or {}).get(spec.name)
+            known = None if labels is None else task_of(labels, [spec], None)
+            scores = scores_classes(spec, known) and (probable or known is not None)
+        answers.append(Answer(scores, probable, spread))
+    return tuple(answers)
+
+
+def first_answer(network: Network, task: str | None, output: Tensor) -> Answer:
+    """What the first output is; `output`: of some samples."""
+    probable = gives_probabilities(network.module)[0]
+    return Answer(scores_classes(network.outputs[0], task), probable, spreads([output])[0])
 
 
 def scores_classes(output: TensorSpec, task: str | None) -> bool:
