@@ -1,7 +1,9 @@
 """A checkpoint brings back the same numbers, and never more than it should."""
 
+import copy
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,17 @@ def test_weights_in_groups_are_checked(part: str, value: object, bits: int | Non
     with pytest.raises(InvalidModel) as caught:
         checkpoint.load(tmp_path / "bad.zip", network)
     assert caught.value.code == "checkpoint_damaged"
+
+
+def test_names_that_are_no_identifiers_come_back(tmp_path: Path) -> None:
+    """The legacy exporter calls the first input of many networks ``input.1``."""
+    network = build("two_inputs")
+    named = [replace(spec, name=f"in.put:{index}") for index, spec in enumerate(network.inputs)]
+    results = [replace(spec, name=f"the result/{index}") for index, spec in enumerate(network.outputs)]
+    changed = replace(network, module=copy.deepcopy(network.module), inputs=tuple(named), outputs=tuple(results))
+    original = replace(network, inputs=tuple(named), outputs=tuple(results))
+    checkpoint.save(Compressed(changed), [], tmp_path / "c.zip")
+    back = checkpoint.load(tmp_path / "c.zip", original).compressed.network
+    assert back.inputs == changed.inputs
+    assert back.outputs == changed.outputs
+    assert [spec.sizes for spec in back.inputs] == [spec.sizes for spec in changed.inputs]

@@ -85,6 +85,13 @@ def two_heads() -> TwoHeads:
     return TwoHeads().eval()
 
 
+def boxes() -> TwoHeads:
+    """A class and four numbers; not trained yet."""
+    heads = two_heads()
+    heads.ink = nn.Linear(256, 4)
+    return heads.eval()
+
+
 def copied(network: Network) -> Network:
     """The same with weights of its own."""
     return replace(network, module=copy.deepcopy(network.module))

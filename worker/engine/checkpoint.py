@@ -25,7 +25,7 @@ from worker.engine.errors import InvalidModel
 from worker.engine.formats.fold import fold_batch_norm
 from worker.engine.formats.pt2 import read_pt2
 from worker.engine.formats.pt2_writer import write_pt2
-from worker.engine.network import Network
+from worker.engine.network import Network, TensorSpec
 from worker.engine.quantized.affine import Affine
 from worker.engine.quantized.form import Quantization, Weight, stored_in
 from worker.engine.quantized.packing import BYTE
@@ -73,6 +73,13 @@ class _Node(_Strict):
     name: str
 
 
+class _Spec(_Strict):
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    sizes: tuple[int, ...]
+
+
 class _State(_Strict):
     steps: list[dict[str, Any]]
     layers: list[dict[str, Any]]
@@ -82,6 +89,8 @@ class _State(_Strict):
     pruned: tuple[str, ...] = ()
     pareto: list[dict[str, Any]] = []
     sourced: bool
+    inputs: tuple[_Spec, ...]
+    outputs: tuple[_Spec, ...]
     nodes: tuple[_Node, ...]
     forms: tuple[_Form, ...]
     partial: dict[str, Any] | None = None
@@ -115,6 +124,8 @@ def save(
         pruned=compressed.pruned,
         pareto=compressed.pareto,
         sourced=compressed.network.source is not None,
+        inputs=_specs(compressed.network.inputs),
+        outputs=_specs(compressed.network.outputs),
         nodes=_nodes(compressed.network),
         forms=described,
         partial=None if partial is None else dict(partial.state),
@@ -170,7 +181,7 @@ def _load(folder: Path, original: Network) -> Saved:
             partial = Partial(state.partial, safetensors.torch.load((folder / PARTIAL).read_bytes()))
     except (OSError, ValidationError, SafetensorError, struct.error, json.JSONDecodeError) as error:
         raise _damaged(str(error)) from error
-    network = _network(folder, original)
+    network = _network(folder, original, state)
     if network is not original and not state.sourced:
         network = replace(network, source=None)  # the user's own graph does not have what was changed
     if state.forms:  # else nothing refers to nodes, and an exporter may have left one out that stood there twice
@@ -188,11 +199,29 @@ def _load(folder: Path, original: Network) -> Saved:
     return Saved(compressed, state.steps, partial)
 
 
-def _network(folder: Path, original: Network) -> Network:
+def _specs(specs: tuple[TensorSpec, ...]) -> tuple[_Spec, ...]:
+    return tuple(_Spec(name=s.name, dtype=s.dtype, shape=s.shape, sizes=s.sizes) for s in specs)
+
+
+def _restored(stored: tuple[_Spec, ...], read: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """What a ``.pt2`` says of inputs or outputs, under the user's names: there they are identifiers."""
+    kinds = [[(s.dtype, [d if isinstance(d, int) else None for d in s.shape]) for s in part] for part in (stored, read)]
+    if kinds[0] != kinds[1]:
+        raise _damaged("its network takes or returns other things")
+    return tuple(TensorSpec(s.name, s.dtype, s.shape, s.sizes) for s in stored)
+
+
+def _network(folder: Path, original: Network, state: _State) -> Network:
     """The network as the steps left it."""
     if (folder / NETWORK).exists():
         read = read_pt2(folder / NETWORK)
-        return replace(read, format=original.format, tokenizer=original.tokenizer)
+        return replace(
+            read,
+            inputs=_restored(state.inputs, read.inputs),
+            outputs=_restored(state.outputs, read.outputs),
+            format=original.format,
+            tokenizer=original.tokenizer,
+        )
     if not (folder / WEIGHTS).exists():
         return original
     try:

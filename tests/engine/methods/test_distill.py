@@ -111,6 +111,20 @@ def test_another_uploaded_model_takes_the_place(teacher: Network, tmp_path: Path
     assert caught.value.code == "model_mismatch"
 
 
+def test_a_student_with_a_softmax_is_no_student_of_scores(teacher: Network, tmp_path: Path) -> None:
+    other = network_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1)).eval(), (torch.zeros(2, 1, 8, 8),))
+    with pytest.raises(Unsupported, match="softmax") as caught:
+        taught(teacher, teacher, tmp_path, {"models": {"m": lambda: other}}, student={"model_id": "m"})
+    assert caught.value.code == "model_mismatch"
+
+
+@pytest.mark.parametrize("student", [{"depth": 0.5}, {"width": 0.999}])
+def test_a_copy_that_would_be_no_smaller_is_refused(student: Any, teacher: Network, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported) as caught:
+        taught(teacher, teacher, tmp_path, student=student)
+    assert caught.value.code == "no_layers"
+
+
 @pytest.mark.parametrize("student", [None, {"width": 0.5}])
 def test_an_interrupted_one_ends_with_the_same_numbers(
     student: Any, teacher: Network, beginner: Network, tmp_path: Path

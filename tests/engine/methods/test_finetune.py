@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -113,6 +114,32 @@ def test_every_result_that_has_labels_is_learned(tmp_path: Path) -> None:
         )
     assert after < before / 4
     assert handwriting.accuracy(done.network.module) > handwriting.accuracy(network.module) + 0.3
+
+
+def test_a_further_output_of_several_numbers_is_not_taken_for_scores(tmp_path: Path) -> None:
+    """Corners of a box beside the class: (samples, 4) floats."""
+    network = network_of(handwriting.boxes(), (torch.zeros(2, 1, 8, 8),))
+    samples = handwriting.training(network)
+    images = samples.inputs[network.inputs[0].name]
+    corners = images.reshape(len(images), 4, 16).mean(2)
+    both = Samples(samples.inputs, samples.labels, {network.outputs[1].name: corners})
+    done = tuned(Compressed(network), tmp_path, {"training": both}, epochs=6)
+    with torch.no_grad():
+        errors = [
+            float((n.module(torch.from_numpy(images))[1] - torch.from_numpy(corners)).square().mean())
+            for n in (network, done.network)
+        ]
+    assert errors[1] < errors[0] / 4
+
+
+def test_a_held_back_loss_without_a_number_ends_it_with_a_code(network: Network, tmp_path: Path) -> None:
+    samples = handwriting.training(network)
+    (name, images), *_ = samples.inputs.items()
+    # 3e38 overflows in the first layer; the training loop itself would meet it too, in samples that are trained on.
+    huge = Samples({name: np.where(np.arange(len(images))[:, None, None, None] % 2, images, 3e38)}, samples.labels)
+    with pytest.raises(Unsupported) as caught:
+        tuned(Compressed(network), tmp_path, {"training": huge}, patience=1)
+    assert caught.value.code == "training_diverged"
 
 
 def test_only_the_chosen_layers_train(network: Network, tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def trained() -> Network:
     return network_of(handwriting.trained(True, width=32), (torch.zeros(2, 1, 8, 8),))
 
 
+def test_rounding_in_an_iteration_is_made_good_in_the_next(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    network = network_of(module, (torch.zeros(2, 8),))
+    for iterations in (1, 8, 20):
+        step = PruneChannels(ratio=0.5, round_to=8, iterations=iterations, scope="layer")
+        done = METHODS[PruneChannels](Compressed(network), step, Context({}, Notebook(), tmp_path)).network
+        assert [done.module.get_submodule(path).out_features for path in ("0", "2")] == [32, 32]
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_channels_that_do_nothing_go_first(criterion: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -208,3 +208,12 @@ def test_a_whole_job_makes_an_artifact_of_it(tmp_path: Path) -> None:
     (best,) = [row for row in metrics["pareto"] if row["chosen"]]
     assert best["macs"] == after["macs"]
     assert len(metrics["curves"]["loss"]) == 5
+
+
+def test_a_network_of_two_outputs_is_compared_by_the_first_and_says_so(tmp_path: Path) -> None:
+    two = network_of(handwriting.two_heads(), (torch.zeros(2, 1, 8, 8),))
+    step = SearchArchitecture(**{**STEP, "epochs": 1, "trials": 4})
+    done = handwriting.run(two, step, tmp_path, original=two)
+    assert len(done.network.outputs) == 2
+    assert done.network.parameters < two.parameters
+    assert any("alone" in note for note in done.notes)

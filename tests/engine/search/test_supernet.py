@@ -38,7 +38,24 @@ class Kernels(nn.Module):
         return self.head(torch.relu(self.bare(x)).mean((2, 3)))
 
 
+class Tied(nn.Module):
+    """A language model whose output layer is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.norm = nn.Embedding(20, 16), nn.LayerNorm(16)
+        self.up, self.down, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 20, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(tokens)
+        return self.head(self.norm(x + self.down(torch.relu(self.up(x)))))
+
+
 def network(name: str) -> Network:
+    if name == "tied":
+        torch.manual_seed(0)
+        return network_of(Tied().eval(), (torch.zeros(2, 6, dtype=torch.long),))
     if name == "kernels":
         torch.manual_seed(0)
         return network_of(Kernels().eval(), (torch.randn(2, 3, 24, 24),))
@@ -51,7 +68,8 @@ def drawn(space: Space, random: np.random.Generator) -> Genes:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "resnet18", "mobilenet", "densenet", "transformer", "vit", "bert", "shufflenet", "kernels"]
+    "name",
+    ["plain", "resnet18", "mobilenet", "densenet", "transformer", "vit", "bert", "shufflenet", "kernels"] + ["tied"],
 )
 def test_a_masked_network_is_the_one_that_is_really_made_and_costs_are_exact(name: str) -> None:
     whole = network(name)

@@ -20,7 +20,7 @@ from worker.engine.network import Network
 from worker.engine.state import Compressed, Context
 from worker.engine.structure.smaller import smaller
 from worker.engine.training.features import Pair, pairs, projections, tapped, taps
-from worker.engine.training.losses import Weights
+from worker.engine.training.losses import Weights, gives_probabilities
 from worker.engine.training.whole import Whole, graduated, whole
 
 
@@ -96,6 +96,19 @@ def _in_place_of(teacher: Network, student: Network, model_id: str) -> Network:
     reason = next(differences(teacher, student), None)
     if reason is not None:
         raise Unsupported("model_mismatch", f"{model_id} cannot take the place of the job's model: {reason}")
+    for name, one, other in zip(
+        (spec.name for spec in teacher.outputs),
+        gives_probabilities(teacher.module),
+        gives_probabilities(student.module),
+        strict=True,
+    ):
+        if one != other:
+            kinds = ("a softmax", "none") if one else ("none", "a softmax")
+            raise Unsupported(
+                "model_mismatch",
+                f"{model_id} cannot take the place of the job's model: output {name!r} is {kinds[0]} there, and "
+                f"{kinds[1]} in the student; export both with the softmax, or both without",
+            )
     module = copy.deepcopy(student.module)
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     by_name = dict(zip((spec.name for spec in student.inputs), placeholders, strict=True))

@@ -20,6 +20,9 @@ _SPREAD: Final = 0.5
 #: Shares of the limit that the best candidate is also tried at, for the Pareto set.
 _BESIDE: Final = (0.5, 0.75, 1.25, 1.5)
 
+#: Prices that are remembered, at most: each step of a training draws new ones.
+_KNOWN: Final = 20000
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -86,6 +89,8 @@ class Problem:
         """The price, computed once."""
         genes = self.space.canonical(genes)
         if genes not in self._prices:
+            if len(self._prices) >= _KNOWN:
+                self._prices.clear()
             self._prices[genes] = float(self.price(genes))
         return self._prices[genes]
 

@@ -67,6 +67,8 @@ class Report:
             "training",
             f"search cost {self.epochs:.1f} epochs: training and evaluations in epochs of the network as it came in",
         ]
+        if len(space.network.outputs) > 1:
+            lines.append(f"sub-networks were compared by output {space.network.outputs[0].name!r} alone")
         if self.timed is not None:
             lines.append(_told(self.timed, best))
         if self.odd:

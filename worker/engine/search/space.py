@@ -25,6 +25,9 @@ _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: Kernels shrink no further.
 _SMALLEST_KERNEL: Final = 3
 
+#: Sets of skipped blocks that are remembered, at most: each step of a training draws new ones.
+_KNOWN: Final = 256
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -103,6 +106,8 @@ class Space:
     def live(self, skipped: frozenset[str]) -> frozenset[str]:
         """Names of the nodes that results still depend on without some blocks."""
         if skipped not in self._live:
+            if len(self._live) >= _KNOWN:
+                self._live.clear()
             nodes = {node.name: node for node in self.network.module.graph.nodes}
             found: set[str] = set()
             waiting = [name for name, node in nodes.items() if node.op in ("output", "placeholder")]

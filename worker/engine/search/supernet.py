@@ -209,6 +209,11 @@ class _Places:
     def __init__(self, space: Space, net: nn.Module) -> None:
         self.net = net
         parameters = dict(net.named_parameters(remove_duplicate=False))
+        first: dict[int, str] = {}
+        for name, value in parameters.items():
+            first.setdefault(id(value), name)
+        #: A parameter that layers share -> the name that it is masked under, once for all of them.
+        self.names = {name: first[id(value)] for name, value in parameters.items()}
         families = [d.family for d in space.decisions if d.family is not None]
         units = space.structure.units
         self.read = np.zeros(units + 1, np.bool_)
@@ -240,8 +245,9 @@ class _Places:
                 mask = torch.where(read[index], torch.ones_like(mask), mask)
             elif not choice.soft and bool((mask == 1).all()):
                 continue
-            value = found.get(place.key, self.net.get_parameter(place.key))
-            found[place.key] = value * mask.reshape(shape)
+            name = self.names[place.key]
+            value = found.get(name, self.net.get_parameter(name))
+            found[name] = value * mask.reshape(shape)
             norm = self.net.get_submodule(place.path)
             if isinstance(norm, MaskedLayerNorm) and place.name == "weight":
                 found[f"{place.path}.mask"] = keep[index]
@@ -250,14 +256,16 @@ class _Places:
     def sliced(self, choice: Choice) -> dict[str, Tensor]:
         """Parameter or buffer -> what is left of it; those that stay whole are not named."""
         found: dict[str, Tensor] = {}
+        cut: set[tuple[str, int]] = set()
         for place in self.touched:
-            stays = self._stays(place, choice)
-            if bool(stays.all()):
+            stays, name = self._stays(place, choice), self.names.get(place.key, place.key)
+            if bool(stays.all()) or (name, place.dim) in cut:
                 continue
-            value = found.get(place.key)
+            cut.add((name, place.dim))
+            value = found.get(name)
             if value is None:
                 value = getattr(self.net.get_submodule(place.path), place.name)
-            found[place.key] = value.index_select(place.dim, stays.nonzero()[:, 0].to(value.device))
+            found[name] = value.index_select(place.dim, stays.nonzero()[:, 0].to(value.device))
         return {
             key: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
             for key, value in found.items()
