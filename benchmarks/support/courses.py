@@ -1,7 +1,7 @@
 """What is compressed how, as data: the trials of each stage of ``benchmarks/compression.py``."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.support.networks import LANGUAGE
@@ -27,9 +27,9 @@ class Trial:
 
     Attributes:
         labels: whether the training samples have labels.
-        calibration: whether there are calibration samples.
         training: whether there are training samples.
-        peer: what `torch_pruning_peer` is told; its network is then the student of the recipe's ``distill``.
+        peer: what `torch_pruning_peer` is told; its network is then the student of the recipe's ``distill``. Of the
+            language model: what `sparse_peer` is told, and there is no recipe.
         against: label of the trial that it is compared with.
     """
 
@@ -38,7 +38,6 @@ class Trial:
     network: str
     steps: tuple[dict[str, Any], ...]
     labels: bool = True
-    calibration: bool = True
     training: bool = True
     peer: dict[str, Any] = field(default_factory=dict)
     against: str = ""
@@ -101,7 +100,10 @@ def _language() -> Iterable[Trial]:
     for criterion in ("magnitude", "wanda", "sparsegpt"):
         for pattern in ("unstructured", "2:4"):
             step = {"method": "prune.weights", "criterion": criterion, "pattern": pattern, "scope": "layer"}
-            yield Trial("D", f"{criterion}, {pattern}", LANGUAGE, (step,), training=False)
+            worse = {"wanda": "magnitude", "sparsegpt": "magnitude"}.get(criterion)
+            against = f"{worse}, {pattern}" if worse else ""
+            yield Trial("D", f"{criterion}, {pattern}", LANGUAGE, (step,), training=False, against=against)
+    yield Trial("D", "modelopt sparsegpt, 2:4", LANGUAGE, (), peer={"tool": "modelopt"}, against="sparsegpt, 2:4")
 
 
 def _distillation(network: str) -> Iterable[Trial]:
@@ -143,9 +145,13 @@ def _pipeline(network: str) -> Iterable[Trial]:
     yield Trial("H", "prune, distil, quantize aware", network, steps)
 
 
-def trials(network: str = "resnet18") -> list[Trial]:
-    """Every trial; those on ResNet-18 on `network`, which may be a narrower one."""
-    return [
+def trials(network: str = "resnet18", epochs: int = EPOCHS) -> list[Trial]:
+    """Every trial; with another `network` than ResNet-18, such as a narrower one, those that are on ResNet-18 alone.
+
+    Args:
+        epochs: of a training, at most.
+    """
+    every = [
         *_channels(network),
         *_vgg(),
         *_weights(network),
@@ -155,3 +161,9 @@ def trials(network: str = "resnet18") -> list[Trial]:
         *_search(network),
         *_pipeline(network),
     ]
+    chosen = [trial for trial in every if network in ("resnet18", trial.network)]
+    return [replace(trial, steps=tuple(_shortened(step, epochs) for step in trial.steps)) for trial in chosen]
+
+
+def _shortened(step: dict[str, Any], epochs: int) -> dict[str, Any]:
+    return {**step, "epochs": min(step["epochs"], epochs)} if "epochs" in step else step

@@ -50,9 +50,11 @@ PEERS = {
 }
 
 
-def command(name: str, cache: Path) -> list[str]:
+def command(name: str, cache: Path, program: str = "") -> list[str]:
     """What runs a contestant of this environment, which is made where it is not there yet.
 
+    Args:
+        program: a module that is run in place of the environment's own.
     Raises:
         RuntimeError: it cannot be installed; the last line of pip says why.
     """
@@ -71,4 +73,4 @@ def command(name: str, cache: Path) -> list[str]:
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
         stamp.write_text(wanted)
-    return [str(python), *peer.command]
+    return [str(python), *(("-m", program) if program else peer.command)]

@@ -69,7 +69,7 @@ def drawn(space: Space, random: np.random.Generator) -> Genes:
 
 @pytest.mark.parametrize(
     "name",
-    ["plain", "resnet18", "mobilenet", "densenet", "transformer", "vit", "bert", "shufflenet", "kernels"] + ["tied"],
+    ["plain", "resnet18", "mobilenet", "densenet", "transformer", "vit", "bert", "shufflenet", "kernels", "tied"],
 )
 def test_a_masked_network_is_the_one_that_is_really_made_and_costs_are_exact(name: str) -> None:
     whole = network(name)
