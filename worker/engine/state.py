@@ -55,19 +55,18 @@ class Context:
     Attributes:
         grids: target name -> numeric grid, of every target that the job asks for.
         calibration / training: samples, never overlapping the evaluation samples; None where not given.
-        original: the float model as it was uploaded; what distillation learns from.
         device: ``cpu`` or ``cuda``.
         folder: private scratch folder.
         saturating: whether this processor's kernels for uint8 times int8 add pairs of products in 16 bits.
         keep: stores how far the step is, with a label for the user; call it seldom (an epoch), it writes a file.
         models: id -> how to read the model that a step names; each call reads its file anew.
         resumed: what an earlier attempt at this very step kept last; None: start at its beginning.
+        original: the float model as it was uploaded; what distillation learns from.
     """
 
     grids: Mapping[str, Grid]
     reporter: Reporter
     folder: Path
-    original: Network | None = None
     calibration: Samples | None = None
     training: Samples | None = None
     device: str = "cpu"
@@ -78,6 +77,7 @@ class Context:
     keep: Callable[[str, Partial], None] = lambda label, partial: None
     resumed: Partial | None = None
     models: Mapping[str, Callable[[], Network]] = field(default_factory=dict)
+    original: Network | None = None
 
     def progress(self, fraction: float) -> None:
         """Tells how far the current step is, 0..1."""
