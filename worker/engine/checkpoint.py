@@ -184,8 +184,7 @@ def _load(folder: Path, original: Network) -> Saved:
     network = _network(folder, original, state)
     if network is not original and not state.sourced:
         network = replace(network, source=None)  # the user's own graph does not have what was changed
-    if state.forms:  # else nothing refers to nodes, and an exporter may have left one out that stood there twice
-        _rename(network, state.nodes)
+    _rename(network, state.nodes, needed=bool(state.forms))
     quantized: dict[str, Quantization] = {}
     folded = fold_batch_norm(network) if state.forms else network
     for index, form in enumerate(state.forms):
@@ -339,12 +338,18 @@ def _nodes(network: Network) -> tuple[_Node, ...]:
     return tuple(_Node(operation=operation(module, node), name=node.name) for node in module.graph.nodes)
 
 
-def _rename(network: Network, nodes: tuple[_Node, ...]) -> None:
-    """Give the nodes the names that they had: what was stored of the quantization refers to them."""
+def _rename(network: Network, nodes: tuple[_Node, ...], *, needed: bool) -> None:
+    """Give the nodes the names that they had.
+
+    What was stored of a quantization refers to them; where there is none, another graph of the same network is as good:
+    an exporter leaves out what stands there twice.
+    """
     now = _nodes(network)
     if now == nodes:
         return
     if [node.operation for node in now] != [node.operation for node in nodes]:
+        if not needed:
+            return
         raise _damaged("its network is another one")
     if len({node.name for node in nodes}) != len(nodes) or not all(node.name.isidentifier() for node in nodes):
         raise _damaged("its network has impossible names")
