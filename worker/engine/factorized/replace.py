@@ -48,6 +48,12 @@ class Site:
         return self.layer.weight.detach().double()  # type: ignore[operator]
 
     @property
+    def inputs(self) -> int:
+        """Number of values that each output reads, of one position and group."""
+        size: int = self.layer.weight.shape[1]  # type: ignore[index,assignment]
+        return size
+
+    @property
     def bias(self) -> Tensor | None:
         """In double precision, (channels,)."""
         bias = getattr(self.layer, "bias", None)
@@ -98,20 +104,29 @@ class Replacement:
         wire: writes their calls; gets what the layer read, returns what it answered.
         ranks: what was chosen, for the report.
         error: relative error, 0..1: of what the method promises (its page says so).
+        remark: what the user should know of how it was found.
     """
 
     parts: Mapping[str, nn.Module | nn.Parameter]
     wire: Callable[[Wiring, fx.Node], fx.Node]
     ranks: tuple[int, ...]
     error: float
+    remark: str = ""
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Those of all parts."""
+        parts = self.parts.values()
+        return [p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
 
     @property
     def parameters(self) -> int:
         """Number of weights of all parts."""
-        return sum(
-            part.numel() if isinstance(part, nn.Parameter) else sum(p.numel() for p in part.parameters())
-            for part in self.parts.values()
-        )
+        return sum(weight.numel() for weight in self.weights)
+
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Whether all weights are finite numbers of this type."""
+        return all(bool(weight.detach().to(dtype).isfinite().all()) for weight in self.weights)
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -8,7 +8,7 @@ from worker.engine.factorized.cp import Cp, cp, smallest
 from worker.engine.factorized.ranks import RankRule, smaller_rank
 from worker.engine.factorized.replace import Replacement, Site
 from worker.engine.factorized.tucker import noise_ranks
-from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
+from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, each, factorized
 from worker.engine.methods.factorize_convolution import (
     FAR,
     KINDS,
@@ -34,8 +34,10 @@ def factorize_cp(compressed: Compressed, step: Step, context: Context) -> Compre
     """
     if not isinstance(step, FactorizeCp):
         raise TypeError(f"{type(step).__name__} is not FactorizeCp")
-    found = [site for site in candidates(compressed, step, KINDS) if spatial(site)]
-    return factorized(compressed, step, context, found, lambda site: _judged(site, step, context.seed))
+    found = candidates(compressed, step, KINDS, spatial)
+    return factorized(
+        compressed, step, context, found, each(lambda site, _: _judged(site, step, context.seed), context)
+    )
 
 
 def _judged(site: Site, step: FactorizeCp, seed: int) -> Verdict:
