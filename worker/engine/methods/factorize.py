@@ -12,7 +12,7 @@ from app.recipes import Step
 from worker.engine.errors import Unsupported
 from worker.engine.factorized.replace import Replacement, Site, replaced, sites
 from worker.engine.measure.macs import count_macs
-from worker.engine.methods.layers import check_known
+from worker.engine.methods.layers import check_known, merged
 from worker.engine.network import Network
 from worker.engine.progress import Part
 from worker.engine.quantized.placement import layer_calls
@@ -100,7 +100,7 @@ def factorized(compressed: Compressed, step: Step, context: Context, found: Sequ
     return replace(
         compressed,
         network=network,
-        layers=[*compressed.layers, *sorted(rows, key=lambda row: -float(row["relative_error"]))],
+        layers=merged(compressed.layers, sorted(rows, key=lambda row: -float(row["relative_error"])), network),
         notes=[*compressed.notes, *_told(compressed.network, network, step, found, good, left, gone)],
         pruned=tuple(name for name in compressed.pruned if name not in gone),
     )
