@@ -106,7 +106,7 @@ def test_layers_are_read_as_they_read(aware: bool, tmp_path: Path) -> None:
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
     text = "\n".join(done.notes)
     assert "grouped as before: its channels are in groups" in text
-    assert "tied as before: its weight is also that of" in text
+    assert "tied as before: its weight is also that of tied.weight, which the model reads by itself" in text
     assert_same_everywhere(done.network, tmp_path)
 
 
