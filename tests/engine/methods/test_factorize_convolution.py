@@ -181,6 +181,12 @@ def test_least_squares_without_an_end_are_told(tmp_path: Path) -> None:
     assert any("no stable end; take another rank" in note for note in done.notes)
 
 
+def test_kernels_that_would_take_too_long_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.engine.factorized.cp._MOST_WORK", 1e3)
+    done = run(kernels(2), FactorizeCp(rank=2), tmp_path)
+    assert any("plain, same, flat, signal as before: its least squares would take too long" in n for n in done.notes)
+
+
 @pytest.mark.parametrize("cls", [FactorizeTucker, FactorizeCp])
 def test_layers_of_other_kinds(cls: type[Step], tmp_path: Path) -> None:
     with pytest.raises(Unsupported) as caught:
