@@ -23,7 +23,7 @@ from worker.engine.targets.onnx_export import export_onnx
 
 def run(network: Network, step: Step, folder: Path, samples: Samples | None = None, **context: Any) -> Compressed:
     """One step alone, for ONNX Runtime."""
-    surroundings = Context({"onnxruntime": GRIDS["onnxruntime"]}, Notebook(), folder, samples, **context)
+    surroundings = Context({"onnxruntime": GRIDS["onnxruntime"]}, Notebook(), folder, calibration=samples, **context)
     return METHODS[type(step)](Compressed(network), step, surroundings)
 
 

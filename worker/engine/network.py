@@ -109,3 +109,19 @@ class Network:
                 node.kwargs = {**node.kwargs, "device": target}
         self.module.recompile()
         return self
+
+
+def owners(module: fx.GraphModule) -> dict[int, list[str]]:
+    """Who has each parameter, by its id: the modules, under all their names, and the reads of it outside of a layer.
+
+    A parameter with one owner may be changed for that owner's sake.
+    """
+    found: dict[int, list[str]] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        for parameter in part.parameters(recurse=False):
+            found.setdefault(id(parameter), []).append(path)
+    for target in dict.fromkeys(str(node.target) for node in module.graph.nodes if node.op == "get_attr"):
+        parent, _, name = target.rpartition(".")
+        value = getattr(module.get_submodule(parent), name)
+        found.setdefault(id(value), []).append(f"{target}, which the model reads by itself")
+    return found

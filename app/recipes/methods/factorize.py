@@ -83,7 +83,7 @@ class FactorizeCp(RankStep):
 
     Attributes:
         rank: channels between the layers.
-        restarts: how often the least squares start from other numbers; the best result counts.
+        restarts: how often the least squares start, at most; the first result that stands counts.
         iterations: of alternating least squares, at most, per start.
     """
 
@@ -93,7 +93,7 @@ class FactorizeCp(RankStep):
     method: Literal["factorize.cp"] = "factorize.cp"
     rank: int | None = Field(None, ge=1, le=65_536)
     restarts: int = Field(2, ge=1, le=20)
-    iterations: int = Field(100, ge=1, le=10_000)
+    iterations: int = Field(50, ge=1, le=10_000)
 
 
 class FactorizeStructured(Step):

@@ -1,6 +1,10 @@
 """``factorize.svd`` from the recipe step to files."""
 
+import dataclasses
+import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +20,9 @@ from tests.support.factorizable import assert_same_everywhere, drawn, macs, outp
 from tests.support.quantizable import Notebook, compress
 from worker.engine import formats
 from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.factorized.moments import moments
+from worker.engine.factorized.replace import sites
+from worker.engine.factorized.svd import LowRank, low_rank
 from worker.engine.formats.lift import network_of
 from worker.engine.measure.macs import random_inputs
 from worker.engine.methods import METHODS
@@ -99,7 +106,7 @@ def test_layers_are_read_as_they_read(aware: bool, tmp_path: Path) -> None:
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
     text = "\n".join(done.notes)
     assert "grouped as before: its channels are in groups" in text
-    assert "tied as before: its weight is also that of" in text
+    assert "tied as before: its weight is also that of tied.weight, which the model reads by itself" in text
     assert_same_everywhere(done.network, tmp_path)
 
 
@@ -150,7 +157,7 @@ def test_quantization_goes_on_top(tmp_path: Path) -> None:
 def test_what_was_pruned_and_is_gone_is_told(tmp_path: Path) -> None:
     network = zoo("mlp")
     before = Compressed(network, pruned=("body.4.weight", "head.weight"))
-    context = Context({}, Notebook(), tmp_path, drawn(network))
+    context = Context({}, Notebook(), tmp_path, calibration=drawn(network))
     step = FactorizeSvd(rank_ratio=0.5, layers=LayerFilter(include=("body.*",)))
     done = METHODS[FactorizeSvd](before, step, context)
     assert done.pruned == ("head.weight",)
@@ -161,7 +168,6 @@ def test_what_was_pruned_and_is_gone_is_told(tmp_path: Path) -> None:
     ("step", "code"),
     [
         (FactorizeSvd(activation_aware=False, layers=LayerFilter(include=("nothing",))), "unknown_layer"),
-        (FactorizeSvd(activation_aware=False, energy=0.999999), "no_layers"),
         (FactorizeSvd(activation_aware=False, layers=LayerFilter(exclude=("*",))), "no_layers"),
         (FactorizeSvd(), "calibration_required"),
     ],
@@ -173,9 +179,99 @@ def test_what_cannot_be_done_is_said(step: FactorizeSvd, code: str, tmp_path: Pa
 
 
 def test_a_tied_output_layer_stays(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="left decoder as before: its weight is also that of embedding") as caught:
-        run(zoo("recurrent"), FactorizeSvd(activation_aware=False, rank_ratio=0.5), tmp_path)
+    done = run(zoo("recurrent"), FactorizeSvd(activation_aware=False, rank_ratio=0.5), tmp_path)
+    assert any("left decoder as before: its weight is also that of embedding" in note for note in done.notes)
+
+
+def test_where_nothing_is_won_the_network_goes_on(tmp_path: Path) -> None:
+    network = zoo("mlp")
+    done = run(network, FactorizeSvd(activation_aware=False, energy=0.999999), tmp_path)
+    assert done.network is network
+    assert not done.layers
+    assert "factorize.svd makes no layer smaller" in done.notes[0]
+
+
+def test_kinds_that_are_not_replaced_are_named(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, (1, 3)), nn.Conv2d(8, 8, 1)).eval()
+    network = network_of(module, (torch.randn(3, 3, 9, 9),))
+    done = run(network, FactorizeSvd(activation_aware=False, rank_ratio=0.5), tmp_path)
+    assert "factorize.svd does not replace layers of other kinds: 1 Conv2d (3x3), 1 Conv2d (1x3)" in done.notes
+    with pytest.raises(Unsupported, match=r"no layer of the kinds .* it has 1 Conv2d \(3x3\)") as caught:
+        run(network, FactorizeSvd(activation_aware=False, layers=LayerFilter(include=("0",))), tmp_path)
     assert caught.value.code == "no_layers"
+
+
+class _Constant(nn.Module):
+    """A layer that reads a mask of ones, and one behind a ReLU that never fires."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.mask, self.head = nn.Linear(16, 32), nn.Linear(24, 32), nn.Linear(32, 16)
+        nn.init.constant_(self.value.bias, -1e6)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.head(F.relu(self.value(x))) + self.mask(mask)[:, :16]
+
+
+def test_layers_that_read_constants_stay_finite(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = network_of(_Constant().eval(), (torch.randn(4, 16), torch.full((4, 24), 1.1)))
+    samples = drawn(network)
+    samples.inputs[network.inputs[1].name][:] = 1.1
+    done = run(network, FactorizeSvd(rank_ratio=0.6, round_to=1), tmp_path, samples)
+    assert {row["name"] for row in done.layers} == {"value", "mask", "head"}
+    assert all(0.01 < row["relative_error"] < 1 for row in done.layers)  # not nothing: of the weight
+    assert all(bool(value.isfinite().all()) for value in done.network.module.parameters())
+    assert any("head, mask: the weight alone decided" in note for note in done.notes)
+    inputs = random_inputs(network, 4, 3)
+    mask = torch.full((4, 24), 1.1)
+    for one, other in zip(outputs(network, (inputs[0], mask)), outputs(done.network, (inputs[0], mask)), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+
+
+def test_factors_that_are_no_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> LowRank:
+        found = low_rank(*args)
+        return dataclasses.replace(found, reduce=found.reduce * 1e60)
+
+    monkeypatch.setattr(sys.modules[METHODS[FactorizeSvd].__module__], "low_rank", broken)
+    network = zoo("mlp")
+    done = run(network, FactorizeSvd(activation_aware=False, rank_ratio=0.5), tmp_path)
+    assert done.network is network
+    assert any("its factors are too large for float32" in note for note in done.notes)
+
+
+def test_few_covariances_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(*[nn.Linear(16, 16) for _ in range(6)]).eval()
+    network = network_of(module, (torch.randn(3, 16),))
+    found = sites(network, (nn.Linear,))
+    whole = {site.path: known for site, known in moments(network, drawn(network), found)}
+    monkeypatch.setattr("worker.engine.factorized.moments._BYTES", 2 * 8 * 16 * 16)
+    alive: list[weakref.ref[Tensor]] = []
+    told: list[float] = []
+    for site, known in moments(network, drawn(network), found, progress=told.append):
+        assert known.covariance is not None
+        torch.testing.assert_close(known.covariance, whole[site.path].covariance)
+        alive.append(weakref.ref(known.covariance))
+        assert sum(each() is not None for each in alive) <= 2
+    assert len(alive) == 6
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_layers_that_read_very_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no covariance, and the mean goes through unharmed all the same."""
+    torch.manual_seed(0)
+    network = network_of(nn.Sequential(nn.Linear(24, 16)).eval(), (torch.randn(3, 24),))
+    samples = drawn(network)
+    samples.inputs[network.inputs[0].name][:] += 100
+    monkeypatch.setattr("worker.engine.factorized.moments._INPUTS", 20)
+    done = run(network, FactorizeSvd(rank_ratio=0.5, round_to=1), tmp_path, samples)
+    assert any("0: the weight alone decided" in n and "it reads more than 20 values" in n for n in done.notes)
+    x = torch.from_numpy(samples.inputs[network.inputs[0].name])
+    (one,), (other,) = outputs(network, (x,)), outputs(done.network, (x,))
+    np.testing.assert_allclose(other.mean(0), one.mean(0), rtol=1e-3, atol=1e-3)
 
 
 def test_samples_that_overflow_are_named(tmp_path: Path) -> None:

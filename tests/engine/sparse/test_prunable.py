@@ -61,3 +61,17 @@ def test_a_layer_that_is_called_twice_counts_once() -> None:
 
     network = network_of(Twice().eval(), (torch.randn(2, 4),))
     assert prunable(network, LayerFilter(), fours=True).names == ("layer.weight",)
+
+
+def test_a_weight_that_the_graph_also_reads_is_left_alone() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x)) @ self.a.weight.T
+
+    found = prunable(network_of(Tied().eval(), (torch.randn(2, 4),)), LayerFilter(), fours=False)
+    assert found.names == ("b.weight",)
+    assert found.left == {"a.weight": "it is shared with a.weight, which the model reads by itself"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.factorized.replace import Replacement, Wiring, linear
-from worker.engine.factorized.svd import low_rank, spectrum
+from worker.engine.factorized.svd import Spectrum, low_rank, spectrum
 
 _aten = torch.ops.aten
 
@@ -43,16 +43,21 @@ def rearranged(weight: Tensor, cuts: tuple[int, int]) -> Tensor:
     return weight.reshape(o1, outputs // o1, i1, inputs // i1).transpose(1, 2).reshape(o1 * i1, -1)
 
 
-def squares(weight: Tensor, cuts: tuple[int, int]) -> Tensor:
-    """What each term adds to the squares, falling."""
-    return spectrum(rearranged(weight, cuts)).squares
+def values(weight: Tensor, cuts: tuple[int, int]) -> Spectrum:
+    """What each term adds: its squares are those that it adds to the sum's."""
+    return spectrum(rearranged(weight, cuts))
 
 
-def kronecker(weight: Tensor, cuts: tuple[int, int], terms: int) -> Kronecker:
-    """The nearest sum of this many products; `cuts` as for `rearranged`."""
+def kronecker(weight: Tensor, cuts: tuple[int, int], terms: int, known: Spectrum | None = None) -> Kronecker:
+    """The nearest sum of this many products.
+
+    Args:
+        cuts: as for `rearranged`.
+        known: the `values` of the weight, where they have been computed.
+    """
     (outputs, inputs), (o1, i1) = weight.shape, cuts
     rows = rearranged(weight.double(), cuts)
-    found = low_rank(rows, spectrum(rows), min(terms, *rows.shape))
+    found = low_rank(rows, known or values(weight, cuts), min(terms, *rows.shape))
     return Kronecker(
         found.expand.mT.reshape(-1, o1, i1), found.reduce.reshape(-1, outputs // o1, inputs // i1), found.error
     )

@@ -14,8 +14,14 @@ from worker.engine.factorized.replace import Site
 from worker.engine.network import Network
 from worker.engine.quantized.observe import Watching, batches, check_finite
 
-#: Bytes of covariances that are collected in one pass over the samples.
+#: Bytes of covariances that are collected in one pass over the samples, and are in memory together.
 _BYTES: Final = 1 << 30
+#: A layer that reads more values than this has no covariance: 2 GiB, of which judging it takes several.
+_INPUTS: Final = 16_384
+#: Variance over the square of the mean that is rounding of float32 alone.
+_CONSTANT: Final = 1e-13
+#: Share of a pass's time in which samples run.
+_SEEING: Final = 0.3
 #: Samples that run together.
 _BATCH: Final = 16
 
@@ -26,15 +32,20 @@ class Moments:
 
     Attributes:
         mean: (inputs,), float64.
-        covariance: (inputs, inputs), float64, over all vectors of all samples.
+        covariance: (inputs, inputs), float64, over all vectors of all samples; None: not known.
+        unknown: why it is not.
     """
 
     mean: Tensor
-    covariance: Tensor
+    covariance: Tensor | None
+    unknown: str = ""
 
 
 class _Sums:
-    """Running sums, around the mean of the first batch: large means cost no precision."""
+    """Running sums, around the mean of the first batch: large means cost no precision.
+
+    The products are summed for vectors of at most `_INPUTS` values.
+    """
 
     def __init__(self) -> None:
         self.count, self.shift = 0, torch.zeros(0)
@@ -46,16 +57,24 @@ class _Sums:
         if not self.count:
             self.shift = rows.mean(0)
             self.total = torch.zeros_like(self.shift, dtype=torch.float64)
-            self.products = torch.zeros(2 * self.total.shape, dtype=torch.float64, device=rows.device)
+            size = len(self.total) if len(self.total) <= _INPUTS else 0
+            self.products = self.total.new_zeros(size, size)
         rows = rows - self.shift
         self.total += rows.sum(0, dtype=torch.float64)
-        self.products += (rows.mT @ rows).double()
+        if len(self.products):
+            self.products += rows.mT @ rows
         self.count += len(rows)
 
     def moments(self) -> Moments:
         """Of everything that was added."""
         mean = self.total / self.count
-        return Moments(self.shift + mean, self.products / self.count - torch.outer(mean, mean))
+        if not len(self.products):
+            return Moments(self.shift + mean, None, f"it reads more than {_INPUTS:,} values")
+        covariance = self.products.div_(self.count).addr_(mean, mean, alpha=-1)
+        whole = self.shift + mean
+        if float(covariance.trace()) <= _CONSTANT * float(whole.square().sum()):
+            return Moments(whole, None, "what it reads is the same in all samples")
+        return Moments(whole, covariance)
 
 
 def vectors(layer: nn.Module, value: Tensor) -> Tensor:
@@ -75,7 +94,6 @@ def vectors(layer: nn.Module, value: Tensor) -> Tensor:
     return value.reshape(-1, value.shape[-1])
 
 
-@torch.no_grad()
 def moments(
     network: Network,
     samples: Samples,
@@ -83,28 +101,39 @@ def moments(
     *,
     device: str = "cpu",
     progress: Callable[[float], None] = lambda fraction: None,
-) -> dict[str, Moments]:
-    """Path -> moments of what each layer reads, over all of its calls.
+) -> Iterator[tuple[Site, Moments]]:
+    """Moments of what each layer reads, over all of its calls; pass by pass, so that few are in memory at a time.
 
-    Layers that read the same value share one object. Everything is in float32, sums in float64.
+    Layers that read the same value follow each other and share one object. Everything is in float32, sums in float64.
 
     Args:
         found: linear layers, and convolutions of size 1.
-        progress: called with 0..1.
+        progress: called with 0..1 of the layers: those of a pass count for `_SEEING` once the samples have run.
     Raises:
         InvalidDataset: ``too_few_samples`` for the network's fixed batch; ``not_finite``.
     """
-    keys = {site.path: _reading(site) for site in found}
-    readers = {keys[site.path]: site for site in found}
-    result: dict[tuple[object, ...], Moments] = {}
-    passes = list(_passes(list(readers.values())))
-    for number, part in enumerate(passes):
-        done = number / len(passes)
-        sums = _collect(network, samples, part, device, lambda f, at=done: progress(at + f / len(passes)))  # type: ignore[misc]
-        for site in part:
-            result[_reading(site)] = sums[site.path].moments()
-            check_finite(site.path, result[_reading(site)].covariance)
-    return {path: result[key] for path, key in keys.items()}
+    readers: dict[tuple[object, ...], list[Site]] = {}
+    for site in found:
+        readers.setdefault(_reading(site), []).append(site)
+    done = 0
+    for part in _passes([sites[0] for sites in readers.values()]):
+        size = sum(len(readers[_reading(site)]) for site in part)
+
+        def tell(fraction: float, done: int = done, size: int = size) -> None:
+            progress((done + fraction * size) / len(found))
+
+        sums = _collect(network, samples, part, device, lambda fraction, tell=tell: tell(_SEEING * fraction))  # type: ignore[misc]
+        given = 0
+        for reader in part:
+            known = sums.pop(reader.path).moments()
+            for value in (known.mean, known.covariance):
+                if value is not None:
+                    check_finite(reader.path, value)
+            for site in readers[_reading(reader)]:
+                yield site, known
+                given += 1
+                tell(_SEEING + (1 - _SEEING) * given / size)
+        done += size
 
 
 def _reading(site: Site) -> tuple[object, ...]:
@@ -118,7 +147,7 @@ def _passes(found: Sequence[Site]) -> Iterator[list[Site]]:
     part: list[Site] = []
     used = 0
     for site in found:
-        size = 8 * site.weight.shape[1] ** 2
+        size = 8 * site.inputs**2 if site.inputs <= _INPUTS else 0
         if part and used + size > _BYTES:
             yield part
             part, used = [], 0
@@ -128,6 +157,7 @@ def _passes(found: Sequence[Site]) -> Iterator[list[Site]]:
         yield part
 
 
+@torch.no_grad()
 def _collect(
     network: Network, samples: Samples, found: Sequence[Site], device: str, progress: Callable[[float], None]
 ) -> dict[str, _Sums]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from worker.engine.measure.macs import random_inputs
-from worker.engine.network import Network
+from worker.engine.network import Network, owners
 from worker.engine.quantized.placement import layer_calls, source_of
 
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -46,6 +46,12 @@ class Site:
     def weight(self) -> Tensor:
         """In double precision, (channels, inputs, sizes...)."""
         return self.layer.weight.detach().double()  # type: ignore[operator]
+
+    @property
+    def inputs(self) -> int:
+        """Number of values that each output reads, of one position and group."""
+        size: int = self.layer.weight.shape[1]  # type: ignore[index,assignment]
+        return size
 
     @property
     def bias(self) -> Tensor | None:
@@ -98,20 +104,29 @@ class Replacement:
         wire: writes their calls; gets what the layer read, returns what it answered.
         ranks: what was chosen, for the report.
         error: relative error, 0..1: of what the method promises (its page says so).
+        remark: what the user should know of how it was found.
     """
 
     parts: Mapping[str, nn.Module | nn.Parameter]
     wire: Callable[[Wiring, fx.Node], fx.Node]
     ranks: tuple[int, ...]
     error: float
+    remark: str = ""
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Those of all parts."""
+        parts = self.parts.values()
+        return [p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
 
     @property
     def parameters(self) -> int:
         """Number of weights of all parts."""
-        return sum(
-            part.numel() if isinstance(part, nn.Parameter) else sum(p.numel() for p in part.parameters())
-            for part in self.parts.values()
-        )
+        return sum(weight.numel() for weight in self.weights)
+
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Whether all weights are finite numbers of this type."""
+        return all(bool(weight.detach().to(dtype).isfinite().all()) for weight in self.weights)
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -155,30 +170,16 @@ def sites(network: Network, kinds: Collection[type[nn.Module]]) -> list[Site]:
         if isinstance(layer, tuple(kinds)):
             calls.setdefault(str(node.target), []).append(node)
     dims = _dims(network, {source_of(node).name for nodes in calls.values() for node in nodes})
-    owners = _owners(module)
+    owned = owners(module)
     found = []
     for path, nodes in calls.items():
         layer = module.get_submodule(path)
-        others = [owner for p in layer.parameters() for owner in owners[id(p)] if owner != path]
+        others = [owner for p in layer.parameters() for owner in owned[id(p)] if owner != path]
         sources = tuple(source_of(node).name for node in nodes)
         read = frozenset(dims[source] for source in sources)
         names = tuple(node.name for node in nodes)
         found.append(Site(path, layer, names, sources, read, others[0] if others else ""))
     return found
-
-
-def _owners(module: fx.GraphModule) -> dict[int, list[str]]:
-    """Of each parameter the modules, under all their names, and the nodes that read it directly."""
-    owners: dict[int, list[str]] = {}
-    for path, part in module.named_modules(remove_duplicate=False):
-        for parameter in part.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(path)
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            parent, _, name = str(node.target).rpartition(".")
-            value = getattr(module.get_submodule(parent), name)
-            owners.setdefault(id(value), []).append(node.name)
-    return owners
 
 
 class _Dims(fx.Interpreter):

@@ -54,15 +54,17 @@ class LowRank:
 def spectrum(weight: Tensor, moments: Moments | None = None) -> Spectrum:
     """Singular vectors of a weight, (outputs, inputs), or of it times the Cholesky factor of its inputs' covariance.
 
-    From the eigenvectors of the smaller Gram matrix, in double precision: values above 1e-8 of the largest are right.
+    The weight's own where the covariance is not known. From the eigenvectors of the smaller Gram matrix, in double
+    precision: values above 1e-8 of the largest are right.
     """
     weight = weight.double()
     outputs, inputs = weight.shape
+    covariance = None if moments is None else moments.covariance
     if outputs <= inputs:
-        covered = weight if moments is None else weight @ moments.covariance
+        covered = weight if covariance is None else weight @ covariance
         squares, vectors = torch.linalg.eigh(covered @ weight.mT)
         return Spectrum(vectors.flip(1), squares.flip(0).clamp(min=0))
-    whitened = weight if moments is None else weight @ factor(moments.covariance)
+    whitened = weight if covariance is None else weight @ factor(covariance)
     squares, right = torch.linalg.eigh(whitened.mT @ whitened)
     # Orthonormal also where singular values vanish, which dividing by them would not be.
     return Spectrum(torch.linalg.qr(whitened @ right.flip(1)).Q, squares.flip(0).clamp(min=0))
@@ -95,8 +97,11 @@ def low_rank(weight: Tensor, found: Spectrum, rank: int, moments: Moments | None
     reduce = left.mT @ weight
     lost = weight - left @ reduce
     total = float(found.squares.sum())
-    rest = lost.square().sum() if moments is None else ((lost @ moments.covariance) * lost).sum()
+    covariance = None if moments is None else moments.covariance
+    rest = lost.square().sum() if covariance is None else ((lost @ covariance) * lost).sum()
     error = (max(float(rest), 0.0) / total) ** 0.5 if total > 0 else 0.0
-    scale = found.squares[:rank].clamp(min=1e-12 * max(total, 1e-300)).pow(0.25)
+    # Of all outputs that such a weight can make of such inputs: what it does not tell apart needs no other size.
+    most = float(weight.square().sum()) * (1.0 if covariance is None else float(covariance.trace()))
+    scale = found.squares[:rank].clamp(min=1e-12 * most).pow(0.25) if most > 0 else torch.ones(rank).to(left)
     shift = None if moments is None else lost @ moments.mean
     return LowRank(reduce / scale[:, None], left * scale, shift, error)

@@ -67,6 +67,8 @@ def distill(compressed: Compressed, step: Step, context: Context) -> Compressed:
         return replace(pupil, module=tapped(pupil.module, nodes, projections(found, context.seed))) if found else pupil
 
     pupil, curves = teach(lesson, make)
+    if step.student is not None:  # what earlier steps say of layers and of candidates is about another network
+        compressed = replace(compressed, layers=[], pareto=[])
     notes = [*compressed.notes, *student.notes, *_told(found)]
     return replace(compressed.with_curves(curves), network=graduated(pupil), pruned=student.pruned, notes=notes)
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from worker.engine.factorized.replace import CONVOLUTIONS, TRANSPOSED, Replacement, Site, convolution, in_turn
 
 KINDS: Final = (*CONVOLUTIONS, *TRANSPOSED)
-#: Why a kernel stays where variational Bayes takes all of it for noise.
 #: Relative error above which ranks that nobody asked for are not taken: less than half of the kernel would be left.
 MOST_BAYES: Final = 0.5**0.5
+#: Why a kernel stays at such ranks, and where variational Bayes takes all of it for noise.
 FAR: Final = "variational Bayes keeps less than half of it; give rank_ratio, energy or max_error"
 NOISE: Final = "variational Bayes finds nothing in it but noise; give rank_ratio, energy or max_error"
 

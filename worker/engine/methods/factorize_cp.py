@@ -4,11 +4,11 @@ from torch import Tensor
 
 from app.recipes import Step
 from app.recipes.methods import FactorizeCp
-from worker.engine.factorized.cp import Cp, cp, smallest
+from worker.engine.factorized.cp import Als, Cp, TooLong, cp, smallest
 from worker.engine.factorized.ranks import RankRule, smaller_rank
 from worker.engine.factorized.replace import Replacement, Site
 from worker.engine.factorized.tucker import noise_ranks
-from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
+from worker.engine.methods.factorize import NOT_SMALLER, Progress, Verdict, candidates, each, factorized
 from worker.engine.methods.factorize_convolution import (
     FAR,
     KINDS,
@@ -24,6 +24,8 @@ from worker.engine.state import Compressed, Context
 
 #: What the depthwise convolutions along the first and second axis are called.
 _NAMES = ("vertical", "horizontal")
+#: Why a kernel stays for which least squares are too much work.
+TOO_LONG = "its least squares would take too long; give a smaller rank or fewer iterations, or take factorize.tucker"
 
 
 def factorize_cp(compressed: Compressed, step: Step, context: Context) -> Compressed:
@@ -34,11 +36,18 @@ def factorize_cp(compressed: Compressed, step: Step, context: Context) -> Compre
     """
     if not isinstance(step, FactorizeCp):
         raise TypeError(f"{type(step).__name__} is not FactorizeCp")
-    found = [site for site in candidates(compressed, step, KINDS) if spatial(site)]
-    return factorized(compressed, step, context, found, lambda site: _judged(site, step, context.seed))
+    found = candidates(compressed, step, KINDS, spatial)
+
+    def judge(site: Site, progress: Progress) -> Verdict:
+        try:
+            return _judged(site, step, Als(context.seed, step.restarts, step.iterations, progress))
+        except TooLong:
+            return TOO_LONG
+
+    return factorized(compressed, step, context, found, each(judge, context))
 
 
-def _judged(site: Site, step: FactorizeCp, seed: int) -> Verdict:
+def _judged(site: Site, step: FactorizeCp, als: Als) -> Verdict:
     why = refused(site)
     if why is not None:
         return why
@@ -49,9 +58,8 @@ def _judged(site: Site, step: FactorizeCp, seed: int) -> Verdict:
     most = smaller_rank(kernel.numel(), each, 0)
     if most < 1:
         return NOT_SMALLER
-    settings = {"seed": seed, "restarts": step.restarts, "iterations": step.iterations}
     if rule.lost is not None:
-        found = smallest(tensor, rule.lost**0.5, most, **settings)
+        found = smallest(tensor, rule.lost**0.5, most, als)
         return NOT_SMALLER if found is None else _replacement(site, found, axes)
     # A sum of outer products needs at least as many as either unfolding has dimensions (Kolda and Bader 2009, 3.1).
     wanted = step.rank or (max(noise_ranks(kernel)) if rule.ratio is None else int(rule.ratio * kernel.numel() / each))
@@ -59,7 +67,7 @@ def _judged(site: Site, step: FactorizeCp, seed: int) -> Verdict:
         return NOISE if rule.ratio is None else NOT_SMALLER
     if wanted > most:
         return NOT_SMALLER
-    found = cp(tensor, wanted if step.rank else rule.rounded(wanted, most), **settings)
+    found = cp(tensor, wanted if step.rank else rule.rounded(wanted, most), als)
     if found is None:
         return "least squares came to no stable end; take another rank, more restarts or iterations"
     if step.rank is None and rule.ratio is None and found.error > MOST_BAYES:

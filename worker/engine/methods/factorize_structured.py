@@ -12,7 +12,7 @@ from worker.engine.factorized import kronecker, monarch, toeplitz
 from worker.engine.factorized.grouped import READABLE
 from worker.engine.factorized.ranks import kept
 from worker.engine.factorized.replace import Replacement, Site
-from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
+from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, each, factorized, of_size_1
 from worker.engine.state import Compressed, Context
 
 _KINDS: Final = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -30,12 +30,8 @@ def factorize_structured(compressed: Compressed, step: Step, context: Context) -
     """
     if not isinstance(step, FactorizeStructured):
         raise TypeError(f"{type(step).__name__} is not FactorizeStructured")
-    found = [site for site in candidates(compressed, step, _KINDS) if _of_size_1(site)]
-    return factorized(compressed, step, context, found, lambda site: _judged(site, step))
-
-
-def _of_size_1(site: Site) -> bool:
-    return isinstance(site.layer, nn.Linear) or site.weight.shape[2:].numel() == 1
+    found = candidates(compressed, step, _KINDS, of_size_1)
+    return factorized(compressed, step, context, found, each(lambda site, _: _judged(site, step), context))
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,13 @@ def _kronecker(site: Site, step: FactorizeStructured, place: _Place) -> Verdict:
     weight = site.weight.flatten(1)
     outputs, inputs = weight.shape
     cuts = divisor(outputs, step.blocks or outputs**0.5), divisor(inputs, step.blocks or inputs**0.5)
-    terms = _count(kronecker.squares(weight, cuts), step)
+    values = kronecker.values(weight, cuts)
+    terms = _count(values.squares, step)
     # Few numbers are used many times: the products are what has to become fewer.
     each = inputs * (outputs // cuts[0]) + cuts[1] * outputs
     if terms is None or terms * each >= weight.numel():
         return NOT_SMALLER
-    return kronecker.replacement(kronecker.kronecker(weight, cuts, terms), site.bias, place.axis, place.dims)
+    return kronecker.replacement(kronecker.kronecker(weight, cuts, terms, values), site.bias, place.axis, place.dims)
 
 
 def _monarch(site: Site, step: FactorizeStructured, place: _Place) -> Verdict:

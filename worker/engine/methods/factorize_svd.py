@@ -1,5 +1,7 @@
 """``factorize.svd``: linear layers and convolutions of size 1 as two of lower rank."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from torch import Tensor, nn
@@ -11,15 +13,13 @@ from worker.engine.factorized.moments import Moments, moments
 from worker.engine.factorized.ranks import RankRule, smaller_rank
 from worker.engine.factorized.replace import Replacement, Site, convolution, in_turn, linear, settings_of
 from worker.engine.factorized.svd import low_rank, spectrum
-from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
+from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, each, factorized, of_size_1
 from worker.engine.methods.quantize_static import chosen
 from worker.engine.state import Compressed, Context
 
 _KINDS: Final = (nn.Linear, nn.Conv1d, nn.Conv2d)
 #: Of the squares, kept where the step names nothing: outputs are 20 dB above what is lost.
 ENERGY: Final = 0.99
-#: Share of the step's time in which samples run.
-_SEEING: Final = 0.3
 
 
 def factorize_svd(compressed: Compressed, step: Step, context: Context) -> Compressed:
@@ -33,49 +33,45 @@ def factorize_svd(compressed: Compressed, step: Step, context: Context) -> Compr
         raise TypeError(f"{type(step).__name__} is not FactorizeSvd")
     if step.activation_aware and context.calibration is None:
         raise InvalidDataset("calibration_required", "factorize.svd needs calibration samples, or activation_aware off")
-    found = [site for site in candidates(compressed, step, _KINDS) if _of_size_1(site)]
-    seen: dict[str, Moments] = {}
-    if step.activation_aware and context.calibration is not None:
-        samples = chosen(context.calibration, step.samples, context.seed)
-        able = [site for site in found if _refused(site) is None]
-        seen = moments(
-            compressed.network, samples, able,
-            device=context.device, progress=lambda fraction: context.progress(_SEEING * fraction),
-        )  # fmt: skip
+    found = candidates(compressed, step, _KINDS, of_size_1)
     rule = RankRule.of(step, ENERGY)
-    return factorized(compressed, step, context, found, lambda site: _judged(site, rule, seen.get(site.path)))
+    if not step.activation_aware or context.calibration is None:
+        return factorized(compressed, step, context, found, each(lambda site, _: _judged(site, rule, None), context))
+    samples = chosen(context.calibration, step.samples, context.seed)
+
+    def judge(found: Sequence[Site]) -> Iterator[tuple[Site, Verdict]]:
+        whole = [site for site in found if not _grouped(site)]
+        seen = moments(compressed.network, samples, whole, device=context.device, progress=context.progress)
+        yield from ((site, _judged(site, rule, None)) for site in found if _grouped(site))
+        yield from ((site, _judged(site, rule, known)) for site, known in seen)
+
+    return factorized(compressed, step, context, found, judge)
 
 
-def _of_size_1(site: Site) -> bool:
-    return isinstance(site.layer, nn.Linear) or site.weight.shape[2:].numel() == 1
-
-
-def _refused(site: Site) -> str | None:
-    """Why the layer stays as it is."""
-    groups = getattr(site.layer, "groups", 1)
-    if groups > 1:
-        return "its channels are in groups, which are small already"
-    return None
+def _grouped(site: Site) -> bool:
+    return int(getattr(site.layer, "groups", 1)) > 1
 
 
 def _judged(site: Site, rule: RankRule, seen: Moments | None) -> Verdict:
-    refused = _refused(site)
-    if refused is not None:
-        return refused
+    if _grouped(site):
+        return "its channels are in groups, which are small already"
     weight = site.weight.flatten(1)
     outputs, inputs = weight.shape
     # With the mean of the inputs known, a bias is added where there was none.
     more = outputs if site.bias is None and seen is not None else 0
     most = smaller_rank(weight.numel(), outputs + inputs, more)
-    found = spectrum(weight, seen)
-    rank = rule.rank(found.squares, weight.numel() / (outputs + inputs))
+    values = spectrum(weight, seen)
+    rank = rule.rank(values.squares, weight.numel() / (outputs + inputs))
     if rank > most:
         return NOT_SMALLER
-    parts = low_rank(weight, found, rule.rounded(rank, most), seen)
+    parts = low_rank(weight, values, rule.rounded(rank, most), seen)
     bias = site.bias
     if parts.shift is not None:
         bias = parts.shift if bias is None else bias + parts.shift
-    return two_layers(site.layer, parts.reduce, parts.expand, bias, parts.error)
+    found = two_layers(site.layer, parts.reduce, parts.expand, bias, parts.error)
+    if seen is None or seen.covariance is not None:
+        return found
+    return replace(found, remark=f"the weight alone decided about its rank, because {seen.unknown}")
 
 
 def two_layers(layer: nn.Module, reduce: Tensor, expand: Tensor, bias: Tensor | None, error: float) -> Replacement:

@@ -5,7 +5,7 @@ from app.recipes.methods import FactorizeTucker
 from worker.engine.factorized.ranks import RankRule
 from worker.engine.factorized.replace import Site, settings_of
 from worker.engine.factorized.tucker import chosen_ranks, tucker, weights
-from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, factorized
+from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, each, factorized
 from worker.engine.methods.factorize_convolution import FAR, KINDS, MOST_BAYES, NOISE, in_the_middle, refused, spatial
 from worker.engine.state import Compressed, Context
 
@@ -18,8 +18,8 @@ def factorize_tucker(compressed: Compressed, step: Step, context: Context) -> Co
     """
     if not isinstance(step, FactorizeTucker):
         raise TypeError(f"{type(step).__name__} is not FactorizeTucker")
-    found = [site for site in candidates(compressed, step, KINDS) if spatial(site)]
-    return factorized(compressed, step, context, found, lambda site: _judged(site, step))
+    found = candidates(compressed, step, KINDS, spatial)
+    return factorized(compressed, step, context, found, each(lambda site, _: _judged(site, step), context))
 
 
 def _judged(site: Site, step: FactorizeTucker) -> Verdict:

@@ -1,4 +1,4 @@
-"""What the quantization methods share: refusing what they cannot do, and the per-layer report."""
+"""What methods share: refusing what they cannot do, and the per-layer report."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -69,6 +69,19 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             f"quantization starts from float32 weights, and this model has {', '.join(sorted(others))}; "
             "export model.float() with float32 inputs and quantize that",
         )
+
+
+def merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], network: Network) -> list[dict[str, Any]]:
+    """``metrics.layers`` after a step: `rows` behind those of earlier steps that are still true.
+
+    Args:
+        before: of earlier steps; those that `rows` names too are replaced.
+        network: as it is now; rows of layers and parameters that it no longer has are dropped.
+    """
+    known = {name for name, _ in network.module.named_modules(remove_duplicate=False)}
+    known |= {name for name, _ in network.module.named_parameters(remove_duplicate=False)}
+    new = {row["name"] for row in rows}
+    return [*(row for row in before if row["name"] in known - new), *rows]
 
 
 def layer_rows(

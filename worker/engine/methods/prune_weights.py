@@ -15,7 +15,7 @@ from app.recipes import Step
 from app.recipes.methods import LayerFilter, PruneWeights
 from worker.engine.data.samples import Samples, chosen
 from worker.engine.errors import InvalidDataset, Unsupported
-from worker.engine.methods.layers import check_known
+from worker.engine.methods.layers import check_known, merged
 from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.quantized.placement import layer_calls
@@ -65,7 +65,8 @@ def prune_weights(compressed: Compressed, step: Step, context: Context) -> Compr
     names = (*compressed.pruned, *(name for name in found.names if name not in compressed.pruned))
     notes = [*compressed.notes, *_notes(replace(pruning, network=network), found)]
     rows = _rows(compressed.to("cpu").network.module, network.to("cpu").module, found.names)
-    return replace(compressed.with_curves(curves), network=network, pruned=names, notes=notes, layers=rows)
+    layers = merged(compressed.layers, rows, network)
+    return replace(compressed.with_curves(curves), network=network, pruned=names, notes=notes, layers=layers)
 
 
 def _pruned(pruning: Pruning, context: Context) -> Network:

@@ -15,7 +15,7 @@ from app.recipes import Step
 from app.recipes.methods import QuantizeAwareTraining
 from worker.engine.data.samples import Samples
 from worker.engine.errors import Unsupported
-from worker.engine.methods.layers import layer_rows, saturation_note, with_left
+from worker.engine.methods.layers import layer_rows, merged, saturation_note, with_left
 from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.methods.quantize_static import calibrate, chosen, prepared
 from worker.engine.network import Network
@@ -95,7 +95,11 @@ def quantize_aware_training(compressed: Compressed, step: Step, context: Context
         compressed.with_curves(curves),
         network=trained,
         quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(next(iter(quantized.values())), samples, replace(context, device="cpu")),
+        layers=merged(
+            compressed.layers,
+            layer_rows(next(iter(quantized.values())), samples, replace(context, device="cpu")),
+            trained,
+        ),
         notes=[*with_left(compressed.notes, where, quantized), *_notes(task), *saturation_note(careful)],
     )
 

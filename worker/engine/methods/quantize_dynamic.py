@@ -13,7 +13,7 @@ from torch import nn
 from app.recipes import Grid, Step
 from app.recipes.methods import QuantizeDynamic
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, saturation_note, with_left
+from worker.engine.methods.layers import check_quantizable, layer_rows, merged, saturation_note, with_left
 from worker.engine.network import Network
 from worker.engine.quantized.form import Quantization
 from worker.engine.quantized.placement import LAYERS, Placement, layer_calls, place
@@ -48,7 +48,9 @@ def quantize_dynamic(compressed: Compressed, step: Step, context: Context) -> Co
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(next(iter(quantized.values())), context.calibration, context),
+        layers=merged(
+            compressed.layers, layer_rows(next(iter(quantized.values())), context.calibration, context), network
+        ),
         notes=[
             *with_left(compressed.notes, where, quantized),
             *([_CONVOLUTIONS_NOTE] if _convolutions(network, placement) else []),

@@ -15,7 +15,7 @@ from worker.engine.data.samples import Samples
 from worker.engine.data.samples import chosen as chosen
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, saturation_note, with_left
+from worker.engine.methods.layers import check_quantizable, layer_rows, merged, saturation_note, with_left
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.adaround import adaround
@@ -55,7 +55,7 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(next(iter(quantized.values())), samples, context),
+        layers=merged(compressed.layers, layer_rows(next(iter(quantized.values())), samples, context), network),
         notes=[*with_left(compressed.notes, where, quantized), *saturation_note(careful)],
     )
 

@@ -16,7 +16,7 @@ from app.recipes import Step
 from app.recipes.methods import SearchArchitecture
 from worker.engine.data.samples import Samples
 from worker.engine.errors import Unsupported
-from worker.engine.methods.layers import check_trainable
+from worker.engine.methods.layers import check_trainable, merged
 from worker.engine.methods.lesson import Lesson, objective, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.progress import Part
@@ -78,8 +78,13 @@ def search_architecture(compressed: Compressed, step: Step, context: Context) ->
     held = len(search.held)
     report = Report(step.strategy, step.limit, problem, best, judge.name, held, spent, search.odd, timed)
     network = replace(network, module=network.module.eval(), source=None)
-    notes = [*compressed.notes, *report.notes()]
-    return replace(compressed.with_curves(curves), network=network, notes=notes, pareto=report.rows())
+    return replace(
+        compressed.with_curves(curves),
+        network=network,
+        layers=merged(compressed.layers, [], network),
+        notes=[*compressed.notes, *report.notes()],
+        pareto=report.rows(),
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 
 from app.recipes.methods import LayerFilter
-from worker.engine.methods.layers import layer_rows, with_left
+from worker.engine.methods.layers import layer_rows, merged, with_left
 from worker.engine.methods.lesson import Lesson, teach
 from worker.engine.network import Network
 from worker.engine.quantized.fake import put
@@ -88,7 +88,9 @@ def store(
     return replace(
         compressed,
         quantized={**compressed.quantized, **quantized},
-        layers=layer_rows(next(iter(quantized.values())), context.calibration, context, origin),
+        layers=merged(
+            compressed.layers, layer_rows(next(iter(quantized.values())), context.calibration, context, origin), network
+        ),
         notes=[*with_left(compressed.notes, places, quantized), *notes],
     )
 

@@ -1,6 +1,5 @@
 """Which weights of a network may be pruned: the matrices and kernels of its layers."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 from torch import fx, nn
 
 from app.recipes.methods import LayerFilter
-from worker.engine.network import Network
+from worker.engine.network import Network, owners
 from worker.engine.quantized.placement import layer_calls
 from worker.engine.sparse.patterns import FOUR, fits_fours
 
@@ -38,17 +37,14 @@ def prunable(network: Network, layers: LayerFilter, *, fours: bool) -> Prunable:
         fours: only weights that can be two of every four.
     """
     module = network.module
-    owners: defaultdict[int, list[str]] = defaultdict(list)
-    for path, part in module.named_modules():
-        for parameter in part.parameters(recurse=False):
-            owners[id(parameter)].append(path)
+    owned = owners(module)
     names: list[str] = []
     left: dict[str, str] = {}
     for path, layer in dict.fromkeys((str(node.target), layer) for node, layer in layer_calls(module)):
         if not isinstance(layer, PRUNED) or not layers.matches(path):
             continue
         for name, weight in _weights(layer):
-            others = [other for other in owners[id(weight)] if other != path]
+            others = [other for other in owned[id(weight)] if other != path]
             if others:
                 left[f"{path}.{name}"] = f"it is shared with {', '.join(others)}"
             elif fours and (isinstance(layer, _TRANSPOSED) or not fits_fours(weight)):
