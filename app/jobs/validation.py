@@ -94,7 +94,7 @@ def fact_faults(recipe: Recipe, limits: Limits, known: Known) -> Iterator[Recipe
     """What the facts of checked inputs speak against: layer names, columns, shapes, other models, missing labels."""
     model = known.model_facts
     if model is not None:
-        yield from layer_faults(recipe, model)
+        yield from layer_faults(recipe, model, known.step_model_facts)
         yield from model_faults(recipe, model, known.step_model_facts)
         for role, dataset in known.datasets.items():
             facts = known.data_facts(role)

@@ -124,8 +124,19 @@ def test_labels_must_be_classes_of_the_model(
 
 def test_layers_are_not_checked_where_they_are_unknown() -> None:
     recipe = parse_recipe({"steps": [{"method": "quantize.dynamic", "layers": {"include": ["conv"]}}]})
-    assert [fault.code for fault in layer_faults(recipe, MODEL)] == ["unknown_layer"]
-    assert layer_faults(recipe, MODEL.model_copy(update={"layers": ()})) == []
+    assert [fault.code for fault in layer_faults(recipe, MODEL, {})] == ["unknown_layer"]
+    assert layer_faults(recipe, MODEL.model_copy(update={"layers": ()}), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("glob", "known", "expected"), [("student_*", True, []), ("fc", True, ["unknown_layer"]), ("fc", False, [])]
+)
+def test_layers_of_a_student_are_those_of_the_model_it_is(glob: str, known: bool, expected: list[str]) -> None:
+    step = {"method": "distill", "student": {"model_id": "mdl_2"}, "layers": {"include": [glob]}}
+    student = MODEL.model_copy(update={"layers": (LayerFacts(name="student_fc", kind="Linear", parameters=1),)})
+    faults = layer_faults(parse_recipe({"steps": [step]}), MODEL, {"mdl_2": student} if known else {})
+    assert [fault.code for fault in faults] == expected
+    assert all("the model has student_fc" in fault.detail for fault in faults)
 
 
 def test_labelled() -> None:
