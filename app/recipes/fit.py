@@ -187,6 +187,12 @@ def _label_faults(
         yield RecipeFault("labels_out_of_range", pointer, detail)
 
 
+def teaches(model: ModelFacts, data: DatasetFacts) -> bool:
+    """Whether any output of the model has labels in this dataset."""
+    columns = {column.name for column in data.columns}
+    return data.label is not None or any(further_label(spec.name) in columns for spec in model.outputs[1:])
+
+
 def labelled(datasets: Sequence[DatasetFacts | None]) -> bool | None:
     """Whether any of these datasets has labels; None where that is not known yet."""
     if any(facts is not None and facts.label is not None for facts in datasets):

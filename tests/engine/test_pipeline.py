@@ -23,6 +23,7 @@ from worker.engine.state import Compressed, Context
 
 STATIC = parse_recipe({"steps": [{"method": "quantize.static", "samples": 64}]})
 DYNAMIC = parse_recipe({"steps": [{"method": "quantize.dynamic"}]})
+THEN_FINETUNED = parse_recipe({"steps": [{"method": "search.architecture"}, {"method": "finetune"}]})
 TARGETS = ("onnxruntime", "openvino", "torch")
 HELD_OUT = 700
 
@@ -357,14 +358,19 @@ def test_batch_of_one(folder: Path, tmp_path: Path, digits: tuple) -> None:
         ({"limits": Limits(min_sqnr_db=1), "data": {}, "recipe": DYNAMIC}, "evaluation_data_required"),
         ({"task": "regression"}, "labels_shape_mismatch"),
         ({"targets": ("abacus",)}, "target_unavailable"),
+        ({"recipe": THEN_FINETUNED}, "training_required"),
+        ({"recipe": THEN_FINETUNED, "data": {"training": "calibration.npz"}}, "labels_required"),
     ],
 )
 def test_what_cannot_be_measured_fails_before_any_work(
     folder: Path, tmp_path: Path, changes: dict[str, Any], code: str
 ) -> None:
     reporter = Collector()
-    with pytest.raises(UserError, match=code):
+    if "data" in changes:
+        changes = {**changes, "data": {role: folder / name for role, name in changes["data"].items()}}
+    with pytest.raises(UserError) as caught:
         run(job(folder, tmp_path / "out", **changes), reporter)
+    assert caught.value.code == code
     assert {phase for phase, _ in reporter.progressed} <= {"reading"}
 
 

@@ -24,6 +24,7 @@ from worker.engine.measure.gate import Measured, gate, require_data
 from worker.engine.measure.machine import cpu_flags, saturates
 from worker.engine.measure.macs import random_inputs
 from worker.engine.methods import METHODS
+from worker.engine.methods.lesson import teaching
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.state import Compressed, Context, Partial, Reporter
@@ -156,6 +157,8 @@ def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Pr
     prepared = prepare(job.data, specs, job.task, job.seed, scratch / "data", network.tokenizer)
     require_indices(network, prepared.split)
     require_data(job.limits, samples=prepared.split.evaluation is not None, labels=prepared.measured is not None)
+    for step in (step for step in job.recipe.steps if step.needs_labels):
+        teaching(step.method, prepared.split.training, prepared.task, taught=False)
     part(1.0)
     return network, prepared
 

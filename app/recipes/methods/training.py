@@ -22,6 +22,11 @@ class TrainedStep(Step):
     batch_size: int = Field(64, ge=1, le=4096)
     teacher: bool = True
 
+    @property
+    def needs_labels(self) -> bool:
+        """Where it trains without a teacher."""
+        return "training" in self.needed and not self.teacher
+
 
 class TrainingStep(Step):
     """What methods that do nothing but train have in common.
@@ -55,3 +60,8 @@ class Finetune(TrainingStep):
     summary: ClassVar[str] = "trains on the labels, as after pruning or factorizing; needs labelled training data"
 
     method: Literal["finetune"] = "finetune"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Always."""
+        return True

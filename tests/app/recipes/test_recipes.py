@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.recipes import METHODS, TARGETS, RecipeError, check_targets, expand_preset, parse_recipe
 from app.recipes.facts import DatasetFacts, LayerFacts, ModelFacts, TensorFacts
-from app.recipes.fit import data_faults, labelled, layer_faults
+from app.recipes.fit import data_faults, labelled, layer_faults, teaches
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 json_values = st.recursive(
@@ -137,6 +137,36 @@ def test_layers_of_a_student_are_those_of_the_model_it_is(glob: str, known: bool
     faults = layer_faults(parse_recipe({"steps": [step]}), MODEL, {"mdl_2": student} if known else {})
     assert [fault.code for fault in faults] == expected
     assert all("the model has student_fc" in fault.detail for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"method": "finetune"}, True),
+        ({"method": "distill"}, False),
+        ({"method": "distill", "losses": {"soft_labels": None}}, True),
+        ({"method": "distill", "losses": {"soft_labels": None, "features": {}}}, False),
+        ({"method": "prune.channels", "epochs": 1}, False),
+        ({"method": "prune.channels", "epochs": 1, "teacher": False}, True),
+        ({"method": "prune.weights", "l1": 1, "teacher": False}, True),
+        ({"method": "quantize.aware_training", "teacher": False}, True),
+        ({"method": "quantize.codebook", "finetune": True, "teacher": False}, True),
+        ({"method": "search.architecture"}, False),
+        ({"method": "search.architecture", "teacher": False}, True),
+        ({"method": "quantize.static"}, False),
+    ],
+)
+def test_what_learns_from_labels_alone_needs_them(step: dict[str, Any], expected: bool) -> None:
+    assert parse_recipe({"steps": [step]}).steps[0].needs_labels is expected
+
+
+def test_labels_of_any_output_teach() -> None:
+    specs = tuple(TensorFacts(name=name, dtype="float32", shape=("batch", 3)) for name in ("first", "second"))
+    model = MODEL.model_copy(update={"outputs": specs})
+    inputs: dict[str, Any] = {"a": ("float32", (5,)), "b": ("int64", (5,))}
+    assert teaches(model, columns(**inputs).model_copy(update={"label": {"kind": "class"}}))
+    assert teaches(model, columns(**inputs, label_second=("int64", ())))
+    assert not teaches(model, columns(**inputs, label_first=("int64", ())))
 
 
 def test_labelled() -> None:
