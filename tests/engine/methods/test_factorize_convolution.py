@@ -64,7 +64,7 @@ def kernels(rank: int) -> Network:
         FactorizeTucker(ranks=(2, 2)),
         FactorizeTucker(max_error=1e-5, round_to=1),
         FactorizeTucker(round_to=1),
-        FactorizeCp(rank=2, restarts=4, iterations=500),
+        FactorizeCp(ranks=2, restarts=4, iterations=500),
     ],
     ids=str,
 )
@@ -177,7 +177,7 @@ def test_least_squares_without_an_end_are_told(tmp_path: Path) -> None:
         module[0].weight[:2, :2, :2] = kernel
     network = network_of(module, (torch.randn(3, 12, 9),))
     with pytest.raises(Unsupported, match="no stable end; take another rank") as caught:
-        run(network, FactorizeCp(rank=2, iterations=1, restarts=1), tmp_path)
+        run(network, FactorizeCp(ranks=2, iterations=1, restarts=1), tmp_path)
     assert caught.value.code == "no_layers"
 
 
@@ -196,7 +196,7 @@ def test_layers_of_other_kinds(cls: type[Step], tmp_path: Path) -> None:
     [
         {"method": "factorize.tucker", "ranks": [4, 4], "energy": 0.9},
         {"method": "factorize.tucker", "ranks": [0, 4]},
-        {"method": "factorize.cp", "rank": 4, "rank_ratio": 0.5},
+        {"method": "factorize.cp", "ranks": 4, "rank_ratio": 0.5},
     ],
 )
 def test_what_contradicts_itself(fields: dict[str, object]) -> None:
