@@ -149,7 +149,8 @@ def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str, *, task: st
     if any(name not in columns for name in wanted) or any(name not in (*wanted, LABEL, *further) for name in columns):
         names = ", ".join(repr(spec.name) for spec in model.inputs)
         has = ", ".join(map(repr, columns))
-        detail = f"the dataset has columns {has}; the model needs {names}, and optionally {LABEL!r}"
+        labels = _quoted([LABEL, *further])
+        detail = f"the dataset has columns {has}; the model needs {names}, and optionally {labels}"
         return [RecipeFault("dataset_columns_mismatch", pointer, detail)]
     faults = []
     sizes: dict[str, int | str] = {}
@@ -182,7 +183,8 @@ def _label_faults(
     low, high = label["min"], label["max"]
     if low < 0 or high >= classes:
         detail = (
-            f"labels go from {low} to {high}; the model scores {classes} classes: labels must be 0 to {classes - 1}"
+            f"labels in column {LABEL!r} go from {low} to {high}; the output {model.outputs[0].name!r} scores "
+            f"{classes} classes: labels must be 0 to {classes - 1}"
         )
         yield RecipeFault("labels_out_of_range", pointer, detail)
 

@@ -93,6 +93,14 @@ def test_a_symbolic_dimension_has_one_size() -> None:
     assert [fault.code for fault in data_faults(MODEL, differing, "/x")] == ["dataset_shape_mismatch"]
 
 
+def test_columns_of_further_labels_are_named() -> None:
+    specs = tuple(TensorFacts(name=name, dtype="float32", shape=("batch", 3)) for name in ("first", "second"))
+    data = columns(a=("float32", (5,)), b=("int64", (5,)), label_first=("int64", ()))
+    (fault,) = data_faults(MODEL.model_copy(update={"outputs": specs}), data, "/x")
+    assert fault.code == "dataset_columns_mismatch"
+    assert "optionally 'label', 'label_second'" in fault.detail
+
+
 def test_input_serves_one_input_models_alone() -> None:
     faults = data_faults(MODEL, columns(input=("float32", (5,))), "/x")
     assert [(fault.code, fault.pointer) for fault in faults] == [("dataset_columns_mismatch", "/x")]
