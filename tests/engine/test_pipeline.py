@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,8 +18,9 @@ from app.recipes.methods import QuantizeDynamic
 from app.recipes.methods.distill import Distill, Student
 from worker.engine.errors import UserError
 from worker.engine.methods import METHODS
-from worker.engine.pipeline import PHASES, JobInput, JobResult, ModelFile, run
-from worker.engine.state import Compressed, Context
+from worker.engine.network import Network
+from worker.engine.pipeline import PHASES, JobInput, JobResult, ModelFile, _Keeper, run
+from worker.engine.state import Compressed, Context, Partial
 
 STATIC = parse_recipe({"steps": [{"method": "quantize.static", "samples": 64}]})
 DYNAMIC = parse_recipe({"steps": [{"method": "quantize.dynamic"}]})
@@ -305,6 +306,26 @@ def test_a_checkpoint_makes_the_same_artifact(
     assert resumed.artifacts[0].manifest["artifact"]["sha256"] == first.manifest["artifact"]["sha256"]
     assert resumed.metrics["steps"] == result.metrics["steps"]
     assert resumed.metrics["before"] == result.metrics["before"]
+
+
+@pytest.mark.parametrize(("wrote", "kept"), [(0.001, 4), (0.3, 2), (5.0, 1)])
+def test_checkpoints_within_a_step_take_little_of_its_time(
+    wrote: float, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+
+    def save(compressed: Any, rows: Any, file: Path, *more: Any) -> None:
+        now[0] += wrote
+        file.touch()
+
+    monkeypatch.setattr("worker.engine.pipeline.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("worker.engine.pipeline.checkpoint.save", save)
+    reporter, network = Collector(), cast(Network, None)
+    keep = _Keeper(Compressed(network), [], tmp_path, network, reporter)
+    for epoch in range(4):
+        keep(f"epoch {epoch}", Partial({}, {}))
+        now[0] += 1.5
+    assert len(reporter.checkpoints) == kept
 
 
 def test_a_damaged_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
