@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from app.errors import FieldError, Invalid
 from app.jobs.inputs import DATASETS, Known
 from app.jobs.schemas import JobRequest
-from app.recipes import Limits, Recipe, RecipeError, RecipeFault, expand_preset, parse_recipe
-from app.recipes.fit import data_faults, labelled, layer_faults, model_faults
+from app.recipes import Limits, ModelFacts, Recipe, RecipeError, RecipeFault, expand_preset, parse_recipe
+from app.recipes.fit import LABEL, data_faults, labelled, layer_faults, model_faults, teaches
 from app.tables import Dataset, Model, Worker
 from app.web.fields import is_storable
 
@@ -94,7 +94,7 @@ def fact_faults(recipe: Recipe, limits: Limits, known: Known) -> Iterator[Recipe
     """What the facts of checked inputs speak against: layer names, columns, shapes, other models, missing labels."""
     model = known.model_facts
     if model is not None:
-        yield from layer_faults(recipe, model)
+        yield from layer_faults(recipe, model, known.step_model_facts)
         yield from model_faults(recipe, model, known.step_model_facts)
         for role, dataset in known.datasets.items():
             facts = known.data_facts(role)
@@ -103,12 +103,25 @@ def fact_faults(recipe: Recipe, limits: Limits, known: Known) -> Iterator[Recipe
             if dataset.kind == "text" and model.format != "transformers":
                 detail = "text needs a model with its tokenizer: a folder of transformers; give tensors for this one"
                 yield RecipeFault("dataset_kind_unsupported", f"/{role}_dataset_id", detail)
+        yield from _label_faults(recipe, model, known)
     if limits.max_metric_drop is not None and _has_labels(known) is False:
         detail = (
             "max_metric_drop needs labels: give evaluation data with a column label (or labelled training or "
             "calibration data, a fifth of which is then held back)"
         )
         yield RecipeFault("labels_required", "/limits/max_metric_drop", detail)
+
+
+def _label_faults(recipe: Recipe, model: ModelFacts, known: Known) -> Iterator[RecipeFault]:
+    """Training data without the labels that steps learn from alone."""
+    facts = known.data_facts("training")
+    needing = [step.method for step in recipe.steps if step.needs_labels]
+    if needing and facts is not None and not teaches(model, facts):
+        detail = (
+            f"{', '.join(needing)} learns from labels alone, and this dataset has none: add a column {LABEL!r}, or "
+            "learn from the float model: method distill, or teacher: true where a method has it"
+        )
+        yield RecipeFault("labels_required", "/training_dataset_id", detail)
 
 
 def offer_faults(request: JobRequest, live: Sequence[Worker]) -> Iterator[RecipeFault]:

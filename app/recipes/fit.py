@@ -6,6 +6,7 @@ from typing import Protocol
 
 from app.recipes.errors import RecipeFault
 from app.recipes.facts import DatasetFacts, ModelFacts, TensorFacts
+from app.recipes.methods import Step
 from app.recipes.recipe import Recipe
 
 #: Column of the labels, and the column that serves the input of a one-input model whatever its name.
@@ -49,27 +50,39 @@ class Interface(Protocol):
         """In order."""
 
 
-def layer_faults(recipe: Recipe, model: ModelFacts, *, pointer: str = "/recipe") -> list[RecipeFault]:
-    """Globs in ``layers`` of a step that match no layer of the model.
+def layer_faults(
+    recipe: Recipe, model: ModelFacts, others: Mapping[str, ModelFacts], *, pointer: str = "/recipe"
+) -> list[RecipeFault]:
+    """Globs in ``layers`` of a step that match no layer of the model it works on: the job's, or one that it names.
 
-    Behind a step that gives layers other names the engine looks at them.
+    Behind a step that gives layers other names, and of models that are not known yet, the engine looks at them.
+
+    Args:
+        others: id -> facts of those that are known.
     """
     renames = [index for index, step in enumerate(recipe.steps) if step.renames_layers]
-    names = [layer.name for layer in model.layers]
-    if not names:
-        return []
-    known = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return [
-        RecipeFault(
-            "unknown_layer",
-            f"{pointer}/steps/{index}/layers/{side}/{position}",
-            f"no layer matches {glob[:100]!r}; the model has {known}",
-        )
+        fault
         for index, step in enumerate(recipe.steps[: renames[0] + 1] if renames else recipe.steps)
-        for side in ("include", "exclude")
-        for position, glob in enumerate(getattr(step.layers, side))
-        if not any(fnmatchcase(name, glob) for name in names)
+        for fault in _unknown_layers(step, _worked_on(step, model, others), f"{pointer}/steps/{index}/layers")
     ]
+
+
+def _worked_on(step: Step, model: ModelFacts, others: Mapping[str, ModelFacts]) -> list[str]:
+    """Names of the layers that a step's globs are about; none where they are not known."""
+    read = [others.get(model_id) for model_id in step.models] or [model]
+    return [layer.name for facts in read if facts is not None for layer in facts.layers]
+
+
+def _unknown_layers(step: Step, names: Sequence[str], pointer: str) -> Iterator[RecipeFault]:
+    if not names:
+        return
+    known = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    for side in ("include", "exclude"):
+        for position, glob in enumerate(getattr(step.layers, side)):
+            if not any(fnmatchcase(name, glob) for name in names):
+                detail = f"no layer matches {glob[:100]!r}; the model has {known}"
+                yield RecipeFault("unknown_layer", f"{pointer}/{side}/{position}", detail)
 
 
 def model_faults(
@@ -136,7 +149,8 @@ def data_faults(model: ModelFacts, data: DatasetFacts, pointer: str, *, task: st
     if any(name not in columns for name in wanted) or any(name not in (*wanted, LABEL, *further) for name in columns):
         names = ", ".join(repr(spec.name) for spec in model.inputs)
         has = ", ".join(map(repr, columns))
-        detail = f"the dataset has columns {has}; the model needs {names}, and optionally {LABEL!r}"
+        labels = _quoted([LABEL, *further])
+        detail = f"the dataset has columns {has}; the model needs {names}, and optionally {labels}"
         return [RecipeFault("dataset_columns_mismatch", pointer, detail)]
     faults = []
     sizes: dict[str, int | str] = {}
@@ -169,9 +183,16 @@ def _label_faults(
     low, high = label["min"], label["max"]
     if low < 0 or high >= classes:
         detail = (
-            f"labels go from {low} to {high}; the model scores {classes} classes: labels must be 0 to {classes - 1}"
+            f"labels in column {LABEL!r} go from {low} to {high}; the output {model.outputs[0].name!r} scores "
+            f"{classes} classes: labels must be 0 to {classes - 1}"
         )
         yield RecipeFault("labels_out_of_range", pointer, detail)
+
+
+def teaches(model: ModelFacts, data: DatasetFacts) -> bool:
+    """Whether any output of the model has labels in this dataset."""
+    columns = {column.name for column in data.columns}
+    return data.label is not None or any(further_label(spec.name) in columns for spec in model.outputs[1:])
 
 
 def labelled(datasets: Sequence[DatasetFacts | None]) -> bool | None:

@@ -115,6 +115,15 @@ def _order_faults(steps: Sequence[Step], pointer: str) -> list[RecipeFault]:
         for index, step in enumerate(steps)
         if step.stage != "quantize" and quantized and index > quantized[0]
     ]
+    lost = (
+        "the student starts from the uploaded model (or another one), so what steps before have made would be lost: "
+        "put it first, or leave student out"
+    )
+    faults += [
+        RecipeFault("invalid_order", f"{pointer}/steps/{index}", lost)
+        for index, step in enumerate(steps)
+        if index and step.starts_anew
+    ]
     return faults
 
 

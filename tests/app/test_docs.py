@@ -10,17 +10,18 @@ from app.errors import ApiError
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
-#: How codes stand in the sources of the web process.
+#: How codes stand in the sources.
 PATTERNS = (
     r'code(?:: str)?\s*=\s*"([a-z_]+)"',
     r'"code": "([a-z_]+)"',
     r'RecipeFault\(\s*"([a-z_]+)"',
     r'_error\("([a-z_]+)"',
     r'Refused\("([a-z_]+)"',
-    r'(?:Fault|Death|UserError|Failure)\((?:code=)?"([a-z_]+)"',
+    r'(?:Fault|Death|UserError|Failure|InvalidDataset|InvalidModel|Unsupported)\(\s*(?:code=)?"([a-z_]+)"',
+    r'^[A-Z_]+: Final = "([a-z_]+)"',
 )
-#: Where they stand; the engine's codes for files are in pages of their own.
-SOURCES = ("app", "worker/runner")
+#: Where they stand.
+SOURCES = ("app", "worker/runner", "worker/engine")
 
 
 def _codes() -> set[str]:
@@ -28,7 +29,8 @@ def _codes() -> set[str]:
     for path in (path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
         text = path.read_text()
         for pattern in PATTERNS:
-            found.update(re.findall(pattern, text))
+            if not pattern.startswith("^") or path.name == "codes.py":
+                found.update(re.findall(pattern, text, re.MULTILINE))
     return found
 
 

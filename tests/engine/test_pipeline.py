@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,11 +18,13 @@ from app.recipes.methods import QuantizeDynamic
 from app.recipes.methods.distill import Distill, Student
 from worker.engine.errors import UserError
 from worker.engine.methods import METHODS
-from worker.engine.pipeline import PHASES, JobInput, JobResult, ModelFile, run
-from worker.engine.state import Compressed, Context
+from worker.engine.network import Network
+from worker.engine.pipeline import PHASES, JobInput, JobResult, ModelFile, _Keeper, run
+from worker.engine.state import Compressed, Context, Partial
 
 STATIC = parse_recipe({"steps": [{"method": "quantize.static", "samples": 64}]})
 DYNAMIC = parse_recipe({"steps": [{"method": "quantize.dynamic"}]})
+THEN_FINETUNED = parse_recipe({"steps": [{"method": "search.architecture"}, {"method": "finetune"}]})
 TARGETS = ("onnxruntime", "openvino", "torch")
 HELD_OUT = 700
 
@@ -306,6 +308,26 @@ def test_a_checkpoint_makes_the_same_artifact(
     assert resumed.metrics["before"] == result.metrics["before"]
 
 
+@pytest.mark.parametrize(("wrote", "kept"), [(0.001, 4), (0.3, 2), (5.0, 1)])
+def test_checkpoints_within_a_step_take_little_of_its_time(
+    wrote: float, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+
+    def save(compressed: Any, rows: Any, file: Path, *more: Any) -> None:
+        now[0] += wrote
+        file.touch()
+
+    monkeypatch.setattr("worker.engine.pipeline.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("worker.engine.pipeline.checkpoint.save", save)
+    reporter, network = Collector(), cast(Network, None)
+    keep = _Keeper(Compressed(network), [], tmp_path, network, reporter)
+    for epoch in range(4):
+        keep(f"epoch {epoch}", Partial({}, {}))
+        now[0] += 1.5
+    assert len(reporter.checkpoints) == kept
+
+
 def test_a_damaged_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.zip").write_bytes(b"not a checkpoint")
     reporter = Collector()
@@ -357,14 +379,19 @@ def test_batch_of_one(folder: Path, tmp_path: Path, digits: tuple) -> None:
         ({"limits": Limits(min_sqnr_db=1), "data": {}, "recipe": DYNAMIC}, "evaluation_data_required"),
         ({"task": "regression"}, "labels_shape_mismatch"),
         ({"targets": ("abacus",)}, "target_unavailable"),
+        ({"recipe": THEN_FINETUNED}, "training_required"),
+        ({"recipe": THEN_FINETUNED, "data": {"training": "calibration.npz"}}, "labels_required"),
     ],
 )
 def test_what_cannot_be_measured_fails_before_any_work(
     folder: Path, tmp_path: Path, changes: dict[str, Any], code: str
 ) -> None:
     reporter = Collector()
-    with pytest.raises(UserError, match=code):
+    if "data" in changes:
+        changes = {**changes, "data": {role: folder / name for role, name in changes["data"].items()}}
+    with pytest.raises(UserError) as caught:
         run(job(folder, tmp_path / "out", **changes), reporter)
+    assert caught.value.code == code
     assert {phase for phase, _ in reporter.progressed} <= {"reading"}
 
 

@@ -1,6 +1,7 @@
 """Training that is killed goes on from its last epoch, in another process, and ends with the same file."""
 
 import json
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -30,9 +31,9 @@ def post(api: Api, uploaded: dict[str, str], name: str, steps: list[dict[str, An
 
 
 def kill_after_two_epochs(service: Service, api: Api, job_id: str) -> None:
-    """SIGKILL to the job's process once an epoch is over and others are to come."""
+    """SIGKILL to the job's process once three epochs are over: the checkpoint of the second has been collected."""
     deadline = time.monotonic() + 120
-    while "Epoch 2 of" not in api.http.get(f"/v1/jobs/{job_id}/logs").text:
+    while "Epoch 3 of" not in api.http.get(f"/v1/jobs/{job_id}/logs").text:
         assert api.get(f"/v1/jobs/{job_id}")["state"] not in TERMINAL
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -56,7 +57,10 @@ def test_a_killed_training_ends_with_the_same_file(
     killed = api.finished(job_id)
     assert killed["state"] == "succeeded", killed["error"]
     assert killed["attempt"] == 2
-    assert "within the next one, from a checkpoint" in api.http.get(f"/v1/jobs/{job_id}/logs").text
+    log = api.http.get(f"/v1/jobs/{job_id}/logs").text
+    assert "within the next one, from a checkpoint" in log
+    (epoch,) = re.findall(r"Training goes on after epoch (\d+) of", log)
+    assert int(epoch) >= 2
     assert digest(killed) == digest(whole)
     assert json.dumps(killed["metrics"]["curves"]) == json.dumps(whole["metrics"]["curves"])
     rows = [[{**row, "seconds": 0} for row in job["metrics"]["steps"]] for job in (whole, killed)]

@@ -24,6 +24,7 @@ from worker.engine.measure.gate import Measured, gate, require_data
 from worker.engine.measure.machine import cpu_flags, saturates
 from worker.engine.measure.macs import random_inputs
 from worker.engine.methods import METHODS
+from worker.engine.methods.lesson import teaching
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.state import Compressed, Context, Partial, Reporter
@@ -32,8 +33,8 @@ from worker.engine.targets.floats import Floats
 
 #: Phase -> where it starts and ends on the job's way from 0 to 1.
 PHASES = {"reading": (0.0, 0.06), "compressing": (0.06, 0.45), "exporting": (0.45, 0.65), "measuring": (0.65, 1.0)}
-#: Checkpoints within a step are at least so far apart, in seconds: short epochs would write more than they compute.
-_APART_S = 5.0
+#: A checkpoint within a step takes at most this share of the time since the last one: steps compute, not write.
+_WRITING = 0.1
 #: By now a checkpoint within a step has been collected, or a later one has; in seconds.
 _COLLECTED_S = 60.0
 
@@ -156,6 +157,8 @@ def _read(job: JobInput, reporter: Reporter, scratch: Path) -> tuple[Network, Pr
     prepared = prepare(job.data, specs, job.task, job.seed, scratch / "data", network.tokenizer)
     require_indices(network, prepared.split)
     require_data(job.limits, samples=prepared.split.evaluation is not None, labels=prepared.measured is not None)
+    for step in (step for step in job.recipe.steps if step.needs_labels):
+        teaching(step.method, prepared.split.training, prepared.task, taught=False)
     part(1.0)
     return network, prepared
 
@@ -198,12 +201,13 @@ class _Keeper:
     original: Network
     reporter: Reporter
     files: list[Path] = field(default_factory=list)
-    kept: float = 0.0
+    ended: float = 0.0
+    took: float = 0.0
 
     def __call__(self, label: str, partial: Partial) -> None:
-        if self.files and time.monotonic() - self.kept < _APART_S:
+        started = time.monotonic()
+        if self.files and self.took > _WRITING * (started - self.ended):
             return
-        self.kept = time.monotonic()
         file = self.folder / f"checkpoint-{len(self.rows)}-{len(self.files)}.zip"
         checkpoint.save(self.compressed, self.rows, file, self.original, partial)
         self.reporter.checkpoint(f"within step {len(self.rows) + 1}, {label}", file)
@@ -211,6 +215,8 @@ class _Keeper:
             if old.exists() and file.stat().st_mtime - old.stat().st_mtime > _COLLECTED_S:
                 old.unlink()
         self.files.append(file)
+        self.ended = time.monotonic()
+        self.took = self.ended - started
 
 
 @dataclass(frozen=True)

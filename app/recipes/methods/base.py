@@ -56,6 +56,16 @@ class Step(BaseModel):
         return self.needs
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether its training data must have labels: nothing else teaches."""
+        return False
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether it goes on from another network than the steps before have made, so that it must come first."""
+        return False
+
+    @property
     def changes_weights(self) -> bool:
         """Whether the step changes float weights, so that no quantization may stand in front of it."""
         return self.stage != "quantize"

@@ -97,6 +97,16 @@ class Distill(TrainingStep):
     losses: Losses = Field(default_factory=Losses)
 
     @property
+    def needs_labels(self) -> bool:
+        """Where the teacher is asked for nothing."""
+        return self.losses.soft_labels is None and self.losses.features is None
+
+    @property
+    def starts_anew(self) -> bool:
+        """A student of its own is the uploaded model, or another one."""
+        return self.student is not None
+
+    @property
     def models_at(self) -> Mapping[str, str]:
         """The student, where it is a model of its own."""
         if self.student is None or self.student.model_id is None:

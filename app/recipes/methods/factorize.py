@@ -84,14 +84,16 @@ class FactorizeCp(RankStep):
     Attributes:
         rank: channels between the layers.
         restarts: how often the least squares start, at most; the first result that stands counts.
+        ranks: channels between the layers.
+        restarts: how often the least squares start from other numbers; the best result counts.
         iterations: of alternating least squares, at most, per start.
     """
 
     summary: ClassVar[str] = "convolutions as 1x1, depthwise ones along each axis, and 1x1 (CP); needs no data"
-    ways: ClassVar[tuple[str, ...]] = ("rank", *RankStep.ways)
+    ways: ClassVar[tuple[str, ...]] = ("ranks", *RankStep.ways)
 
     method: Literal["factorize.cp"] = "factorize.cp"
-    rank: int | None = Field(None, ge=1, le=65_536)
+    ranks: int | None = Field(None, ge=1, le=65_536)
     restarts: int = Field(2, ge=1, le=20)
     iterations: int = Field(50, ge=1, le=10_000)
 

@@ -20,8 +20,8 @@ class PruneWeights(TrainedStep):
             ``wanda``: the smallest products with what they read; ``sparsegpt``: those whose loss the others can make
             good, which they then do.
         pattern: anywhere, or two of every four neighbouring inputs.
-        scope: weights compete across layers, or each layer gives its share; null: ``global``, and ``layer`` for wanda,
-            sparsegpt and 2:4, which know no other.
+        scope: weights compete across layers, or each layer gives its share; wanda, sparsegpt and 2:4 compare within a
+            layer whatever it says.
         schedule: all at once, or along a cubic while the network trains.
         l1: strength of a pull to zero while the network trains and weights still go: in each step a weight comes
             nearer by its product with `learning_rate`; 0: none.
@@ -34,11 +34,13 @@ class PruneWeights(TrainedStep):
     )
     stage: ClassVar[Stage] = "prune"
 
+    trains_with: ClassVar[str] = "schedule gradual or l1 above 0"
+
     method: Literal["prune.weights"] = "prune.weights"
     sparsity: float = Field(0.5, gt=0, lt=1)
     criterion: Literal["magnitude", "sensitivity", "wanda", "sparsegpt"] = "magnitude"
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    scope: Literal["global", "layer"] | None = None
+    scope: Literal["global", "layer"] = "global"
     schedule: Literal["one_shot", "gradual"] = "one_shot"
     l1: float = Field(0, ge=0, le=1000)
     samples: int = Field(256, ge=1, le=100_000)
@@ -49,12 +51,6 @@ class PruneWeights(TrainedStep):
     def _consistent(self) -> Self:
         if self.pattern == "2:4" and self.sparsity != 0.5:
             raise ValueError("pattern 2:4 keeps two of every four weights: leave sparsity at 0.5, or take unstructured")
-        if self.scope == "global" and self.pattern == "2:4":
-            raise ValueError("pattern 2:4 takes the same share of every layer: leave scope out, or take unstructured")
-        if self.scope == "global" and self.criterion in _LAYERWISE:
-            raise ValueError(
-                f"{self.criterion} compares weights within a layer: leave scope out, or take magnitude or sensitivity"
-            )
         if self.criterion == "sparsegpt" and self.trains:
             raise ValueError(
                 "sparsegpt changes the weights that stay, once: leave schedule and l1 out and let finetune follow, or "
@@ -65,8 +61,14 @@ class PruneWeights(TrainedStep):
     @property
     def across_layers(self) -> bool:
         """Whether weights compete across layers."""
-        local = self.pattern == "2:4" or self.criterion in _LAYERWISE
-        return self.scope == "global" or (self.scope is None and not local)
+        return self.scope == "global" and self.within_layers is None
+
+    @property
+    def within_layers(self) -> str | None:
+        """What compares within a layer whatever `scope` says; None where that decides."""
+        if self.criterion in _LAYERWISE:
+            return self.criterion
+        return self.pattern if self.pattern == "2:4" else None
 
     @property
     def trains(self) -> bool:

@@ -95,6 +95,8 @@ class QuantizeCodebook(TrainedStep):
     stage: ClassVar[Stage] = "quantize"
     asks: ClassVar[Mapping[str, str]] = {"bits": "codebook_bits"}
 
+    trains_with: ClassVar[str] = "finetune: true"
+
     method: Literal["quantize.codebook"] = "quantize.codebook"
     bits: Literal[4, 1, 2, 3, 5, 6, 7, 8] = 4
     group: Literal["layer", "channel"] = "layer"

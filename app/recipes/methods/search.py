@@ -52,3 +52,8 @@ class SearchArchitecture(TrainingStep):
         if not all(0 < share <= 1 for share in self.widths):
             raise ValueError("widths are shares of a layer's channels: above 0, and at most 1")
         return self
+
+    @property
+    def needs_labels(self) -> bool:
+        """Where the uploaded model does not teach."""
+        return not self.teacher

@@ -1,26 +1,44 @@
 """Parameters of training: what methods that also train have in common, and of the methods that only do so."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage, Step
 
 
 class TrainedStep(Step):
-    """What methods that can train along the way have in common.
+    """What methods that can train along the way have in common; where they do not, nothing is said of how.
 
     Attributes:
+        trains_with: what makes it train.
         epochs: passes over the training samples.
         learning_rate: of the weights, at its peak.
         batch_size: samples per step.
         teacher: learn from the float model's outputs, beside the labels where there are any.
     """
 
+    trains_with: ClassVar[str] = "epochs above 0"
+
     epochs: int = Field(1, ge=0, le=1000)
     learning_rate: float = Field(1e-4, gt=0, le=1)
     batch_size: int = Field(64, ge=1, le=4096)
     teacher: bool = True
+
+    @model_validator(mode="after")
+    def _of_a_training(self) -> Self:
+        fields = type(self).model_fields
+        # A stored recipe spells all defaults out: they are not meant.
+        meant = [name for name in TrainedStep.__annotations__ if name in fields]
+        meant = [name for name in meant if getattr(self, name) != fields[name].default]
+        if meant and "training" not in self.needed:
+            raise ValueError(f"nothing trains here: add {self.trains_with}, or leave {', '.join(meant)} out")
+        return self
+
+    @property
+    def needs_labels(self) -> bool:
+        """Where it trains without a teacher."""
+        return "training" in self.needed and not self.teacher
 
 
 class TrainingStep(Step):
@@ -55,3 +73,8 @@ class Finetune(TrainingStep):
     summary: ClassVar[str] = "trains on the labels, as after pruning or factorizing; needs labelled training data"
 
     method: Literal["finetune"] = "finetune"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Always."""
+        return True

@@ -243,6 +243,23 @@ async def test_a_metric_limit_needs_labels(
         assert await faults(api, request) == (code, {"/limits/max_metric_drop": code})
 
 
+@pytest.mark.parametrize(("label", "code"), [(True, None), (None, None), (False, "labels_required")])
+async def test_training_on_labels_alone_needs_them(
+    stage: Stage, api: httpx.AsyncClient, label: bool | None, code: str | None
+) -> None:
+    facts = None if label is None else data_facts(IMAGE, label=label)
+    request: dict[str, Any] = {
+        "model_id": await stage.model(facts=MODEL_FACTS),
+        "training_dataset_id": await stage.dataset("checking" if label is None else "ready", facts=facts),
+        "recipe": {"steps": [{"method": "search.architecture"}, {"method": "finetune"}]},
+        "targets": ["onnxruntime"],
+    }
+    if code is None:
+        assert (await api.post("/v1/jobs", json=request)).status_code == 202
+    else:
+        assert await faults(api, request) == (code, {"/training_dataset_id": code})
+
+
 async def test_layer_names_must_be_the_models(
     stage: Stage, api: httpx.AsyncClient, request_body: dict[str, Any]
 ) -> None:

@@ -38,6 +38,15 @@ def test_a_student_is_an_uploaded_model_or_a_share_of_the_teacher() -> None:
     assert recipe.models == ("b", "a")
 
 
+@pytest.mark.parametrize("student", [{"model_id": "mdl_1"}, {"width": 0.5}, {"depth": 0.5}])
+def test_a_student_of_its_own_comes_first(student: dict[str, Any]) -> None:
+    step, before = {"method": "distill", "student": student}, {"method": "prune.weights"}
+    assert parse_recipe({"steps": [step, before, {"method": "distill"}]})
+    with pytest.raises(RecipeError, match="put it first") as caught:
+        parse_recipe({"steps": [before, step]})
+    assert [(fault.code, fault.pointer) for fault in caught.value.faults] == [("invalid_order", "/recipe/steps/1")]
+
+
 @pytest.mark.parametrize(
     ("parameters", "pointer"),
     [

@@ -14,8 +14,10 @@ PAGE = Path(__file__).parents[3] / "docs/methods/prune.weights.md"
 
 @pytest.mark.parametrize("criterion", ["magnitude", "sensitivity", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-def test_every_criterion_works_with_defaults(criterion: str, pattern: str) -> None:
-    step = parse_recipe({"steps": [{"method": "prune.weights", "criterion": criterion, "pattern": pattern}]}).steps[0]
+@pytest.mark.parametrize("scope", [{}, {"scope": "global"}])
+def test_every_criterion_works_with_defaults(criterion: str, pattern: str, scope: dict[str, str]) -> None:
+    raw = {"method": "prune.weights", "criterion": criterion, "pattern": pattern, **scope}
+    step = parse_recipe({"steps": [raw]}).steps[0]
     assert isinstance(step, PruneWeights)
     assert step.across_layers == (pattern == "unstructured" and criterion in ("magnitude", "sensitivity"))
     assert step.needed == (() if criterion == "magnitude" else ("calibration",))
@@ -27,9 +29,9 @@ def test_every_criterion_works_with_defaults(criterion: str, pattern: str) -> No
     ("given", "told"),
     [
         ({"pattern": "2:4", "sparsity": 0.6}, "leave sparsity at 0.5"),
-        ({"pattern": "2:4", "scope": "global"}, "leave scope out"),
-        ({"criterion": "wanda", "scope": "global"}, "take magnitude or sensitivity"),
-        ({"criterion": "sparsegpt", "scope": "global"}, "take magnitude or sensitivity"),
+        ({"sparsity": 0.8, "epochs": 10}, "add schedule gradual or l1 above 0, or leave epochs out"),
+        ({"learning_rate": 0.1, "teacher": False}, "or leave learning_rate, teacher out"),
+        ({"batch_size": 32}, "leave batch_size out"),
         ({"criterion": "sparsegpt", "schedule": "gradual"}, "let finetune follow"),
         ({"criterion": "sparsegpt", "l1": 1.0}, "let finetune follow"),
         ({"sparsity": 0}, "greater than 0"),
@@ -57,7 +59,7 @@ def test_the_page_tells_of_every_parameter_and_its_default() -> None:
     defaults = {name: field.default for name, field in PruneWeights.model_fields.items() if name != "method"}
     assert defaults.keys() <= rows.keys()
     for name, value in defaults.items():
-        if name not in ("layers", "scope"):
+        if name != "layers":
             wanted = str(value).lower() if isinstance(value, (bool, str)) else float(value)
             told = rows[name].strip()
             assert (told if isinstance(wanted, str) else float(told)) == wanted, name

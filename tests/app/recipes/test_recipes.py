@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.recipes import METHODS, TARGETS, RecipeError, check_targets, expand_preset, parse_recipe
 from app.recipes.facts import DatasetFacts, LayerFacts, ModelFacts, TensorFacts
-from app.recipes.fit import data_faults, labelled, layer_faults
+from app.recipes.fit import data_faults, labelled, layer_faults, teaches
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 json_values = st.recursive(
@@ -93,6 +93,14 @@ def test_a_symbolic_dimension_has_one_size() -> None:
     assert [fault.code for fault in data_faults(MODEL, differing, "/x")] == ["dataset_shape_mismatch"]
 
 
+def test_columns_of_further_labels_are_named() -> None:
+    specs = tuple(TensorFacts(name=name, dtype="float32", shape=("batch", 3)) for name in ("first", "second"))
+    data = columns(a=("float32", (5,)), b=("int64", (5,)), label_first=("int64", ()))
+    (fault,) = data_faults(MODEL.model_copy(update={"outputs": specs}), data, "/x")
+    assert fault.code == "dataset_columns_mismatch"
+    assert "optionally 'label', 'label_second'" in fault.detail
+
+
 def test_input_serves_one_input_models_alone() -> None:
     faults = data_faults(MODEL, columns(input=("float32", (5,))), "/x")
     assert [(fault.code, fault.pointer) for fault in faults] == [("dataset_columns_mismatch", "/x")]
@@ -124,8 +132,49 @@ def test_labels_must_be_classes_of_the_model(
 
 def test_layers_are_not_checked_where_they_are_unknown() -> None:
     recipe = parse_recipe({"steps": [{"method": "quantize.dynamic", "layers": {"include": ["conv"]}}]})
-    assert [fault.code for fault in layer_faults(recipe, MODEL)] == ["unknown_layer"]
-    assert layer_faults(recipe, MODEL.model_copy(update={"layers": ()})) == []
+    assert [fault.code for fault in layer_faults(recipe, MODEL, {})] == ["unknown_layer"]
+    assert layer_faults(recipe, MODEL.model_copy(update={"layers": ()}), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("glob", "known", "expected"), [("student_*", True, []), ("fc", True, ["unknown_layer"]), ("fc", False, [])]
+)
+def test_layers_of_a_student_are_those_of_the_model_it_is(glob: str, known: bool, expected: list[str]) -> None:
+    step = {"method": "distill", "student": {"model_id": "mdl_2"}, "layers": {"include": [glob]}}
+    student = MODEL.model_copy(update={"layers": (LayerFacts(name="student_fc", kind="Linear", parameters=1),)})
+    faults = layer_faults(parse_recipe({"steps": [step]}), MODEL, {"mdl_2": student} if known else {})
+    assert [fault.code for fault in faults] == expected
+    assert all("the model has student_fc" in fault.detail for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"method": "finetune"}, True),
+        ({"method": "distill"}, False),
+        ({"method": "distill", "losses": {"soft_labels": None}}, True),
+        ({"method": "distill", "losses": {"soft_labels": None, "features": {}}}, False),
+        ({"method": "prune.channels", "epochs": 1}, False),
+        ({"method": "prune.channels", "epochs": 1, "teacher": False}, True),
+        ({"method": "prune.weights", "l1": 1, "teacher": False}, True),
+        ({"method": "quantize.aware_training", "teacher": False}, True),
+        ({"method": "quantize.codebook", "finetune": True, "teacher": False}, True),
+        ({"method": "search.architecture"}, False),
+        ({"method": "search.architecture", "teacher": False}, True),
+        ({"method": "quantize.static"}, False),
+    ],
+)
+def test_what_learns_from_labels_alone_needs_them(step: dict[str, Any], expected: bool) -> None:
+    assert parse_recipe({"steps": [step]}).steps[0].needs_labels is expected
+
+
+def test_labels_of_any_output_teach() -> None:
+    specs = tuple(TensorFacts(name=name, dtype="float32", shape=("batch", 3)) for name in ("first", "second"))
+    model = MODEL.model_copy(update={"outputs": specs})
+    inputs: dict[str, Any] = {"a": ("float32", (5,)), "b": ("int64", (5,))}
+    assert teaches(model, columns(**inputs).model_copy(update={"label": {"kind": "class"}}))
+    assert teaches(model, columns(**inputs, label_second=("int64", ())))
+    assert not teaches(model, columns(**inputs, label_first=("int64", ())))
 
 
 def test_labelled() -> None:

@@ -70,6 +70,20 @@ def test_two_inputs_share_symbolic_dimensions(tmp_path: Path) -> None:
         prepared(tmp_path, inputs=(ids, mask), calibration={**good, "mask": np.ones((9, 4), bool)})
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"label_ink": np.full(40, 3)}, ["column 'label_ink'", "output 'ink'"]),
+        ({"label_other": np.zeros(40, int)}, ["optionally 'label', 'label_ink'", "'label_other'"]),
+    ],
+)
+def test_labels_of_a_further_output_are_named(tmp_path: Path, more: dict[str, np.ndarray], words: list[str]) -> None:
+    ink = TensorSpec("ink", "float32", ("batch", 3))
+    with pytest.raises(UserError) as caught:
+        prepared(tmp_path, outputs=(SCORES, ink), training={"image": images(), "label": np.arange(40) % 3, **more})
+    assert all(word in caught.value.detail for word in words)
+
+
 def test_an_input_named_label_is_an_input(tmp_path: Path) -> None:
     spec = TensorSpec("label", "float32", ("batch", 2))
     made = prepared(tmp_path, inputs=(spec,), calibration={"label": np.zeros((9, 2), np.float32)})
@@ -102,7 +116,7 @@ def test_other_fixed_batches_are_refused(tmp_path: Path, shape: tuple) -> None:
     ],
 )
 def test_task_is_told_from_labels(labels: np.ndarray, outputs: TensorSpec, task: str | None, expected: str) -> None:
-    assert task_of(labels, [outputs], task) == expected
+    assert task_of(labels, outputs, task) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,8 +131,9 @@ def test_task_is_told_from_labels(labels: np.ndarray, outputs: TensorSpec, task:
     ],
 )
 def test_labels_that_cannot_be(labels: np.ndarray, outputs: TensorSpec, task: str | None, code: str) -> None:
-    with pytest.raises(UserError, match=code):
-        task_of(labels, [outputs], task)
+    with pytest.raises(UserError, match=code) as caught:
+        task_of(labels, outputs, task, "label_second")
+    assert "olumn 'label_second'" in caught.value.detail
 
 
 def labelled(samples: int = 40) -> dict[str, np.ndarray]:

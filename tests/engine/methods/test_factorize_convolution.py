@@ -64,7 +64,7 @@ def kernels(rank: int) -> Network:
         FactorizeTucker(ranks=(2, 2)),
         FactorizeTucker(max_error=1e-5, round_to=1),
         FactorizeTucker(round_to=1),
-        FactorizeCp(rank=2, restarts=4, iterations=500),
+        FactorizeCp(ranks=2, restarts=4, iterations=500),
     ],
     ids=str,
 )
@@ -185,6 +185,9 @@ def test_kernels_that_would_take_too_long_are_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("worker.engine.factorized.cp._MOST_WORK", 1e3)
     done = run(kernels(2), FactorizeCp(rank=2), tmp_path)
     assert any("plain, same, flat, signal as before: its least squares would take too long" in n for n in done.notes)
+    with pytest.raises(Unsupported, match="no stable end; take another rank") as caught:
+        run(network, FactorizeCp(ranks=2, iterations=1, restarts=1), tmp_path)
+    assert caught.value.code == "no_layers"
 
 
 @pytest.mark.parametrize("cls", [FactorizeTucker, FactorizeCp])
@@ -202,7 +205,7 @@ def test_layers_of_other_kinds(cls: type[Step], tmp_path: Path) -> None:
     [
         {"method": "factorize.tucker", "ranks": [4, 4], "energy": 0.9},
         {"method": "factorize.tucker", "ranks": [0, 4]},
-        {"method": "factorize.cp", "rank": 4, "rank_ratio": 0.5},
+        {"method": "factorize.cp", "ranks": 4, "rank_ratio": 0.5},
     ],
 )
 def test_what_contradicts_itself(fields: dict[str, object]) -> None:

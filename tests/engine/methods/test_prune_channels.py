@@ -49,6 +49,24 @@ def test_rounding_in_an_iteration_is_made_good_in_the_next(tmp_path: Path) -> No
         step = PruneChannels(ratio=0.5, round_to=8, iterations=iterations, scope="layer")
         done = METHODS[PruneChannels](Compressed(network), step, Context({}, Notebook(), tmp_path)).network
         assert [done.module.get_submodule(path).out_features for path in ("0", "2")] == [32, 32]
+@pytest.mark.parametrize(("round_to", "told"), [(1, True), (8, False)])
+def test_a_pattern_that_is_lost_is_told(round_to: int, told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    with torch.no_grad():
+        module[0].weight[:, ::2] = 0
+        module[2].weight[:, [1, 3, 4, 5, 8, 9, 14, 15]] = 0
+    before = Compressed(network_of(module, (torch.randn(2, 8),)), pruned=("0.weight", "2.weight"))
+    # Rounded to eight, nothing goes of sixteen: the pattern stays.
+    step = PruneChannels(ratio=0.2, round_to=round_to, layers=LayerFilter(include=("0",)))
+    if not told:
+        with pytest.raises(Unsupported, match="nothing is removed"):
+            METHODS[PruneChannels](before, step, Context({}, Notebook(), tmp_path))
+        return
+    done = METHODS[PruneChannels](before, step, Context({}, Notebook(), tmp_path))
+    assert [note for note in done.notes if "2:4" in note] == [
+        "2: no longer two of every four are zero (2:4), because inputs went: let the pattern come last"
+    ]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -89,11 +89,12 @@ def test_networks_as_users_have_them(name: str, criterion: str, tmp_path: Path) 
     drawn = ARCHITECTURES[name].draw(12, seed=3)
     data = everything.Samples({spec.name: drawn[spec.name].numpy() for spec in network.inputs})
     context = Context({"torch": GRIDS["torch"]}, Notebook(), tmp_path, calibration=data)
-    done = METHODS[PruneWeights](Compressed(network), PruneWeights(criterion=criterion, scope=None), context)
+    done = METHODS[PruneWeights](Compressed(network), PruneWeights(criterion=criterion), context)
     assert sparsity(done) == pytest.approx(0.5, abs=0.01)
     with torch.no_grad():
         found = done.network.module(*(drawn[spec.name] for spec in network.inputs))
     assert all(bool(torch.isfinite(value).all()) for value in found)
+    assert any("each gives its share" in note for note in done.notes) == (criterion in ("wanda", "sparsegpt"))
     blind = [note for note in done.notes if "pruned by magnitude" in note]
     assert bool(blind) == (criterion in ("wanda", "sparsegpt") and name in ("lstm", "gru", "unet", "video"))
 

@@ -39,6 +39,17 @@ def test_less_is_left_at_every_step(compete: bool) -> None:
     assert chooser.budget(1) is None
 
 
+def test_of_equal_scores_no_more_go_than_must() -> None:
+    structure = analyse(built("plain"))
+    family = structure.families[0]
+    dead = np.ones(structure.units)
+    dead[family.units] = 0
+    chooser = Chooser(structure, structure.families, dead, True, 1)
+    for step in range(len(family)):
+        gone = ~chooser.at(step)
+        assert gone[family.units].sum() == gone.sum() == step
+
+
 def test_scores_have_mean_one_in_each_family() -> None:
     network = built("plain")
     structure = analyse(network)

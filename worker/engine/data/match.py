@@ -26,7 +26,7 @@ def match(table: Table, inputs: Sequence["TensorSpec"], role: str, outputs: Sequ
         InvalidDataset: a column missing or unknown, a wrong dtype or shape, fewer than `MIN_SAMPLES` samples.
     """
     further = {spec.name: further_label(spec.name) for spec in outputs[1:] if further_label(spec.name) in table}
-    columns = _columns(table, inputs, role, frozenset(further.values()))
+    columns = _columns(table, inputs, role, [further_label(spec.name) for spec in outputs[1:]])
     sizes: dict[str, int] = {}
     for spec, column in zip(inputs, columns, strict=True):
         _check_dtype(table, spec, column, role)
@@ -60,8 +60,8 @@ def require_batch(inputs: Sequence["TensorSpec"]) -> None:
             )
 
 
-def _columns(table: Table, inputs: Sequence["TensorSpec"], role: str, further: frozenset[str]) -> list[str]:
-    """For each input the name of its column."""
+def _columns(table: Table, inputs: Sequence["TensorSpec"], role: str, further: Sequence[str]) -> list[str]:
+    """For each input the name of its column; `further`: those of the labels of further outputs."""
     wanted = [spec.name for spec in inputs]
     if len(wanted) == 1 and wanted[0] not in table and ANY_INPUT in table:
         wanted = [ANY_INPUT]
@@ -72,7 +72,8 @@ def _columns(table: Table, inputs: Sequence["TensorSpec"], role: str, further: f
         raise InvalidDataset(
             codes.COLUMNS_MISMATCH,
             f"The {role} dataset has columns {', '.join(map(repr, table))}; the model needs "
-            f"{', '.join(repr(spec.name) for spec in inputs)}{either}, and optionally {LABEL!r}. "
+            f"{', '.join(repr(spec.name) for spec in inputs)}{either}, and optionally "
+            f"{', '.join(map(repr, (LABEL, *further)))}. "
             + (f"Missing: {', '.join(map(repr, missing))}. " if missing else "")
             + (f"Unknown: {', '.join(map(repr, unknown))}." if unknown else ""),
         )

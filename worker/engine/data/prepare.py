@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.recipes.fit import further_label
 from worker.engine.data import read, words
 from worker.engine.data.labels import MEASURED, task_of
 from worker.engine.data.match import match, require_batch
@@ -65,10 +66,9 @@ def prepare(
             given[role] = _read(files[role], specs, role, folder / role, tokenizer)
             labels = given[role].labels
             if labels is not None:
-                told = task_of(labels, outputs, task)
-            for spec in outputs:
-                if spec.name in given[role].more:
-                    task_of(given[role].more[spec.name], [spec], None)
+                told = task_of(labels, outputs[0], task)
+            for spec in (spec for spec in outputs if spec.name in given[role].more):
+                task_of(given[role].more[spec.name], spec, None, further_label(spec.name))
     parts = split(
         Split(given.get("calibration"), given.get("training"), given.get("evaluation")),
         seed,

@@ -62,15 +62,16 @@ def _judged(site: Site, step: FactorizeCp, als: Als) -> Verdict:
         found = smallest(tensor, rule.lost**0.5, most, als)
         return NOT_SMALLER if found is None else _replacement(site, found, axes)
     # A sum of outer products needs at least as many as either unfolding has dimensions (Kolda and Bader 2009, 3.1).
-    wanted = step.rank or (max(noise_ranks(kernel)) if rule.ratio is None else int(rule.ratio * kernel.numel() / each))
+    wanted = step.ranks or (max(noise_ranks(kernel)) if rule.ratio is None else int(rule.ratio * kernel.numel() / each))
     if wanted < 1:
         return NOISE if rule.ratio is None else NOT_SMALLER
     if wanted > most:
         return NOT_SMALLER
     found = cp(tensor, wanted if step.rank else rule.rounded(wanted, most), als)
+    found = cp(tensor, wanted if step.ranks else rule.rounded(wanted, most), **settings)
     if found is None:
         return "least squares came to no stable end; take another rank, more restarts or iterations"
-    if step.rank is None and rule.ratio is None and found.error > MOST_BAYES:
+    if step.ranks is None and rule.ratio is None and found.error > MOST_BAYES:
         return FAR
     return _replacement(site, found, axes)
 

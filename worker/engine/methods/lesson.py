@@ -112,23 +112,30 @@ class _Kept(BaseModel):
 
 
 def training_samples(step: TrainedStep | TrainingStep, context: Context, *, taught: bool) -> Samples:
-    """The samples to train on; without labels that have no loss.
+    """The samples to train on; see `teaching`."""
+    return teaching(step.method, context.training, context.task, taught=taught)
+
+
+def teaching(method: str, samples: Samples | None, task: str | None, *, taught: bool) -> Samples:
+    """What `method` can learn from; without labels that have no loss.
 
     Args:
+        task: what the labels mean; None where there are none.
         taught: whether a teacher's answers are learned from.
     Raises:
         InvalidDataset: ``training_required`` without any; ``labels_required`` where nothing teaches.
         Unsupported: ``task_unsupported`` where there is no teacher and the labels' task has no loss.
     """
-    samples = context.training
     if samples is None:
-        raise InvalidDataset("training_required", f"{step.method} needs training samples here")
-    if samples.labels is not None and context.task not in TASKS:
+        raise InvalidDataset("training_required", f"{method} needs training samples here")
+    if samples.labels is not None and task not in TASKS:
         if not taught:
-            raise Unsupported("task_unsupported", f"labels of task {context.task!r} have no loss here; {_TEACHER}")
+            raise Unsupported("task_unsupported", f"labels of task {task!r} have no loss here; {_TEACHER}")
         samples = replace(samples, labels=None)
     if not taught and samples.labels is None and not samples.more:
-        raise InvalidDataset("labels_required", f"without labels the training samples teach nothing; {_TEACHER}")
+        raise InvalidDataset(
+            "labels_required", f"{method} learns from labels alone, and the training samples have none; {_TEACHER}"
+        )
     return samples
 
 

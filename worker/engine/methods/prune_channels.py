@@ -4,9 +4,11 @@
 they are, so that later trainings have them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+
+from torch import Tensor
 
 from app.recipes import Step
 from app.recipes.methods import LayerFilter, PruneChannels
@@ -17,6 +19,7 @@ from worker.engine.methods.layers import check_known
 from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.methods.quantize_static import chosen
 from worker.engine.network import Network
+from worker.engine.sparse.patterns import fits_fours, follows_fours
 from worker.engine.state import Compressed, Context
 from worker.engine.structure.analyse import analyse
 from worker.engine.structure.choice import Chooser
@@ -77,7 +80,8 @@ def prune_channels(compressed: Compressed, step: Step, context: Context) -> Comp
             structure = analyse(network)
     if not channels:
         raise Unsupported("no_layers", _too_narrow(analyse(first), step))
-    notes = [_told(first, network, channels, whole_macs, step), *left]
+    broken = _broken(first, network, compressed.pruned)
+    notes = [_told(first, network, channels, whole_macs, step), *broken, *left]
     return replace(compressed, network=network, notes=[*compressed.notes, *notes])
 
 
@@ -181,6 +185,20 @@ def _too_narrow(structure: Structure, step: PruneChannels) -> str:
         f"nothing is removed: the widest layer that can lose channels has {widest}, and round_to {step.round_to} and "
         "the goal leave all of them; lower round_to, or ask for more"
     )
+
+
+def _broken(before: Network, after: Network, pruned: Sequence[str]) -> list[str]:
+    """What earlier steps had zeros in two of every four for, and lost them as inputs went."""
+    old, new = (dict(network.module.named_parameters()) for network in (before, after))
+    lost = [name for name in pruned if name in new and _in_fours(old[name]) and not _in_fours(new[name])]
+    if not lost:
+        return []
+    named = ", ".join(name.removesuffix(".weight") for name in lost)
+    return [f"{named}: no longer two of every four are zero (2:4), because inputs went: let the pattern come last"]
+
+
+def _in_fours(weight: Tensor) -> bool:
+    return fits_fours(weight) and follows_fours(weight.detach())
 
 
 def _told(before: Network, after: Network, channels: int, macs: int, step: PruneChannels) -> str:

@@ -136,6 +136,8 @@ def _notes(pruning: Pruning, found: Prunable) -> list[str]:
         f"({step.criterion}, {step.pattern})",
         _DENSE,
     ]
+    if step.scope == "global" and step.within_layers:
+        lines.append(f"{step.within_layers} compares the weights of a layer with each other: each gives its share")
     empty = [name for name, weight in weights.items() if weight.numel() - zeros[name] < _LITTLE * weight.numel()]
     if empty:
         lines.append(f"{', '.join(empty)}: less than 1 % of the weights is left; scope layer, or a filter, spares them")

@@ -1,11 +1,13 @@
 """From scores to a choice: which units stay, so that a share of the channels or a budget of arithmetic is met."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.engine.structure.importance import Scores
 from worker.engine.structure.model import Family, Keep, Structure
@@ -48,19 +50,23 @@ class Chooser:
     def at(self, step: int) -> Keep:
         """The choice after so many steps: that many units of lowest score, or that many thousandths, want to go."""
         keep = self.structure.everything()
-        edge = self._edge(step)
         for family in self.families:
-            scores = self.scores[family.units]
-            wanted = int((scores > edge).sum()) if self.compete else len(family) * (1 - step / _STEPS)
-            order = np.argsort(-scores, kind="stable")
+            wanted = int((self._places[family.units] >= step).sum()) if self.compete else self._part(family, step)
+            order = np.argsort(-self.scores[family.units], kind="stable")
             keep[family.start + order[allowed(family, wanted, self.round_to) :]] = False
         return keep
 
-    def _edge(self, step: int) -> float:
-        if not self.compete or step == 0:
-            return -math.inf
-        scores = np.sort(np.concatenate([self.scores[family.units] for family in self.families]))
-        return float(scores[step - 1])
+    @functools.cached_property
+    def _places(self) -> NDArray[np.intp]:
+        """Of each unit, where it stands in the order in which units go; equal scores go one after the other."""
+        units = np.concatenate([np.arange(len(self.scores))[family.units] for family in self.families])
+        places = np.full(len(self.scores), len(units), dtype=np.intp)
+        places[units[np.argsort(self.scores[units], kind="stable")]] = np.arange(len(units))
+        return places
+
+    @staticmethod
+    def _part(family: Family, step: int) -> float:
+        return len(family) * (1 - step / _STEPS)
 
     def share(self, ratio: float) -> Keep:
         """The choice that removes a share of the channels, as nearly as rounding lets it."""

@@ -187,7 +187,7 @@ def answers_of(
         scores = scores_classes(spec, task)
         if index:
             labels = (more or {}).get(spec.name)
-            known = None if labels is None else task_of(labels, [spec], None)
+            known = None if labels is None else task_of(labels, spec, None)
             scores = scores_classes(spec, known) and (probable or known is not None)
         answers.append(Answer(scores, probable, spread))
     return tuple(answers)
