@@ -82,10 +82,8 @@ class FactorizeCp(RankStep):
     """Convolutions as 1x1, one depthwise along each axis, and 1x1; without a rank: as variational Bayes finds it.
 
     Attributes:
-        rank: channels between the layers.
-        restarts: how often the least squares start, at most; the first result that stands counts.
         ranks: channels between the layers.
-        restarts: how often the least squares start from other numbers; the best result counts.
+        restarts: how often the least squares start, at most; the first result that stands counts.
         iterations: of alternating least squares, at most, per start.
     """
 

@@ -49,6 +49,8 @@ def test_rounding_in_an_iteration_is_made_good_in_the_next(tmp_path: Path) -> No
         step = PruneChannels(ratio=0.5, round_to=8, iterations=iterations, scope="layer")
         done = METHODS[PruneChannels](Compressed(network), step, Context({}, Notebook(), tmp_path)).network
         assert [done.module.get_submodule(path).out_features for path in ("0", "2")] == [32, 32]
+
+
 @pytest.mark.parametrize(("round_to", "told"), [(1, True), (8, False)])
 def test_a_pattern_that_is_lost_is_told(round_to: int, told: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -67,8 +67,7 @@ def _judged(site: Site, step: FactorizeCp, als: Als) -> Verdict:
         return NOISE if rule.ratio is None else NOT_SMALLER
     if wanted > most:
         return NOT_SMALLER
-    found = cp(tensor, wanted if step.rank else rule.rounded(wanted, most), als)
-    found = cp(tensor, wanted if step.ranks else rule.rounded(wanted, most), **settings)
+    found = cp(tensor, wanted if step.ranks else rule.rounded(wanted, most), als)
     if found is None:
         return "least squares came to no stable end; take another rank, more restarts or iterations"
     if step.ranks is None and rule.ratio is None and found.error > MOST_BAYES:
