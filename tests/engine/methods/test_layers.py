@@ -29,7 +29,7 @@ def factorize(*names: str) -> FactorizeSvd:
 
 def run(compressed: Compressed, steps: list[Step], folder: Path, training: Samples | None = None) -> Compressed:
     context = Context(
-        {"onnxruntime": GRIDS["onnxruntime"]}, Notebook(), folder, compressed.network, training=training
+        {"onnxruntime": GRIDS["onnxruntime"]}, Notebook(), folder, training=training, original=compressed.network
     )  # fmt: skip
     for step in steps:
         compressed = METHODS[type(step)](compressed, step, context)
