@@ -46,8 +46,8 @@ def test_a_score_is_the_metric_on_held_back_samples(network: Network) -> None:
     found = given(given.space.largest, 100)
     made = given.made(given.space.largest, 100)
     with torch.no_grad():
-        scores = made.module(torch.from_numpy(next(iter(held.inputs.values()))))[0]
-    right = float((scores.argmax(1).numpy() == held.labels).mean())
+        scores = made.module(torch.from_numpy(np.asarray(next(iter(held.inputs.values())))))[0]
+    right = float((scores.argmax(1).numpy() == np.asarray(held.labels)).mean())
     assert found.metric == found.score == pytest.approx(right, abs=0.02)
     assert found.loss == pytest.approx(
         float(nn.functional.cross_entropy(scores, torch.from_numpy(np.asarray(held.labels)))), abs=0.1
