@@ -102,6 +102,7 @@ def save(
     path: Path,
     original: Network | None = None,
     partial: Partial | None = None,
+    written: Path | None = None,
 ) -> None:
     """Write a checkpoint.
 
@@ -109,6 +110,8 @@ def save(
         steps: the report rows of the steps that are done.
         original: the network as it was read; not stored again where `compressed` still has it.
         partial: how far the step after those is.
+        written: where the network is kept in its file from one checkpoint of the same state to the next: exporting it
+            takes much longer than an epoch of a small network.
     """
     tensors: dict[str, Tensor] = {}
     forms: dict[int, tuple[Quantization, list[str]]] = {}
@@ -143,8 +146,10 @@ def save(
             weights = {name: value.contiguous().clone() for name, value in _weights_of(compressed.network).items()}
             archive.writestr(WEIGHTS, safetensors.torch.save(weights))
         else:
-            write_pt2(compressed.network, Path(folder) / NETWORK)
-            archive.write(Path(folder) / NETWORK, NETWORK)
+            file = written or Path(folder) / NETWORK
+            if not file.exists():
+                write_pt2(compressed.network, file)
+            archive.write(file, NETWORK)
 
 
 def load(path: Path, original: Network) -> Saved:

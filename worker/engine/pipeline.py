@@ -209,14 +209,17 @@ class _Keeper:
         if self.files and self.took > _WRITING * (started - self.ended):
             return
         file = self.folder / f"checkpoint-{len(self.rows)}-{len(self.files)}.zip"
-        checkpoint.save(self.compressed, self.rows, file, self.original, partial)
+        written = self.folder / f"network-{len(self.rows)}.pt2"
+        known = written.exists()
+        checkpoint.save(self.compressed, self.rows, file, self.original, partial, written)
         self.reporter.checkpoint(f"within step {len(self.rows) + 1}, {label}", file)
         for old in self.files:  # whoever collects them is that far behind at most
             if old.exists() and file.stat().st_mtime - old.stat().st_mtime > _COLLECTED_S:
                 old.unlink()
         self.files.append(file)
         self.ended = time.monotonic()
-        self.took = self.ended - started
+        exported = written.exists() and not known  # which the next checkpoint of this step will not do again
+        self.took = 0.0 if exported else self.ended - started
 
 
 @dataclass(frozen=True)
