@@ -12,6 +12,7 @@ from app.jobs.outcomes import InputFile
 from app.recipes import DatasetFacts, ModelFacts
 from app.tables import Dataset, Job, Model
 from app.tables.base import Json
+from app.uploads.repository import uses
 from app.web.fields import is_storable
 
 Row = TypeVar("Row")
@@ -78,12 +79,6 @@ def inputs_lost() -> ColumnElement[bool]:
         parts.append(and_(column.is_not(None), ~usable))
     parts.append(_step_model_without(Model.state != "rejected"))
     return and_(Job.kind == "compress", or_(*parts))
-
-
-def uses(input_id: str) -> ColumnElement[bool]:
-    """The job reads this model or dataset."""
-    named = Job.step_model_ids.contains([input_id])
-    return or_(Job.model_id == input_id, named, *(column == input_id for column in DATASETS.values()))
 
 
 def waiting_on(input_id: str) -> Select[Job]:

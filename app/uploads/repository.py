@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,17 +24,16 @@ async def insert_check(session: AsyncSession, check: Job) -> None:
     await session.flush()
 
 
+def uses(input_id: str) -> ColumnElement[bool]:
+    """The job reads this model or dataset."""
+    named = Job.step_model_ids.contains([input_id])
+    datasets = Job.calibration_dataset_id, Job.evaluation_dataset_id, Job.training_dataset_id
+    return or_(Job.model_id == input_id, named, *(column == input_id for column in datasets))
+
+
 async def jobs_in_work(session: AsyncSession, input_id: str) -> Sequence[str]:
     """Ids of the compression jobs that are not over and read this model or dataset."""
-    statement = select(Job.id).where(
-        Job.kind == "compress",
-        Job.state.not_in(TERMINAL),
-        (Job.model_id == input_id)
-        | Job.step_model_ids.contains([input_id])
-        | (Job.calibration_dataset_id == input_id)
-        | (Job.evaluation_dataset_id == input_id)
-        | (Job.training_dataset_id == input_id),
-    )
+    statement = select(Job.id).where(Job.kind == "compress", Job.state.not_in(TERMINAL), uses(input_id))
     return (await session.scalars(statement.order_by(Job.id))).all()
 
 

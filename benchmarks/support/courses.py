@@ -69,7 +69,7 @@ def _channels(network: str) -> Iterable[Trial]:
             f"torch-pruning, {kind}, distilled",
             network,
             (_distill(**student),),
-            peer={"importance": "magnitude", "global": everywhere, "macs_ratio": 0.25},
+            peer={"global": everywhere, "macs_ratio": 0.25},
             against="magnitude, distilled",
         )
 

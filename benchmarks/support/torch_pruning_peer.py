@@ -26,12 +26,11 @@ def main() -> None:
     example = torch.zeros(1, 3, glyphs.SIZE, glyphs.SIZE)
     whole, _ = tp.utils.count_ops_and_params(model, example)
     last = [part for part in model.modules() if isinstance(part, torch.nn.Linear)][-1]
-    importance = {"magnitude": tp.importance.GroupMagnitudeImportance, "lamp": tp.importance.LAMPImportance}
     started = time.perf_counter()
     pruner = tp.pruner.BasePruner(
         model,
         example,
-        importance=importance[job["importance"]](p=2),
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=0.98,
         global_pruning=job["global"],
         iterative_steps=_STEPS,

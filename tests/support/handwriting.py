@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from worker.engine.network import Network
 from worker.engine.state import Compressed, Context, Partial
 
 _HELD_OUT = 700
+M = TypeVar("M", bound=nn.Module)
 
 
 @cache
@@ -55,9 +56,14 @@ def trained(norm: bool, width: int = 8) -> nn.Sequential:
     ):
         layers += [conv, *([nn.BatchNorm2d(conv.out_channels)] if norm else []), nn.ReLU()]
     net = nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8 * width, 10))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    return fit(net, epochs=10, rate=1e-2)
+
+
+def fit(net: M, epochs: int, rate: float) -> M:
+    """Trained on the digits."""
+    optimizer = torch.optim.AdamW(net.train().parameters(), lr=rate)
     x, y = (torch.from_numpy(array[:-_HELD_OUT]) for array in _data())
-    for _ in range(10):
+    for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
             loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
             optimizer.zero_grad()

@@ -125,7 +125,7 @@ def test_awq_computes_in_float_where_layers_run_in_bfloat16(tmp_path: Path, monk
     network = build("encoder")
     step = QuantizeWeights(bits=3, algorithm="awq", group_size=16)
     expected = fidelity(network, compress(network, step, tmp_path))
-    monkeypatch.setattr("worker.engine.quantized.observe._fast_bfloat16", lambda device: True)
+    monkeypatch.setattr("worker.engine.quantized.observe.half_precision", lambda device: torch.bfloat16)
     assert fidelity(network, compress(network, step, tmp_path)) == pytest.approx(expected, abs=1)
 
 

@@ -52,17 +52,7 @@ class Digits(nn.Module):
 def trained() -> Digits:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    net = Digits()
-    given = handwriting.training(network_of(net.eval(), (torch.zeros(2, 1, 8, 8),)))
-    x, y = torch.from_numpy(next(iter(given.inputs.values()))), torch.from_numpy(np.asarray(given.labels))
-    optimizer = torch.optim.AdamW(net.train().parameters(), lr=5e-3)
-    for _ in range(6):
-        for rows in torch.randperm(len(x)).split(64):
-            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return net.eval()
+    return handwriting.fit(Digits(), epochs=6, rate=5e-3)
 
 
 @pytest.fixture(scope="module")

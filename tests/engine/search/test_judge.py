@@ -1,4 +1,4 @@
-"""Evaluations: how samples are divided, what batch norms see, and what a score is."""
+"""Evaluations: how samples are split_for_search, what batch norms see, and what a score is."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset
 from worker.engine.formats.lift import network_of
 from worker.engine.network import Network
-from worker.engine.search.judge import Judge, divided, recalibrate
+from worker.engine.search.judge import Judge, recalibrate, split_for_search
 from worker.engine.search.space import make_space
 
 
@@ -27,21 +27,21 @@ def judge(network: Network, training: Samples, held: Samples, task: str | None) 
     return Judge(space, network, network, training, held, task, "cpu", 0)
 
 
-def test_samples_are_divided_by_seed(network: Network) -> None:
+def test_samples_are_split_for_search_by_seed(network: Network) -> None:
     given = handwriting.training(network)
-    parts = [divided(given, seed) for seed in (0, 0, 1)]
+    parts = [split_for_search(given, seed) for seed in (0, 0, 1)]
     name = network.inputs[0].name
     assert len(parts[0][0]) + len(parts[0][1]) == len(given)
     assert len(parts[0][1]) == len(given) // 5
     np.testing.assert_array_equal(parts[0][1].inputs[name], parts[1][1].inputs[name])
     assert not np.array_equal(parts[0][1].inputs[name], parts[2][1].inputs[name])
     with pytest.raises(InvalidDataset) as caught:
-        divided(given.take(np.arange(9)), 0)
+        split_for_search(given.take(np.arange(9)), 0)
     assert caught.value.code == "too_few_samples"
 
 
 def test_a_score_is_the_metric_on_held_back_samples(network: Network) -> None:
-    training, held = divided(handwriting.training(network), 0)
+    training, held = split_for_search(handwriting.training(network), 0)
     given = judge(network, training, held, "classification")
     found = given(given.space.largest, 100)
     made = given.made(given.space.largest, 100)
@@ -66,7 +66,7 @@ def test_less_error_is_a_better_score() -> None:
     with torch.no_grad():
         y = net(torch.from_numpy(x)).numpy()
     samples = Samples({network.inputs[0].name: x}, y)
-    given = judge(network, *divided(samples, 0), "regression")
+    given = judge(network, *split_for_search(samples, 0), "regression")
     whole, least = (given(genes, 1) for genes in (given.space.largest, given.space.smallest))
     assert given.name == "mse"
     assert whole.metric == pytest.approx(0, abs=1e-6)

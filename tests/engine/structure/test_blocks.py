@@ -4,16 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.architectures import HUGGING, WRITTEN_OUT
+from tests.support.channels import built
 from worker.engine.formats.lift import network_of
 from worker.engine.measure.macs import count_macs, random_inputs
-from worker.engine.network import Network
 from worker.engine.structure.blocks import blocks, periods, skip, thinned
-
-
-def network(name: str) -> Network:
-    architecture = {**HUGGING, **WRITTEN_OUT}[name]
-    return network_of(architecture.build(), tuple(architecture.draw(2).values()))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +15,7 @@ def network(name: str) -> Network:
     [("resnet18", 5, 1), ("vit", 6, 2), ("bert", 6, 2), ("mobilenet", None, None), ("plain", 0, None)],
 )
 def test_blocks_are_found_and_can_be_skipped(name: str, count: int | None, period: int | None) -> None:
-    whole = network(name)
+    whole = built(name)
     found = blocks(whole)
     if count is not None:
         assert len(found) == count
@@ -68,7 +62,7 @@ def test_a_block_that_adds_nothing_is_not_missed() -> None:
 
 
 def test_a_share_of_the_blocks_stays_evenly_spread() -> None:
-    found = blocks(network("vit"))
+    found = blocks(built("vit"))
     left = thinned(found, 2 / 3)
     assert [block.add for block in left] == [block.add for block in found[4:]] or len(left) == 2
     assert len(thinned(found, 1.0)) == 0

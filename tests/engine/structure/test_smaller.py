@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.support.architectures import ARCHITECTURES
-from worker.engine.formats.lift import network_of
+from tests.support.channels import built
 from worker.engine.measure.macs import count_macs, random_inputs
 from worker.engine.structure.smaller import smaller
 
@@ -11,8 +10,7 @@ from worker.engine.structure.smaller import smaller
 @pytest.mark.parametrize(("width", "depth"), [(0.5, 1.0), (1.0, 0.5), (0.5, 0.5)])
 @pytest.mark.parametrize("name", ["resnet18", "bert"])
 def test_a_copy_is_smaller_and_the_network_stays(name: str, width: float, depth: float) -> None:
-    architecture = ARCHITECTURES[name]
-    network = network_of(architecture.build(), tuple(architecture.draw(2).values()))
+    network = built(name)
     inputs, parameters = random_inputs(network, 2), network.parameters
     copy, notes = smaller(network, width=width, depth=depth)
     assert network.parameters == parameters

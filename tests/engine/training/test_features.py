@@ -3,23 +3,16 @@
 import pytest
 import torch
 
-from tests.support.architectures import ARCHITECTURES
+from tests.support.channels import built
 from tests.support.quantizable import build
-from worker.engine.formats.lift import network_of
 from worker.engine.measure.macs import random_inputs
-from worker.engine.network import Network
 from worker.engine.structure.smaller import smaller
 from worker.engine.training.features import pairs, projections, tapped, taps
 
 
-def network(name: str) -> Network:
-    architecture = ARCHITECTURES[name]
-    return network_of(architecture.build(), tuple(architecture.draw(2).values()))
-
-
 @pytest.mark.parametrize("name", ["resnet18", "vit", "densenet", "unet"])
 def test_a_narrower_copy_finds_every_layer_of_its_teacher(name: str) -> None:
-    teacher = network(name)
+    teacher = built(name)
     student, _ = smaller(teacher, width=0.5, depth=1.0)
     found = pairs(taps(teacher), taps(student))
     assert len(found) > 1

@@ -3,16 +3,14 @@
 import torch
 
 from app.recipes.methods import LayerFilter
-from tests.support.architectures import ARCHITECTURES
-from worker.engine.formats.lift import network_of
+from tests.support.channels import built
 from worker.engine.measure.macs import random_inputs
 from worker.engine.training.whole import graduated, whole
 
 
 def test_it_computes_the_same_in_any_memory_order() -> None:
     for name in ("vgg", "vit", "shufflenet"):
-        architecture = ARCHITECTURES[name]
-        network = network_of(architecture.build(), tuple(architecture.draw(2).values()))
+        network = built(name)
         (image,) = random_inputs(network, 3)
         expected = network.module(image)[0]
         pupil = whole(network, LayerFilter())

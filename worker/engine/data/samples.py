@@ -71,6 +71,16 @@ class Samples:
             yield {name: np.array(array[start : start + size], order="C") for name, array in self.inputs.items()}
 
 
+def divided(samples: Samples, one_in: int, most: int, seed: int) -> tuple[Samples, Samples]:
+    """Samples to learn from, and one in so many, `most` at most and one at least, that are held back from that.
+
+    The choice depends on `seed`, `one_in` and the number of samples alone. Views: nothing is read yet.
+    """
+    order = np.random.default_rng((seed, one_in)).permutation(len(samples)).astype(np.intp)
+    count = min(max(len(samples) // one_in, 1), most)
+    return samples.view(np.sort(order[count:])), samples.view(np.sort(order[:count]))
+
+
 def chosen(samples: Samples, count: int, seed: int) -> Samples:
     """At most `count` of the samples, the same for the same seed, in their order."""
     if len(samples) <= count:

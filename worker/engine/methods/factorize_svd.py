@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from app.recipes import Step
 from app.recipes.methods import FactorizeSvd
+from worker.engine.data.samples import chosen
 from worker.engine.errors import InvalidDataset
 from worker.engine.factorized.moments import Moments, moments
 from worker.engine.factorized.ranks import RankRule, smaller_rank
 from worker.engine.factorized.replace import Replacement, Site, convolution, in_turn, linear, settings_of
 from worker.engine.factorized.svd import low_rank, spectrum
 from worker.engine.methods.factorize import NOT_SMALLER, Verdict, candidates, each, factorized, of_size_1
-from worker.engine.methods.quantize_static import chosen
 from worker.engine.state import Compressed, Context
 
 _KINDS: Final = (nn.Linear, nn.Conv1d, nn.Conv2d)

@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 
 from app.recipes.methods import LayerFilter
-from worker.engine.data.samples import Samples
-from worker.engine.errors import Unsupported
+from worker.engine.data.samples import Samples, chosen
+from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.quantized.form import Quantization, original, stored_in
@@ -20,6 +20,19 @@ from worker.engine.quantized.weights import sqnr_db
 from worker.engine.state import Context
 
 _STAYS: Final = " stays in float"
+
+
+def calibration_samples(context: Context, count: int, who: str) -> Samples:
+    """At most `count` of the calibration samples.
+
+    Args:
+        who: needs them, in the words of the error.
+    Raises:
+        InvalidDataset: ``calibration_required``.
+    """
+    if context.calibration is None:
+        raise InvalidDataset("calibration_required", f"{who} needs calibration samples")
+    return chosen(context.calibration, count, context.seed)
 
 
 def check_known(names: Sequence[str], globs: Iterable[str]) -> None:
@@ -34,13 +47,18 @@ def check_known(names: Sequence[str], globs: Iterable[str]) -> None:
             raise Unsupported("unknown_layer", f"no layer is called {glob!r}; close to it: {', '.join(near)}")
 
 
+def layer_names(network: Network) -> list[str]:
+    """Paths of everything that has parameters."""
+    return [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
+
+
 def check_trainable(network: Network, layers: LayerFilter) -> None:
     """Refuse a filter that leaves nothing to train.
 
     Raises:
         Unsupported: ``unknown_layer``, ``no_layers``.
     """
-    names = [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
+    names = layer_names(network)
     check_known(names, layers.globs)
     if not any(layers.matches(name) for name in names):
         raise Unsupported("no_layers", "there is no layer to train, or all are left out")

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import fx
 
 from app.recipes.methods import TrainedStep, TrainingStep
-from worker.engine.data.samples import Samples
+from worker.engine.data.samples import Samples, divided
 from worker.engine.errors import InvalidDataset, Unsupported
 from worker.engine.network import Network
 from worker.engine.progress import Part
@@ -195,7 +194,7 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     samples = lesson.samples
     if lesson.taught and not lesson.weights.features:  # else values as large as the network's come with every batch
         samples = answered(samples, lesson.network, _teacher(lesson), context.folder, device=context.device)
-    samples, held = _held_back(samples, context.seed) if patience else (samples, None)
+    samples, held = divided(samples, _VALIDATION, _MOST_VALIDATION, context.seed) if patience else (samples, None)
     order = torch.channels_last if lesson.fast else torch.contiguous_format
 
     def cut(part: Samples, repeats: int = 1) -> Batches:
@@ -232,13 +231,6 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
         chosen = {name: getattr(step, name) for name in ("optimizer", "weight_decay", "clip_norm", "patience")}
         plan = replace(plan, **chosen)
     return Training(pupil.module, batches, objective(lesson, batches), plan, None if held is None else cut(held))
-
-
-def _held_back(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """Samples to train on, and samples that tell when to stop; the choice depends on seed and number alone."""
-    order = np.random.default_rng((seed, _VALIDATION)).permutation(len(samples)).astype(np.intp)
-    count = min(max(len(samples) // _VALIDATION, 1), _MOST_VALIDATION)
-    return samples.view(np.sort(order[count:])), samples.view(np.sort(order[:count]))
 
 
 def _settling(pupil: Pupil, batches: Batches, statistics: float) -> Callable[[float], None]:

@@ -13,11 +13,10 @@ from torch import Tensor
 from app.recipes import Step
 from app.recipes.methods import LayerFilter, PruneChannels
 from worker.engine.data.samples import Samples
-from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.errors import Unsupported
 from worker.engine.measure.macs import count_macs
-from worker.engine.methods.layers import check_known
+from worker.engine.methods.layers import calibration_samples, check_known, layer_names
 from worker.engine.methods.lesson import Lesson, teach, training_samples
-from worker.engine.methods.quantize_static import chosen
 from worker.engine.network import Network
 from worker.engine.sparse.patterns import fits_fours, follows_fours
 from worker.engine.state import Compressed, Context
@@ -93,14 +92,11 @@ def removable(structure: Structure, step: PruneChannels) -> list[Family]:
 def _seen(step: PruneChannels, context: Context) -> Samples | None:
     if "calibration" not in step.needed:
         return None
-    if context.calibration is None:
-        raise InvalidDataset("calibration_required", f"criterion {step.criterion} needs calibration samples")
-    return chosen(context.calibration, step.samples, context.seed)
+    return calibration_samples(context, step.samples, f"criterion {step.criterion}")
 
 
 def _check(network: Network, structure: Structure, step: PruneChannels) -> None:
-    names = [path for path, part in network.module.named_modules() if path and any(True for _ in part.parameters())]
-    check_known(names, step.layers.globs)
+    check_known(layer_names(network), step.layers.globs)
     if not removable(structure, step):
         why = "; ".join(_grouped(structure.left)[:3])
         raise Unsupported(

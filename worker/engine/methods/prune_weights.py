@@ -13,9 +13,9 @@ from torch import Tensor, fx, nn
 
 from app.recipes import Step
 from app.recipes.methods import LayerFilter, PruneWeights
-from worker.engine.data.samples import Samples, chosen
-from worker.engine.errors import InvalidDataset, Unsupported
-from worker.engine.methods.layers import check_known, merged
+from worker.engine.data.samples import Samples
+from worker.engine.errors import Unsupported
+from worker.engine.methods.layers import calibration_samples, check_known, merged
 from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.quantized.placement import layer_calls
@@ -107,9 +107,7 @@ def already_gone(module: fx.GraphModule, names: tuple[str, ...], pruned: tuple[s
 def _calibration(step: PruneWeights, context: Context) -> Samples | None:
     if "calibration" not in step.needed:
         return None
-    if context.calibration is None:
-        raise InvalidDataset("calibration_required", f"criterion {step.criterion} needs calibration samples")
-    return chosen(context.calibration, step.samples, context.seed)
+    return calibration_samples(context, step.samples, f"criterion {step.criterion}")
 
 
 def _found(network: Network, step: PruneWeights) -> Prunable:

@@ -13,11 +13,11 @@ import torch
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeAwareTraining
-from worker.engine.data.samples import Samples
+from worker.engine.data.samples import Samples, chosen
 from worker.engine.errors import Unsupported
 from worker.engine.methods.layers import layer_rows, merged, saturation_note, with_left
 from worker.engine.methods.lesson import Lesson, teach, training_samples
-from worker.engine.methods.quantize_static import calibrate, chosen, prepared
+from worker.engine.methods.quantize_static import calibrate, prepared
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.affine import Affine, integer_range

@@ -10,10 +10,9 @@ from typing import Final
 
 from app.recipes import Step
 from app.recipes.methods import QuantizeMixed
-from worker.engine.data.samples import chosen
-from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.errors import Unsupported
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable
+from worker.engine.methods.layers import calibration_samples, check_quantizable
 from worker.engine.methods.quantize_weights import Rounding, held, rounded
 from worker.engine.methods.stored import layers_in, store, stored_places, tables_in
 from worker.engine.network import Network
@@ -37,11 +36,9 @@ def quantize_mixed(compressed: Compressed, step: Step, context: Context) -> Comp
     """
     if not isinstance(step, QuantizeMixed):
         raise TypeError(f"{type(step).__name__} is not QuantizeMixed")
-    if context.calibration is None:
-        raise InvalidDataset("calibration_required", "quantize.mixed needs calibration samples")
+    samples = calibration_samples(context, step.samples, step.method)
     network = fold_batch_norm(compressed.network)
     check_quantizable(network, step.layers)
-    samples = chosen(context.calibration, step.samples, context.seed)
     places = stored_places(network, step.layers, context)
     forms: dict[int, GroupForm] = {
         bits: GroupForm(bits, step.group_size, step.symmetric) for bits in sorted(step.choices, reverse=True)

@@ -12,10 +12,16 @@ from typing import Final
 from app.recipes import Step
 from app.recipes.methods import IntegerStep, QuantizeStatic
 from worker.engine.data.samples import Samples
-from worker.engine.data.samples import chosen as chosen
-from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.errors import Unsupported
 from worker.engine.formats.fold import fold_batch_norm
-from worker.engine.methods.layers import check_quantizable, layer_rows, merged, saturation_note, with_left
+from worker.engine.methods.layers import (
+    calibration_samples,
+    check_quantizable,
+    layer_rows,
+    merged,
+    saturation_note,
+    with_left,
+)
 from worker.engine.network import Network
 from worker.engine.progress import Part, Within
 from worker.engine.quantized.adaround import adaround
@@ -40,9 +46,7 @@ def quantize_static(compressed: Compressed, step: Step, context: Context) -> Com
     """
     if not isinstance(step, QuantizeStatic):
         raise TypeError(f"{type(step).__name__} is not QuantizeStatic")
-    if context.calibration is None:
-        raise InvalidDataset("calibration_required", "quantize.static needs calibration samples")
-    samples = chosen(context.calibration, step.samples, context.seed)
+    samples = calibration_samples(context, step.samples, step.method)
     compressed, network = prepared(compressed, step, samples, context)
     settings = {target: setting_of(step, grid, context.saturating) for target, grid in context.grids.items()}
     places = placements(network, step, settings.values())

@@ -23,7 +23,7 @@ from worker.engine.progress import Part
 from worker.engine.search.costs import Costs, Soft
 from worker.engine.search.differentiable import Trained, differentiate
 from worker.engine.search.evolution import evolve
-from worker.engine.search.judge import Judge, divided
+from worker.engine.search.judge import Judge, split_for_search
 from worker.engine.search.latency import LatencyTable, Stopwatch
 from worker.engine.search.problem import Problem, Strategy, Trial
 from worker.engine.search.reinforcement import reinforce
@@ -132,7 +132,7 @@ def _prepared(compressed: Compressed, step: SearchArchitecture, context: Context
     problem = counted
     if step.limit == "latency":
         problem = problem_of(LatencyTable(space, context.reporter), context.seed)
-    training, held = divided(samples, context.seed)
+    training, held = split_for_search(samples, context.seed)
 
     def draw(random: np.random.Generator) -> Sequence[Genes]:
         anything = tuple(int(random.integers(len(decision.options))) for decision in space.decisions)

@@ -13,6 +13,7 @@ from worker.engine.data.samples import Samples
 from worker.engine.errors import InvalidDataset
 from worker.engine.network import Network
 from worker.engine.quantized.histogram import Histogram
+from worker.engine.training.device import half_precision
 
 #: Elements that the largest value of a batch may have: small enough for the caches, large enough for the kernels.
 _ELEMENTS: Final = 1 << 22
@@ -74,11 +75,6 @@ class _Plan:
     bfloat16: bool
 
 
-def _fast_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies bfloat16 matrices several times faster than float32 ones."""
-    return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-
-
 @torch.no_grad()
 def _plan(network: Network, samples: Samples, device: str) -> _Plan:
     """Try one sample: the largest value that it makes decides the size of a batch.
@@ -96,7 +92,7 @@ def _plan(network: Network, samples: Samples, device: str) -> _Plan:
     if first is None:
         raise InvalidDataset("too_few_samples", "there are fewer calibration samples than the model's fixed batch")
     watching = Watching(network.module, [node.name for node in network.module.graph.nodes], measure)
-    bfloat16 = _fast_bfloat16(device)
+    bfloat16 = device == "cpu" and half_precision(device) == torch.bfloat16
     if bfloat16:
         try:
             with torch.autocast(device, torch.bfloat16):

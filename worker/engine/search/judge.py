@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engine.data.samples import Array, Samples
+from worker.engine.data.samples import Array, Samples, divided
 from worker.engine.errors import InvalidDataset
 from worker.engine.formats.fold import NORMS
 from worker.engine.measure.accuracy import METRICS
@@ -45,7 +45,7 @@ class Quality:
     score: float
 
 
-def divided(samples: Samples, seed: int) -> tuple[Samples, Samples]:
+def split_for_search(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """Samples to train on, and samples to compare candidates on; the same for the same seed and number.
 
     Raises:
@@ -57,9 +57,7 @@ def divided(samples: Samples, seed: int) -> tuple[Samples, Samples]:
             f"there are {len(samples)} training samples, of which a search holds one in {_HELD} back to compare "
             f"networks on; give {2 * _HELD} or more",
         )
-    order = np.random.default_rng((seed, _HELD)).permutation(len(samples)).astype(np.intp)
-    count = min(len(samples) // _HELD, _MOST_HELD)
-    return samples.view(np.sort(order[count:])), samples.view(np.sort(order[:count]))
+    return divided(samples, _HELD, _MOST_HELD, seed)
 
 
 @dataclass

@@ -7,7 +7,7 @@ compare; how long a finalist really takes is measured in the job's first target 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from worker.engine.data.samples import Samples
 from worker.engine.measure.compare import probe_of
 from worker.engine.measure.latency import alternate
 from worker.engine.measure.macs import random_inputs
 from worker.engine.measure.remote import Remote
+from worker.engine.measure.shapes import shapes_of
 from worker.engine.network import Network
+from worker.engine.quantized.placement import source_of
 from worker.engine.search.costs import Costs
 from worker.engine.search.space import Genes, Space
 from worker.engine.state import Reporter
@@ -69,10 +71,9 @@ class LatencyTable:
         self._known: dict[Any, float] = {}
         network = space.network
         inputs = random_inputs(network, 1)
-        seen = _Seen(network.module)
+        shapes = shapes_of(network, 1)
         with torch.no_grad(), reporter.measuring():
-            seen.run(*inputs)
-            self._rows = [row for node in network.module.graph.nodes if (row := self._row(node, seen)) is not None]
+            self._rows = [row for node in network.module.graph.nodes if (row := self._row(node, shapes)) is not None]
             whole = _timed(lambda: network.module(*inputs))
         largest = space.largest
         layers, elements = self._layers(largest)
@@ -106,19 +107,19 @@ class LatencyTable:
                 elements += made * row.rest
         return seconds, elements
 
-    def _row(self, node: fx.Node, seen: "_Seen") -> _Row | None:
+    def _row(self, node: fx.Node, shapes: Mapping[fx.Node, torch.Size]) -> _Row | None:
         term = self.space.structure.costs.get(node.name)
         if term is None or node.op != "call_module":
             return None
         layer: Any = self.space.network.module.get_submodule(str(node.target))
         if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             return None
-        shape = seen.read[node]
+        shape = tuple(shapes[source_of(node)])
         everything = self.space.structure.everything()
         *sizes, read = term.factors
         made = sizes[-1 if isinstance(layer, nn.Linear) else 1]
         whole = made(everything), read(everything)
-        rest = seen.made[node] // max(whole[0], 1)
+        rest = shapes[node].numel() // max(whole[0], 1)
         kernels = [d for d in self.space.decisions if d.kind == "kernel" and d.name == node.target]
         options = kernels[0].options if kernels else (getattr(layer, "kernel_size", (1,))[0],)
         counts = [max(round(whole[0] * share), 1) for share in _GRID]
@@ -180,23 +181,6 @@ def _timed(run: Callable[[], Any]) -> float:
             run()
             taken.append(time.perf_counter() - started)
     return float(np.median(taken))
-
-
-class _Seen(fx.Interpreter):
-    """Runs a network and keeps the shapes that layers read, and how many elements they compute."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.read: dict[fx.Node, tuple[int, ...]] = {}
-        self.made: dict[fx.Node, int] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node."""
-        result = super().run_node(n)
-        if n.op == "call_module" and isinstance(result, Tensor) and isinstance(n.args[0], fx.Node):
-            self.read[n] = tuple(self.env[n.args[0]].shape)
-            self.made[n] = result.numel()
-        return result
 
 
 @dataclass

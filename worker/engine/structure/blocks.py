@@ -5,13 +5,13 @@
 import copy
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch._ops import OpOverload
 
-from worker.engine.measure.macs import random_inputs
+from worker.engine.measure.shapes import shapes_of
 from worker.engine.network import Network
 from worker.engine.quantized.placement import operation
 
@@ -39,10 +39,8 @@ class Block:
 def blocks(network: Network) -> tuple[Block, ...]:
     """The residual blocks of `network`, in graph order; those with layers in them, whose inside nothing else reads."""
     module = network.module
-    shapes = _Shapes(module)
-    with torch.no_grad():
-        shapes.run(*random_inputs(network, 2 if network.batched else 1))
-    found = [_block(module, node, shapes.found) for node in module.graph.nodes if node.target in _ADD]
+    shapes = shapes_of(network, 2 if network.batched else 1)
+    found = [_block(module, node, shapes) for node in module.graph.nodes if node.target in _ADD]
     return tuple(block for block in found if block is not None)
 
 
@@ -90,21 +88,6 @@ def _is_size_of(node: fx.Node, value: fx.Node) -> bool:
             return False
         node = node.all_input_nodes[0]
     return sized and node is value
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a network and keeps the shape of each value."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.found: dict[fx.Node, torch.Size] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.found[n] = result.shape
-        return result
 
 
 def skip(network: Network, left_out: Collection[str]) -> Network:

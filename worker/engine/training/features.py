@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from worker.engine.measure.macs import count_macs, random_inputs
+from worker.engine.measure.macs import count_macs
+from worker.engine.measure.shapes import shapes_of
 from worker.engine.network import Network
 from worker.engine.quantized.placement import layer_calls
 
@@ -70,14 +71,12 @@ def taps(network: Network) -> list[Tap]:
     module = network.module
     counts = count_macs(network)
     total, done = max(sum(counts.values()), 1), 0
-    shapes = _Shapes(module)
-    with torch.no_grad():
-        shapes.run(*random_inputs(network, 2 if network.batched else 1))
+    shapes = shapes_of(network, 1)
     found: list[Tap] = []
     for node, layer in layer_calls(module):
         done += counts.get(str(node.target), counts.get(node.name, 0))
-        shape = shapes.found.get(node)
-        if shape is None or not isinstance(layer, _TELLING) or not shape:
+        shape = tuple(shapes.get(node, ())[1:])
+        if not isinstance(layer, _TELLING) or not shape:
             continue
         axis = 0 if isinstance(layer, _CHANNELS_FIRST) else len(shape) - 1
         found.append(Tap(node.name, str(node.target), shape, axis, done / total, _normed(module, node)))
@@ -89,21 +88,6 @@ def _normed(module: fx.GraphModule, node: fx.Node) -> bool:
     return len(users) == 1 and users[0].op == "call_module" and isinstance(
         module.get_submodule(str(users[0].target)), nn.modules.batchnorm._NormBase
     )  # fmt: skip
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a network and keeps the shape of each single floating value, the batch left out."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.found: dict[fx.Node, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor) and result.is_floating_point():
-            self.found[n] = tuple(result.shape[1:])
-        return result
 
 
 def pairs(teacher: Sequence[Tap], student: Sequence[Tap], wanted: Collection[str] | None = None) -> list[Pair]:

@@ -181,15 +181,13 @@ def answers_of(
         outputs: of some samples, by the float network.
         more: name of a further output -> its labels.
     """
-    found = zip(network.outputs, gives_probabilities(network.module), spreads(outputs), strict=True)
-    answers = []
-    for index, (spec, probable, spread) in enumerate(found):
-        scores = scores_classes(spec, task)
-        if index:
-            labels = (more or {}).get(spec.name)
-            known = None if labels is None else task_of(labels, spec, None)
-            scores = scores_classes(spec, known) and (probable or known is not None)
-        answers.append(Answer(scores, probable, spread))
+    probable, spread = gives_probabilities(network.module), spreads(outputs)
+    answers = [first_answer(network, task, outputs[0])]
+    for index, spec in enumerate(network.outputs[1:], 1):
+        labels = (more or {}).get(spec.name)
+        known = None if labels is None else task_of(labels, spec, None)
+        scores = scores_classes(spec, known) and (probable[index] or known is not None)
+        answers.append(Answer(scores, probable[index], spread[index]))
     return tuple(answers)
 
 
