@@ -122,18 +122,19 @@ class _Interrupted(Exception):
     pass
 
 
-def interrupted(network: Network, step: Step, folder: Path, **context: Any) -> Partial:
-    """What is kept of a training that stops after its first epoch, through a file."""
+def interrupted(network: Network, step: Step, folder: Path, epochs: int = 1, **context: Any) -> Partial:
+    """What is kept of a step that stops after so many epochs in all its trainings, through a file."""
     kept: list[Partial] = []
 
     def keep(label: str, partial: Partial) -> None:
         kept.append(partial)
-        raise _Interrupted
+        if len(kept) == epochs:
+            raise _Interrupted
 
     try:
         run(network, step, folder, keep=keep, **context)
     except _Interrupted:
-        checkpoint.save(Compressed(network), [], folder / "c.zip", network, kept[0])
+        checkpoint.save(Compressed(network), [], folder / "c.zip", network, kept[-1])
     partial = checkpoint.load(folder / "c.zip", network).partial
     assert partial is not None
     return partial

@@ -20,7 +20,7 @@ from worker.engine.formats.lift import network_of
 from worker.engine.measure.macs import count_macs
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
-from worker.engine.state import Compressed, Context
+from worker.engine.state import Compressed, Context, Partial
 from worker.engine.structure import analyse
 from worker.engine.targets.onnx_export import export_onnx
 
@@ -133,6 +133,35 @@ def test_a_trained_network_loses_little_and_training_wins_it_back(
     assert len(healed.curves["loss"]) == 6
     assert not healed.network.module.training
     assert any(isinstance(part, nn.BatchNorm2d) for part in healed.network.module.modules())
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_an_interrupted_one_ends_with_the_same_numbers(epochs: int, trained: Network, tmp_path: Path) -> None:
+    """Also behind the first of several iterations, and in their middle."""
+    step = PruneChannels(max_macs_ratio=0.5, round_to=4, iterations=2, epochs=2, learning_rate=5e-3)
+    undisturbed = handwriting.run(trained, step, tmp_path)
+    partial = handwriting.interrupted(trained, step, tmp_path, epochs)
+    notebook = Notebook()
+    resumed = handwriting.run(trained, step, tmp_path, resumed=partial, reporter=notebook)
+    assert f"Training goes on after epoch {epochs % 2 or 2} of 2." in notebook.lines
+    assert resumed.curves == undisturbed.curves
+    assert resumed.notes == undisturbed.notes
+    ours, theirs = (done.network.module.state_dict() for done in (resumed, undisturbed))
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("removed", [[], [[-1]], [[1 << 40]], [[0], [0], [0]], "all"])
+def test_what_was_kept_is_not_trusted(removed: Any, trained: Network, tmp_path: Path) -> None:
+    step = PruneChannels(max_macs_ratio=0.5, round_to=4, iterations=2, epochs=1)
+    partial = handwriting.interrupted(trained, step, tmp_path)
+    removed = [list(range(analyse(trained).units))] if removed == "all" else removed
+    notebook = Notebook()
+    other = Partial({**partial.state, "removed": removed}, partial.tensors)
+    done = handwriting.run(trained, step, tmp_path, resumed=other, reporter=notebook)
+    assert any(line.startswith("The step starts over") for line in notebook.lines)
+    assert macs(done.network) <= 0.5 * macs(trained)
 
 
 def test_what_comes_out_is_stored_and_exported(trained: Network, tmp_path: Path) -> None:

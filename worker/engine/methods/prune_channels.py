@@ -4,10 +4,13 @@
 they are, so that later trainings have them.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Annotated, Any, Final, Self
 
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from app.recipes import Step
@@ -19,7 +22,7 @@ from worker.engine.methods.layers import calibration_samples, check_known, layer
 from worker.engine.methods.lesson import Lesson, teach, training_samples
 from worker.engine.network import Network
 from worker.engine.sparse.patterns import fits_fours, follows_fours
-from worker.engine.state import Compressed, Context
+from worker.engine.state import Compressed, Context, Partial
 from worker.engine.structure.analyse import analyse
 from worker.engine.structure.choice import Chooser
 from worker.engine.structure.importance import Scores, activation, magnitude, normalized, taylor
@@ -46,6 +49,42 @@ class _Task:
     lessons: Samples | None
 
 
+@dataclass(frozen=True)
+class _Course:
+    """How far the removal is.
+
+    Attributes:
+        gone: channels that were removed.
+        removed: numbers of the units that each iteration has removed, in the structure that it found.
+    """
+
+    network: Network
+    gone: int = 0
+    removed: tuple[list[int], ...] = ()
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """Of the network as it is."""
+        return analyse(self.network)
+
+    def without(self, keep: Keep) -> Self:
+        """The same, one iteration on."""
+        structure = self.structure
+        gone = structure.channels(structure.everything()) - structure.channels(keep)
+        removed = (*self.removed, np.flatnonzero(~keep).tolist())
+        return type(self)(remove(self.network, structure, keep), self.gone + gone, removed)
+
+
+class _Kept(BaseModel):
+    """What is kept of a training: what went before it, all curves until then, and the training itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    removed: list[list[Annotated[int, Field(ge=0)]]] = Field(min_length=1)
+    curves: dict[str, list[float]]
+    training: dict[str, Any]
+
+
 def prune_channels(compressed: Compressed, step: Step, context: Context) -> Compressed:
     """Remove channels.
 
@@ -60,28 +99,23 @@ def prune_channels(compressed: Compressed, step: Step, context: Context) -> Comp
     compressed = compressed.to("cpu")  # what runs long takes copies to the device
     lessons = training_samples(step, context, taught=step.teacher) if step.epochs else None
     task = _Task(step, context, _seen(step, context), lessons)
-    network = first = compressed.network
-    structure = analyse(network)
-    _check(network, structure, step)
+    course = _Course(compressed.network)
+    first, structure = course.network, course.structure
+    _check(first, structure, step)
     left = _left(structure, step)
-    whole_macs, channels, total = sum(count_macs(first).values()), 0, 0
-    for iteration in range(1, step.iterations + 1):
-        families = removable(structure, step)
-        scores = _scores(network, structure, task)
-        chooser = Chooser(structure, families, scores, step.scope == "global", step.round_to)
-        total = total or chooser.channels
-        keep = _choice(chooser, step, whole_macs, iteration, (total, channels))
-        channels += chooser.removed(keep)
-        network = remove(network, structure, keep)
-        network, compressed = _between(network, compressed, task, iteration)
+    macs, channels = sum(count_macs(first).values()), sum(family.width for family in removable(structure, step))
+    course, compressed, resumed = _begun(course, compressed, task)
+    for iteration in range(max(len(course.removed), 1), step.iterations + 1):
+        if iteration > len(course.removed):  # else an earlier attempt has chosen
+            course = course.without(_choice(_chooser(course, task), step, macs, iteration, (channels, course.gone)))
+        course, compressed = _trained(course, compressed, task, resumed)
+        resumed = None
         context.progress(iteration / step.iterations)
-        if iteration < step.iterations:
-            structure = analyse(network)
-    if not channels:
-        raise Unsupported("no_layers", _too_narrow(analyse(first), step))
-    broken = _broken(first, network, compressed.pruned)
-    notes = [_told(first, network, channels, whole_macs, step), *broken, *left]
-    return replace(compressed, network=network, notes=[*compressed.notes, *notes])
+    if not course.gone:
+        raise Unsupported("no_layers", _too_narrow(structure, step))
+    broken = _broken(first, course.network, compressed.pruned)
+    notes = [_told(first, course, macs, step), *broken, *left]
+    return replace(compressed, network=course.network, notes=[*compressed.notes, *notes])
 
 
 def removable(structure: Structure, step: PruneChannels) -> list[Family]:
@@ -103,6 +137,32 @@ def _check(network: Network, structure: Structure, step: PruneChannels) -> None:
             "no_layers",
             "there is no channel to remove in this model, or all are left out" + (f" ({why})" if why else ""),
         )
+
+
+def _begun(course: _Course, compressed: Compressed, task: _Task) -> tuple[_Course, Compressed, Partial | None]:
+    """Where an interrupted attempt was: what it had removed goes again, the weights come with its training."""
+    step, context = task.step, task.context
+    if context.resumed is None:
+        return course, compressed, None
+    again = course
+    try:
+        kept = _Kept.model_validate(dict(context.resumed.state))
+        for units in kept.removed:
+            keep = again.structure.everything()
+            keep[units] = False
+            again = again.without(keep)
+        if len(kept.removed) > step.iterations:
+            raise ValueError(f"it has {len(kept.removed)} iterations of {step.iterations}")
+    except (ValueError, IndexError) as error:
+        context.reporter.log(f"The step starts over, what was kept of it cannot be used: {error}"[:500], "warning")
+        return course, compressed, None
+    return again, replace(compressed, curves=kept.curves), Partial(kept.training, context.resumed.tensors)
+
+
+def _chooser(course: _Course, task: _Task) -> Chooser:
+    step, structure = task.step, course.structure
+    scores = _scores(course.network, structure, task)
+    return Chooser(structure, removable(structure, step), scores, step.scope == "global", step.round_to)
 
 
 def _scores(network: Network, structure: Structure, task: _Task) -> Scores:
@@ -144,19 +204,27 @@ def _choice(chooser: Chooser, step: PruneChannels, macs: int, iteration: int, go
     )
 
 
-def _between(network: Network, compressed: Compressed, task: _Task, iteration: int) -> tuple[Network, Compressed]:
+def _trained(
+    course: _Course, compressed: Compressed, task: _Task, resumed: Partial | None
+) -> tuple[_Course, Compressed]:
     """Train what is left, taught by the float network as it came into the step."""
     step, context = task.step, task.context
     if task.lessons is None:
-        return network, compressed
-    if step.iterations > 1:  # the network of a later iteration is not in what an attempt has kept
-        context = replace(context, keep=lambda label, partial: None, resumed=None)
+        return course, compressed
+    iteration, network = len(course.removed), course.network
+
+    def keep(label: str, partial: Partial) -> None:
+        kept = _Kept(removed=[*course.removed], curves=compressed.curves, training=dict(partial.state))
+        label = label if step.iterations == 1 else f"iteration {iteration} of {step.iterations}, {label}"
+        context.keep(label, Partial(kept.model_dump(), partial.tensors))
+
     lesson = Lesson(
-        step, context, network, compressed.network, task.lessons, step.teacher, pruned=compressed.pruned,
-        statistics=1.0, fast=True, started=(iteration - 1) / step.iterations, ended=iteration / step.iterations,
+        step, replace(context, keep=keep, resumed=resumed), network, compressed.network, task.lessons, step.teacher,
+        pruned=compressed.pruned, statistics=1.0, fast=True,
+        started=(iteration - 1) / step.iterations, ended=iteration / step.iterations,
     )  # fmt: skip
     pupil, curves = teach(lesson, lambda points: whole(network, LayerFilter()))
-    return graduated(pupil), compressed.with_curves(curves)
+    return _Course(graduated(pupil), course.gone, course.removed), compressed.with_curves(curves)
 
 
 def _left(structure: Structure, step: PruneChannels) -> list[str]:
@@ -197,9 +265,10 @@ def _in_fours(weight: Tensor) -> bool:
     return fits_fours(weight) and follows_fours(weight.detach())
 
 
-def _told(before: Network, after: Network, channels: int, macs: int, step: PruneChannels) -> str:
+def _told(before: Network, course: _Course, macs: int, step: PruneChannels) -> str:
+    after = course.network
     line = (
-        f"{channels} channels are removed ({step.criterion}, {step.scope}): multiply-accumulates {macs} -> "
+        f"{course.gone} channels are removed ({step.criterion}, {step.scope}): multiply-accumulates {macs} -> "
         f"{sum(count_macs(after).values())}, parameters {before.parameters} -> {after.parameters}"
     )
     return line if step.epochs else f"{line}; {_TRAIN}"
