@@ -20,8 +20,9 @@ LOGITS, WEIGHTS = ".npy", ".npz"
 _BATCH = 64
 
 
-def outputs(path: Path, target: str, inputs: Any) -> Any:
-    """Logits (samples, ..., classes); float parts are computed in float32, whatever the CPU has."""
+def outputs(path: Path, target: str, inputs: Any, name: str = "input") -> Any:
+    """Logits (samples, ..., classes) for `inputs` under `name`; float parts are computed in float32, whatever the CPU
+    has."""
     if path.suffix == LOGITS:
         return np.load(path)
     batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
@@ -29,7 +30,7 @@ def outputs(path: Path, target: str, inputs: Any) -> Any:
         run = language.runner(path)
     else:
         session = SESSIONS[target](path, THREADS, True)
-        run = lambda batch: session.run({"input": batch})[0]  # noqa: E731 (one name for both)
+        run = lambda batch: session.run({name: batch})[0]  # noqa: E731 (one name for both)
     return np.concatenate([run(batch) for batch in batches])
 
 

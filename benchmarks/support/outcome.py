@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from scipy.special import log_softmax
 
 from benchmarks.support import judge
@@ -24,7 +25,8 @@ def judged(folder: Path, subject: Subject) -> Row:
     """Runs the artifact on the evaluation samples and keeps what it says of each; ``perplexity`` of words."""
     (artifact,) = (path for path in folder.glob("artifact.*") if path.suffix in (".onnx", judge.WEIGHTS))
     data = np.load(subject.evaluation)
-    outputs = judge.outputs(artifact, TARGET, data["input"])
+    name = "input" if artifact.suffix == judge.WEIGHTS else onnx.load(artifact).graph.input[0].name
+    outputs = judge.outputs(artifact, TARGET, data["input"], name)
     if outputs.ndim == 2:
         np.save(folder / SAMPLES, outputs.argmax(1) == data["label"])
         return {"folder": str(folder)}
