@@ -72,6 +72,9 @@ def _channels(network: str) -> Iterable[Trial]:
             peer={"global": everywhere, "macs_ratio": 0.25},
             against="magnitude, distilled",
         )
+    for ratio in (0.75, 0.5, 0.125):  # what they take, without what training makes of them
+        step = {**quarter, "max_macs_ratio": ratio}
+        yield Trial("A", f"magnitude, {ratio} of the arithmetic, untrained", network, (step,), training=False)
 
 
 def _vgg() -> Iterable[Trial]:
