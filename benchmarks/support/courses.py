@@ -147,7 +147,7 @@ def _search(network: str) -> Iterable[Trial]:
 def _pipeline(network: str) -> Iterable[Trial]:
     """Stage H."""
     quantized = {"method": "quantize.aware_training", "epochs": 2, "learning_rate": 2e-4}
-    steps = ({"method": "prune.channels", "max_macs_ratio": 0.2}, _distill(), quantized)
+    steps = ({"method": "prune.channels", "max_macs_ratio": 0.17}, _distill(), quantized)
     yield Trial("H", "prune, distil, quantize aware", network, steps)
 
 
