@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
 from app.recipes.methods import LayerFilter
 from worker.engine.formats.fold import NORMS
@@ -44,12 +44,27 @@ def whole(network: Network, layers: LayerFilter) -> Whole:
     Images go through in channels-last order, which convolutions train about twice as fast in, on a CPU and on a GPU.
     """
     working = replace(network, module=copy.deepcopy(network.module))
+    for part in working.module.modules():
+        if type(part) is nn.Conv2d and part.kernel_size == (1, 1) != part.stride and part.padding == (0, 0):
+            part.__class__ = _Subsampled
     for name, parameter in working.module.named_parameters():
         path = name.rpartition(".")[0] or name
         parameter.requires_grad_(parameter.is_floating_point() and layers.matches(path))
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return Whole(working, any_order(working.module), layers)
+
+
+class _Subsampled(nn.Conv2d):
+    """A convolution that looks at every so many positions alone, and skips the others before it computes.
+
+    Left to itself oneDNN writes past its workspace in the gradient of such a kernel, where images are in channels-last
+    order and have few channels: it crashes, or the gradient is wrong (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows, columns = self.stride
+        return nn.functional.conv2d(input[..., ::rows, ::columns], weight, bias, groups=self.groups)
 
 
 def any_order(module: fx.GraphModule) -> fx.GraphModule:
@@ -69,6 +84,9 @@ def graduated(pupil: Whole) -> Network:
     """
     network = pupil.network.to("cpu")
     network.module.eval().zero_grad()
+    for part in network.module.modules():
+        if type(part) is _Subsampled:
+            part.__class__ = nn.Conv2d
     for parameter in network.module.parameters():
         parameter.data = parameter.data.contiguous()
     return network
