@@ -86,7 +86,7 @@ def graduated(pupil: Whole) -> Network:
     network.module.eval().zero_grad()
     for part in network.module.modules():
         if type(part) is _Subsampled:
-            part.__class__ = nn.Conv2d
+            part.__class__ = nn.Conv2d  # type: ignore[assignment]
     for parameter in network.module.parameters():
         parameter.data = parameter.data.contiguous()
     return network
