@@ -109,19 +109,15 @@ def _language() -> Iterable[Trial]:
     yield Trial("D", "modelopt sparsegpt, 2:4", LANGUAGE, (), peer={"tool": "modelopt"}, against="sparsegpt, 2:4")
 
 
-def _distillation(network: str) -> Iterable[Trial]:
+def _distillation(network: str, width: float) -> Iterable[Trial]:
     """Stage E: the same student, the same epochs."""
-    student = {"student": {"width": 0.25}}
-    yield Trial("E", "labels alone", network, (_distill(**student, losses={"soft_labels": None}),))
-    yield Trial("E", "soft labels and labels", network, (_distill(**student),), against="labels alone")
-    features = {"features": {"weight": 1}}
-    yield Trial(
-        "E",
-        "soft labels, features, labels",
-        network,
-        (_distill(**student, losses=features),),
-        against="labels alone",
-    )
+    student = {"student": {"width": width}}
+    alone = f"labels alone, width {width:g}"
+    parts = {"soft labels and labels": {}, "soft labels, features, labels": {"features": {"weight": 1}}}
+    yield Trial("E", alone, network, (_distill(**student, losses={"soft_labels": None}),))
+    for label, losses in parts.items():
+        step = _distill(**student, **({"losses": losses} if losses else {}))
+        yield Trial("E", f"{label}, width {width:g}", network, (step,), against=alone)
 
 
 def _low_rank(network: str) -> Iterable[Trial]:
@@ -162,7 +158,8 @@ def trials(network: str = "resnet18", epochs: int = EPOCHS) -> list[Trial]:
         *_vgg(),
         *_weights(network),
         *_language(),
-        *_distillation(network),
+        *_distillation(network, 0.125 if network == "resnet18" else 0.5),
+        *_distillation("transformer", 0.25),
         *_low_rank(network),
         *_search("mobilenet" if network == "resnet18" else network),
         *_pipeline(network),
