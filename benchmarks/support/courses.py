@@ -133,10 +133,10 @@ def _search(network: str) -> Iterable[Trial]:
 
     On the narrow network: the others are so much wider than their task that uniform widths lose next to nothing.
     """
-    uniform = {"method": "prune.channels", "max_macs_ratio": 0.25, "scope": "layer"}
+    uniform = {"method": "prune.channels", "max_macs_ratio": 0.25, "scope": "layer", "round_to": 4}
     yield Trial("G", "uniform widths", network, (uniform, _distill()))
     for strategy in ("evolutionary", "reinforcement", "differentiable"):
-        step = {"method": "search.architecture", "strategy": strategy, "limit_ratio": 0.25, "epochs": 3}
+        step = {"method": "search.architecture", "strategy": strategy, "limit_ratio": 0.25, "epochs": 5, "round_to": 4}
         yield Trial("G", strategy, network, (step, _distill()), against="uniform widths")
 
 
