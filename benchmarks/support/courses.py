@@ -90,11 +90,11 @@ def _weights(network: str) -> Iterable[Trial]:
         "method": "prune.weights",
         "sparsity": 0.8,
         "schedule": "gradual",
-        "epochs": EPOCHS,
+        "epochs": 3,
         "learning_rate": RATE / 2,
     }
-    yield Trial("C", "2:4, fine-tuned", network, ({"method": "prune.weights", "pattern": "2:4"}, _finetune(3)))
-    yield Trial("C", "80 % at once, fine-tuned", network, ({"method": "prune.weights", "sparsity": 0.8}, _finetune()))
+    yield Trial("C", "2:4, fine-tuned", network, ({"method": "prune.weights", "pattern": "2:4"}, _finetune(2)))
+    yield Trial("C", "80 % at once, fine-tuned", network, ({"method": "prune.weights", "sparsity": 0.8}, _finetune(3)))
     yield Trial("C", "80 %, gradually", network, (gradual,))
 
 
@@ -124,8 +124,8 @@ def _low_rank(network: str) -> Iterable[Trial]:
     """Stage F."""
     svd = {"method": "factorize.svd", "rank_ratio": 0.3}
     tucker = {"method": "factorize.tucker", "rank_ratio": 0.3}
-    yield Trial("F", "Tucker, fine-tuned", network, (tucker, _finetune()))
-    yield Trial("F", "SVD, fine-tuned", "transformer", (svd, _finetune()))
+    yield Trial("F", "Tucker, fine-tuned", network, (tucker, _finetune(3)))
+    yield Trial("F", "SVD, fine-tuned", "transformer", (svd, _finetune(3)))
 
 
 def _search(network: str) -> Iterable[Trial]:
@@ -158,8 +158,7 @@ def trials(network: str = "resnet18", epochs: int = EPOCHS) -> list[Trial]:
         *_vgg(),
         *_weights(network),
         *_language(),
-        *_distillation(network, 0.125 if network == "resnet18" else 0.5),
-        *_distillation("transformer", 0.25),
+        *(_distillation("transformer", 0.25) if network == "resnet18" else _distillation(network, 0.5)),
         *_low_rank(network),
         *_search("resnet18-quarter"),
         *_pipeline(network),
