@@ -135,9 +135,9 @@ def _search(network: str) -> Iterable[Trial]:
     """
     uniform = {"method": "prune.channels", "max_macs_ratio": 0.25, "scope": "layer", "round_to": 4}
     yield Trial("G", "uniform widths", network, (uniform, _distill()))
+    search = {"method": "search.architecture", "limit_ratio": 0.25, "trials": 256, "epochs": EPOCHS, "round_to": 4}
     for strategy in ("evolutionary", "reinforcement", "differentiable"):
-        step = {"method": "search.architecture", "strategy": strategy, "limit_ratio": 0.25, "epochs": 5, "round_to": 4}
-        yield Trial("G", strategy, network, (step, _distill()), against="uniform widths")
+        yield Trial("G", strategy, network, ({**search, "strategy": strategy}, _distill()), against="uniform widths")
 
 
 def _pipeline(network: str) -> Iterable[Trial]:
