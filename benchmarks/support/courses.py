@@ -62,7 +62,6 @@ def _channels(network: str) -> Iterable[Trial]:
     quarter = {"method": "prune.channels", "max_macs_ratio": 0.25}
     student = {"student": {"model_id": "peer"}}
     yield Trial("A", "magnitude, distilled", network, (quarter, _distill()))
-    yield Trial("A", "taylor, distilled", network, ({**quarter, "criterion": "taylor"}, _distill()))
     for kind, everywhere in (("uniform", False), ("global", True)):
         yield Trial(
             "A",
