@@ -7,7 +7,7 @@ from tests.support.channels import built
 from tests.support.quantizable import build
 from worker.engine.measure.macs import random_inputs
 from worker.engine.structure.smaller import smaller
-from worker.engine.training.features import pairs, projections, tapped, taps
+from worker.engine.training.features import Tap, pairs, projections, tapped, taps
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit", "densenet", "unet"])
@@ -39,3 +39,11 @@ def test_layers_are_shared_with_the_network_and_maps_are_not() -> None:
     more = tapped(teacher.module, [pair.student.node for pair in found], maps)
     assert more.get_submodule("stem") is teacher.module.get_submodule("stem")
     assert not any(name.startswith("projection") for name, _ in teacher.module.named_modules())
+
+
+def test_layers_with_channels_elsewhere_are_not_compared() -> None:
+    last = Tap("a", "stage.pointwise", (8, 8, 16), 2, 0.5, False)
+    first = Tap("b", "layer.conv", (16, 8, 8), 0, 0.5, False)
+    assert last.places == first.places
+    assert pairs([last], [first]) == []
+    assert len(pairs([first], [first])) == 1

@@ -38,6 +38,9 @@ _RELATIVE_RATE: Final = 10.0
 _FASTEST: Final = 1e-2
 #: One training sample in this many is held back for early stopping, and the largest number of them.
 _VALIDATION, _MOST_VALIDATION = 10, 2000
+_HALVES: Final = (torch.float16, torch.bfloat16)
+#: Share of a training's progress in which the teacher answers.
+_ANSWERING: Final = 0.1
 
 
 class Pupil(Protocol):
@@ -148,9 +151,10 @@ def teach(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tupl
         make: makes the pupil; of an interrupted training it is told the zero points, whose scales come with what
             was kept.
     Raises:
-        Unsupported: ``training_diverged``.
+        Unsupported: ``training_diverged``, ``no_gradient``; ``dtype_unsupported`` for weights of 16 bits.
         InvalidDataset: ``too_few_samples``.
     """
+    _check_precision(lesson.network)
     pupil, session = _session(lesson, make)
     context, epochs = lesson.context, lesson.step.epochs
     began, done = time.monotonic(), session.epoch
@@ -167,6 +171,17 @@ def teach(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tupl
     if session.epoch < epochs:
         context.reporter.log(f"Stopped after epoch {session.epoch}: {lesson.step.method} has run out of patience.")
     return pupil, session.curves
+
+
+def _check_precision(network: Network) -> None:
+    """Refuse weights of 16 bits, in which an optimizer's steps and moments vanish."""
+    halves = {str(p.dtype).removeprefix("torch.") for p in network.module.parameters() if p.dtype in _HALVES}
+    if halves:
+        raise Unsupported(
+            "dtype_unsupported",
+            f"training starts from float32 weights, and this model has {', '.join(sorted(halves))}; export "
+            "model.float() with float32 inputs, and let quantize.float come last",
+        )
 
 
 def _session(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tuple[P, Training]:
@@ -191,9 +206,12 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
     for module in (pupil.network.module, pupil.module):
         replace(pupil.network, module=module).to(context.device)
     patience = step.patience if isinstance(step, TrainingStep) else 0
-    samples = lesson.samples
+    samples, started = lesson.samples, lesson.started
     if lesson.taught and not lesson.weights.features:  # else values as large as the network's come with every batch
-        samples = answered(samples, lesson.network, _teacher(lesson), context.folder, device=context.device)
+        started += _ANSWERING * (lesson.ended - started)
+        told = Part(context.reporter, "compressing", lesson.started, started)
+        teacher, device = _teacher(lesson), context.device
+        samples = answered(samples, lesson.network, teacher, context.folder, device=device, progress=told)
     samples, held = divided(samples, _VALIDATION, _MOST_VALIDATION, context.seed) if patience else (samples, None)
     order = torch.channels_last if lesson.fast else torch.contiguous_format
 
@@ -225,7 +243,7 @@ def _training(lesson: Lesson, pupil: Pupil) -> Training:
         precision=half_precision(context.device) if lesson.fast else torch.float32,
         before=before,
         after=after,
-        progress=Part(context.reporter, "compressing", lesson.started, lesson.ended),
+        progress=Part(context.reporter, "compressing", started, lesson.ended),
     )
     if isinstance(step, TrainingStep):
         chosen = {name: getattr(step, name) for name in ("optimizer", "weight_decay", "clip_norm", "patience")}

@@ -66,7 +66,7 @@ def search_architecture(compressed: Compressed, step: Step, context: Context) ->
     search = _prepared(compressed, step, context, samples)
     problem, lesson = search.problem, _lesson(search, compressed)
     supernet, curves = teach(lesson, lambda points: search.supernet)
-    judge = _judge(search, graduated(supernet.whole), labelled=samples.labels is not None)
+    judge = _judge(search, graduated(supernet.whole))
     problem.judge = judge
     problem.told = Part(context.reporter, "compressing", _TRAINED, 1.0)
     STRATEGIES[step.strategy](problem, _trained(search, lesson, judge))
@@ -166,11 +166,10 @@ def _lesson(search: _Search, compressed: Compressed) -> Lesson:
     )
 
 
-def _judge(search: _Search, network: Network, *, labelled: bool) -> Judge:
-    context = search.context
-    task = context.task if labelled else None
-    space, training, held = search.problem.space, search.training, search.held
-    return Judge(space, network, search.teacher, training, held, task, context.device, context.seed)
+def _judge(search: _Search, network: Network) -> Judge:
+    context, space = search.context, search.problem.space
+    training, held = search.training, search.held
+    return Judge(space, network, search.teacher, training, held, context.task, context.device, context.seed)
 
 
 def _trained(search: _Search, lesson: Lesson, judge: Judge) -> Trained:

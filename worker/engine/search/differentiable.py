@@ -21,6 +21,7 @@ from worker.engine.search.problem import Problem
 from worker.engine.search.space import Genes
 from worker.engine.search.supernet import Choice, Elastic, ring_masks
 from worker.engine.training.batches import Batch, Batches
+from worker.engine.training.device import differentiable_in_evaluation
 from worker.engine.training.losses import Loss, Outputs
 
 #: Learning rate of the logits, and the fewest and most steps.
@@ -43,7 +44,6 @@ class Trained:
         network: whose weights `elastic` has; on the CPU, as both are afterwards.
         epochs: over `batches` that the distributions are trained for, about.
         soft_price: what a mixture has of what is limited, as a tensor; in the unit of `Problem.budget`.
-        statistics: whether batches are large enough for batch norms.
     """
 
     network: Network
@@ -105,8 +105,10 @@ def _trained(problem: Problem, supernet: Trained) -> list[Tensor]:
                 choice, soft = choices(shares)
                 elastic.choice = choice
                 over = torch.log(supernet.soft_price(soft) / (_AIM * problem.budget)).clamp_min(0).float()
-                loss = supernet.criterion(elastic(*part.inputs), part).total.to("cpu")
-                ((loss + loss.detach() * _PRESSURE * over) * part.share).backward()  # type: ignore[no-untyped-call]
+                with differentiable_in_evaluation(elastic):
+                    loss = supernet.criterion(elastic(*part.inputs), part).total.to("cpu")
+                    pressed = (loss + loss.detach() * _PRESSURE * over) * part.share
+                    pressed.backward()  # type: ignore[no-untyped-call]
                 supernet.spent(len(part))
             nn.utils.clip_grad_norm_(logits, 1.0)
             optimizer.step()

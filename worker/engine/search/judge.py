@@ -69,7 +69,7 @@ class Judge:
         teacher: answers where there are no labels.
         training: what batch norms see.
         held: what candidates are compared on.
-        task: of the labels; None without.
+        task: of the first output, where it is known.
         work: multiply-accumulates that were spent so far.
     """
 

@@ -88,7 +88,6 @@ class Elastic(nn.Module):
 
     Args:
         network: whose parameters it shares.
-        images: whether images go through in any memory order.
     """
 
     def __init__(self, network: Network, space: Space) -> None:

@@ -24,7 +24,8 @@ from worker.engine.network import Network
 from worker.engine.quantized.observe import check_finite
 from worker.engine.sparse.prunable import weight_of
 from worker.engine.training.batches import Batch, Batches
-from worker.engine.training.losses import TASKS, gives_probabilities, scores_classes, spreads
+from worker.engine.training.device import differentiable_in_evaluation
+from worker.engine.training.losses import TASKS, gives_probabilities, no_gradient, scores_classes, spreads
 
 #: Smallest probability that a logarithm is taken of.
 _TINY: Final = 1e-12
@@ -51,6 +52,7 @@ def squared_gradients(
         progress: called with 0..1.
     Raises:
         InvalidDataset: ``not_finite`` where a sample leads to NaN or infinity; ``too_few_samples`` for a fixed batch.
+        Unsupported: ``no_gradient``.
     """
     module = copy.deepcopy(network.module).to(device).eval()
     weights = [weight_of(module, name).requires_grad_(True) for name in names]
@@ -59,8 +61,7 @@ def squared_gradients(
     loss = Surprise(network, samples, task, module, device, seed)
     for index, parts in enumerate(batches.epoch(0)):
         for part in parts:
-            # The backward pass of cuDNN's recurrent layers wants them in training mode, where they drop out.
-            with torch.backends.cudnn.flags(enabled=not any(isinstance(m, nn.RNNBase) for m in module.modules())):
+            with differentiable_in_evaluation(module):
                 found = torch.autograd.grad(loss(module(*part.inputs), part), weights, allow_unused=True)
             for total, gradient in zip(totals, found, strict=True):
                 if gradient is not None:
@@ -86,7 +87,11 @@ class Surprise:
             self._spreads = spreads(module(*first.inputs))
 
     def __call__(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
-        """The sum over samples and outputs; a gradient of one number in each."""
+        """The sum over samples and outputs; a gradient of one number in each.
+
+        Raises:
+            Unsupported: ``no_gradient``.
+        """
         parts = [outputs[0].new_zeros(())]
         for index, (output, spread) in enumerate(zip(outputs, self._spreads, strict=True)):
             if spread is None or not output.requires_grad:
@@ -96,6 +101,8 @@ class Surprise:
                 parts.append(self._classes(output, labels))
             else:
                 parts.append(self._numbers(output, labels, spread))
+        if len(parts) == 1:
+            raise no_gradient()
         return torch.stack(parts).sum()
 
     def _classes(self, output: Tensor, labels: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from worker.engine.data.samples import Samples
 from worker.engine.network import Network
@@ -17,6 +17,7 @@ from worker.engine.structure.call import flat
 from worker.engine.structure.labels import along
 from worker.engine.structure.model import Place, Structure, Units
 from worker.engine.training.batches import Batches
+from worker.engine.training.device import differentiable_in_evaluation
 
 Scores = NDArray[np.float64]
 
@@ -46,6 +47,7 @@ def taylor(
 
     Raises:
         InvalidDataset: ``not_finite``; ``too_few_samples`` for a fixed batch.
+        Unsupported: ``no_gradient``.
     """
     network = _on(network, device)
     module = network.module
@@ -56,7 +58,7 @@ def taylor(
     batches = Batches(network, samples, size=1, seed=seed, device=device)
     for parts in batches.epoch(0):
         for part in parts:
-            with torch.backends.cudnn.flags(enabled=not any(isinstance(m, nn.RNNBase) for m in module.modules())):
+            with differentiable_in_evaluation(module):
                 slopes = torch.autograd.grad(loss(module(*part.inputs), part), wanted, allow_unused=True)
             by_tensor = {id(tensor): slope for tensor, slope in zip(wanted, slopes, strict=True) if slope is not None}
             each = np.zeros(structure.units)

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
+from torch import Tensor
 
 from worker.engine.data.samples import Array, Samples
 from worker.engine.network import Network
@@ -44,7 +45,7 @@ def answered(
     arrays: list[Array] = []
     done = 0
     for inputs in batches(network, samples, _BATCH, device):
-        results = [value.cpu().numpy() for value in teacher(*inputs)]
+        results = [_array(value) for value in teacher(*inputs)]
         if not arrays:
             sizes = [result[0].nbytes * len(samples) for result in results]
             if any(len(result) != len(inputs[0]) for result in results) or sum(sizes) > _LARGEST:
@@ -57,6 +58,12 @@ def answered(
         done += len(inputs[0])
         progress(done / len(samples))
     return replace(samples, answers=tuple(arrays))
+
+
+def _array(value: Tensor) -> Array:
+    """NumPy has no bfloat16."""
+    found: Array = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+    return found
 
 
 def _room(result: Array, count: int, file: Path) -> Array:

@@ -103,7 +103,11 @@ def pairs(teacher: Sequence[Tap], student: Sequence[Tap], wanted: Collection[str
         chosen = [tap for tap in teacher if any(fnmatchcase(tap.path, glob) for glob in wanted)]
     found = []
     for tap in chosen:
-        alike = [other for other in student if other.places == tap.places and len(other.shape) == len(tap.shape)]
+        alike = [
+            other
+            for other in student
+            if (other.places, other.axis, len(other.shape)) == (tap.places, tap.axis, len(tap.shape))
+        ]
         same = [other for other in alike if other.path == tap.path]
         free = [other for other in alike if not other.normed]
         best = min(same or free or alike, key=lambda other: abs(other.depth - tap.depth), default=None)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from worker.engine.errors import Unsupported
 from worker.engine.state import Partial
 from worker.engine.training.batches import Batch, Batches
-from worker.engine.training.losses import Loss, Outputs
+from worker.engine.training.losses import Loss, Outputs, no_gradient
 from worker.engine.training.schedule import rate
 
 #: Name -> how the optimizer is made from groups with their own rates and decays, and what it keeps of each parameter.
@@ -121,7 +121,7 @@ class Training:
         """Train epoch after epoch, and yield the number of those that are done; the best one is there at the end.
 
         Raises:
-            Unsupported: ``training_diverged`` where the loss or its gradient is no longer finite.
+            Unsupported: ``training_diverged`` where the loss or its gradient is no longer finite; ``no_gradient``.
         """
         while self.epoch < self._plan.epochs and not self._patience_ends():
             torch.manual_seed(_seed(self._plan.seed, self.epoch))  # dropout
@@ -191,6 +191,8 @@ class Training:
         total, right = 0.0, []
         for part in parts:
             loss = self._loss(part)
+            if not loss.total.requires_grad:
+                raise no_gradient()
             (loss.total * part.share).backward()  # type: ignore[no-untyped-call]
             total += float(loss.total.detach()) * part.share
             right += [] if loss.right is None else [int(loss.right)]

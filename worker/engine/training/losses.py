@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from worker.engine.data.labels import task_of
 from worker.engine.data.samples import Array
+from worker.engine.errors import Unsupported
 from worker.engine.network import Network, TensorSpec
 from worker.engine.quantized.placement import operation
 from worker.engine.training.batches import Batch
@@ -92,7 +93,11 @@ class Objective:
     spreads: tuple[float, ...] = ()
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Loss:
-        """The loss of the student's `outputs` for `batch`."""
+        """The loss of the student's `outputs` for `batch`.
+
+        Raises:
+            Unsupported: ``no_gradient`` where there is nothing to compare.
+        """
         wanted: Outputs | None = batch.answers or None
         if wanted is None and self.teacher is not None:
             with torch.no_grad():
@@ -100,6 +105,8 @@ class Objective:
         parts = [] if wanted is None else [*self._soft(outputs, wanted), *self._features(outputs, wanted)]
         if self.weights.task:
             parts += self._hard(outputs, batch)
+        if not parts:
+            raise no_gradient()
         return Loss(torch.stack(parts).sum(), self._right(outputs[0], wanted, batch.labels))
 
     def _soft(self, outputs: Outputs, wanted: Outputs) -> list[Tensor]:
@@ -136,6 +143,16 @@ class Objective:
         if labels is None:
             labels = None if wanted is None else wanted[0].argmax(1)
         return None if labels is None else (output.detach().argmax(1) == labels).sum()
+
+
+def no_gradient() -> Unsupported:
+    """What to tell where the loss does not depend on the weights that it is to be improved, or judged, by."""
+    return Unsupported(
+        "no_gradient",
+        "nothing that this step learns from depends on the weights in question: no floating-point result that has "
+        "labels, or a teacher's answer, comes from them; let layers include more, give labels of the other results, or "
+        "export a model that returns scores in place of class numbers",
+    )
 
 
 def once(network: Callable[..., Outputs]) -> Callable[..., Outputs]:
