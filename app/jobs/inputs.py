@@ -6,23 +6,15 @@ from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from app.jobs.outcomes import InputFile
 from app.recipes import DatasetFacts, ModelFacts
-from app.tables import Dataset, Job, Model
+from app.tables import DATASETS, Dataset, Job, Model
 from app.tables.base import Json
 from app.uploads.repository import uses
 from app.web.fields import is_storable
 
 Row = TypeVar("Row")
-
-#: Role of a dataset -> the column that names it.
-DATASETS: dict[str, InstrumentedAttribute[str | None]] = {
-    "calibration": Job.calibration_dataset_id,
-    "evaluation": Job.evaluation_dataset_id,
-    "training": Job.training_dataset_id,
-}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from app.jobs.events import append, state_event
 from app.jobs.leases import Leases
 from app.jobs.schemas import JobRequest
 from app.recipes import Recipe, RecipeFault, check_targets
-from app.tables import Job
+from app.tables import DATASETS, Job
 
 
 async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any]) -> Job:
@@ -38,7 +38,7 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
 async def _faults(
     session: AsyncSession, leases: Leases, workspace_id: str, request: JobRequest, recipe: Recipe | None
 ) -> list[RecipeFault]:
-    ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in inputs.DATASETS}}
+    ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in DATASETS}}
     known = await inputs.known_inputs(session, workspace_id, ids, recipe.models if recipe is not None else ())
     faults = list(validation.input_faults(request, known))
     if recipe is None:
@@ -63,7 +63,7 @@ def _row(workspace_id: str, request: JobRequest, recipe: Recipe) -> Job:
         targets=list(request.targets),
         model_id=request.model_id,
         step_model_ids=list(recipe.models),
-        **{column.key: getattr(request, column.key) for column in inputs.DATASETS.values()},
+        **{column.key: getattr(request, column.key) for column in DATASETS.values()},
         state="queued",
         attempt=0,
         progress=0.0,

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import FieldError, Invalid
-from app.jobs.inputs import DATASETS, Known
+from app.jobs.inputs import Known
 from app.jobs.schemas import JobRequest
 from app.recipes import Limits, ModelFacts, Recipe, RecipeError, RecipeFault, expand_preset, parse_recipe
 from app.recipes.fit import LABEL, data_faults, labelled, layer_faults, model_faults, teaches
-from app.tables import Dataset, Model, Worker
+from app.tables import DATASETS, Dataset, Model, Worker
 from app.web.fields import is_storable
 
 #: Faults that one answer lists.

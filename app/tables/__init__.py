@@ -2,10 +2,11 @@
 
 from app.tables.accounts import IdempotencyKey, Key, Workspace
 from app.tables.base import Base, new_id
-from app.tables.jobs import Artifact, Checkpoint, Job, JobEvent, Metric, Worker
+from app.tables.jobs import DATASETS, Artifact, Checkpoint, Job, JobEvent, Metric, Worker
 from app.tables.uploads import Blob, Dataset, Model
 
 __all__ = [
+    "DATASETS",
     "Artifact",
     "Base",
     "Blob",

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from app.tables.base import Base, Bytes, CreatedAt, Json, Sha256, new_id
 
@@ -76,6 +76,14 @@ class Job(Base):
     looked_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+#: Role of a dataset -> the column that names it.
+DATASETS: dict[str, InstrumentedAttribute[str | None]] = {
+    "calibration": Job.calibration_dataset_id,
+    "evaluation": Job.evaluation_dataset_id,
+    "training": Job.training_dataset_id,
+}
 
 
 class JobEvent(Base):

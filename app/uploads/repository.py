@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage import Stored
-from app.tables import Blob, Job
+from app.tables import DATASETS, Blob, Job
 from app.tables.jobs import TERMINAL
 
 
@@ -27,8 +27,7 @@ async def insert_check(session: AsyncSession, check: Job) -> None:
 def uses(input_id: str) -> ColumnElement[bool]:
     """The job reads this model or dataset."""
     named = Job.step_model_ids.contains([input_id])
-    datasets = Job.calibration_dataset_id, Job.evaluation_dataset_id, Job.training_dataset_id
-    return or_(Job.model_id == input_id, named, *(column == input_id for column in datasets))
+    return or_(Job.model_id == input_id, named, *(column == input_id for column in DATASETS.values()))
 
 
 async def jobs_in_work(session: AsyncSession, input_id: str) -> Sequence[str]:
