@@ -80,13 +80,19 @@ def check_quantizable(network: Network, layers: LayerFilter) -> None:
             "out",
         )
     # One half-precision value among the float32 ones of the integer kernels' edges, and runtimes refuse the file.
-    others = {str(p.dtype).removeprefix("torch.") for p in network.module.parameters() if p.dtype != torch.float32}
+    others = {parameter.dtype for parameter in network.module.parameters()} - {torch.float32}
     if others:
-        raise Unsupported(
-            "dtype_unsupported",
-            f"quantization starts from float32 weights, and this model has {', '.join(sorted(others))}; "
-            "export model.float() with float32 inputs and quantize that",
-        )
+        raise other_than_float32("quantization", others, "quantize that")
+
+
+def other_than_float32(who: str, found: Iterable[torch.dtype], then: str) -> Unsupported:
+    """What to tell of a model whose weights have types that `who` cannot start from; `then`: what to do afterwards."""
+    names = sorted(str(dtype).removeprefix("torch.") for dtype in found)
+    return Unsupported(
+        "dtype_unsupported",
+        f"{who} starts from float32 weights, and this model has {', '.join(names)}; export model.float() with float32 "
+        f"inputs and {then}",
+    )
 
 
 def merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], network: Network) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from torch import fx
 from app.recipes.methods import TrainedStep, TrainingStep
 from worker.engine.data.samples import Samples, divided
 from worker.engine.errors import InvalidDataset, Unsupported
+from worker.engine.methods.layers import other_than_float32
 from worker.engine.network import Network
 from worker.engine.progress import Part
 from worker.engine.state import Context, Partial
@@ -38,7 +39,6 @@ _RELATIVE_RATE: Final = 10.0
 _FASTEST: Final = 1e-2
 #: One training sample in this many is held back for early stopping, and the largest number of them.
 _VALIDATION, _MOST_VALIDATION = 10, 2000
-_HALVES: Final = (torch.float16, torch.bfloat16)
 #: Share of a training's progress in which the teacher answers.
 _ANSWERING: Final = 0.1
 
@@ -175,13 +175,9 @@ def teach(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tupl
 
 def _check_precision(network: Network) -> None:
     """Refuse weights of 16 bits, in which an optimizer's steps and moments vanish."""
-    halves = {str(p.dtype).removeprefix("torch.") for p in network.module.parameters() if p.dtype in _HALVES}
+    halves = {parameter.dtype for parameter in network.module.parameters()} & {torch.float16, torch.bfloat16}
     if halves:
-        raise Unsupported(
-            "dtype_unsupported",
-            f"training starts from float32 weights, and this model has {', '.join(sorted(halves))}; export "
-            "model.float() with float32 inputs, and let quantize.float come last",
-        )
+        raise other_than_float32("training", halves, "let quantize.float come last")
 
 
 def _session(lesson: Lesson, make: Callable[[Mapping[str, int] | None], P]) -> tuple[P, Training]:

@@ -69,10 +69,8 @@ class _Course:
 
     def without(self, keep: Keep) -> Self:
         """The same, one iteration on."""
-        structure = self.structure
-        gone = structure.channels(structure.everything()) - structure.channels(keep)
-        removed = (*self.removed, np.flatnonzero(~keep).tolist())
-        return type(self)(remove(self.network, structure, keep), self.gone + gone, removed)
+        network, gone = remove(self.network, self.structure, keep), self.gone + self.structure.removed(keep)
+        return type(self)(network, gone, (*self.removed, np.flatnonzero(~keep).tolist()))
 
 
 class _Kept(BaseModel):
@@ -147,12 +145,12 @@ def _begun(course: _Course, compressed: Compressed, task: _Task) -> tuple[_Cours
     again = course
     try:
         kept = _Kept.model_validate(dict(context.resumed.state))
+        if len(kept.removed) > step.iterations:
+            raise ValueError(f"it has {len(kept.removed)} iterations of {step.iterations}")
         for units in kept.removed:
             keep = again.structure.everything()
             keep[units] = False
             again = again.without(keep)
-        if len(kept.removed) > step.iterations:
-            raise ValueError(f"it has {len(kept.removed)} iterations of {step.iterations}")
     except (ValueError, IndexError) as error:
         context.reporter.log(f"The step starts over, what was kept of it cannot be used: {error}"[:500], "warning")
         return course, compressed, None
@@ -224,7 +222,7 @@ def _trained(
         started=(iteration - 1) / step.iterations, ended=iteration / step.iterations,
     )  # fmt: skip
     pupil, curves = teach(lesson, lambda points: whole(network, LayerFilter()))
-    return _Course(graduated(pupil), course.gone, course.removed), compressed.with_curves(curves)
+    return replace(course, network=graduated(pupil)), compressed.with_curves(curves)
 
 
 def _left(structure: Structure, step: PruneChannels) -> list[str]:

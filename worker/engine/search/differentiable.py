@@ -97,21 +97,21 @@ def _trained(problem: Problem, supernet: Trained) -> list[Tensor]:
     for weight in weights:
         weight.requires_grad_(False)
     try:
-        for step, parts in zip(range(steps), _endless(supernet.batches), strict=False):
-            heat = _WARM * (_COLD / _WARM) ** (step / max(steps - 1, 1))
-            optimizer.zero_grad()
-            for part in parts:
-                shares = [_gumbel(one, heat, generator) for one in logits]
-                choice, soft = choices(shares)
-                elastic.choice = choice
-                over = torch.log(supernet.soft_price(soft) / (_AIM * problem.budget)).clamp_min(0).float()
-                with differentiable_in_evaluation(elastic):
+        with differentiable_in_evaluation(elastic):
+            for step, parts in zip(range(steps), _endless(supernet.batches), strict=False):
+                heat = _WARM * (_COLD / _WARM) ** (step / max(steps - 1, 1))
+                optimizer.zero_grad()
+                for part in parts:
+                    shares = [_gumbel(one, heat, generator) for one in logits]
+                    choice, soft = choices(shares)
+                    elastic.choice = choice
+                    over = torch.log(supernet.soft_price(soft) / (_AIM * problem.budget)).clamp_min(0).float()
                     loss = supernet.criterion(elastic(*part.inputs), part).total.to("cpu")
                     pressed = (loss + loss.detach() * _PRESSURE * over) * part.share
                     pressed.backward()  # type: ignore[no-untyped-call]
-                supernet.spent(len(part))
-            nn.utils.clip_grad_norm_(logits, 1.0)
-            optimizer.step()
+                    supernet.spent(len(part))
+                nn.utils.clip_grad_norm_(logits, 1.0)
+                optimizer.step()
     finally:
         for weight in weights:
             weight.requires_grad_(True)

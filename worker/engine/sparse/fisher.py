@@ -59,14 +59,14 @@ def squared_gradients(
     totals = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     batches = Batches(network, samples, size=1, seed=seed, device=device)
     loss = Surprise(network, samples, task, module, device, seed)
-    for index, parts in enumerate(batches.epoch(0)):
-        for part in parts:
-            with differentiable_in_evaluation(module):
+    with differentiable_in_evaluation(module):
+        for index, parts in enumerate(batches.epoch(0)):
+            for part in parts:
                 found = torch.autograd.grad(loss(module(*part.inputs), part), weights, allow_unused=True)
-            for total, gradient in zip(totals, found, strict=True):
-                if gradient is not None:
-                    total.addcmul_(gradient.float(), gradient.float())
-        progress((index + 1) / len(batches))
+                for total, gradient in zip(totals, found, strict=True):
+                    if gradient is not None:
+                        total.addcmul_(gradient.float(), gradient.float())
+            progress((index + 1) / len(batches))
     for name, total in zip(names, totals, strict=True):
         check_finite(name, total)
     return {name: total / len(batches) for name, total in zip(names, totals, strict=True)}

@@ -43,10 +43,6 @@ class Chooser:
         """Steps of the way."""
         return sum(map(len, self.families)) if self.compete else _STEPS
 
-    def removed(self, keep: Keep) -> int:
-        """Channels that a choice removes."""
-        return self.structure.channels(self.structure.everything()) - self.structure.channels(keep)
-
     def at(self, step: int) -> Keep:
         """The choice after so many steps: that many units of lowest score, or that many thousandths, want to go."""
         keep = self.structure.everything()
@@ -70,9 +66,9 @@ class Chooser:
 
     def share(self, ratio: float) -> Keep:
         """The choice that removes a share of the channels, as nearly as rounding lets it."""
-        first = self._first(lambda keep: self.removed(keep) >= ratio * self.channels)
+        first = self._first(lambda keep: self.structure.removed(keep) >= ratio * self.channels)
         around = [self.at(step) for step in (first - 1, first) if step >= 0]
-        return min(around, key=lambda keep: abs(self.removed(keep) - ratio * self.channels))
+        return min(around, key=lambda keep: abs(self.structure.removed(keep) - ratio * self.channels))
 
     def budget(self, macs: float) -> Keep | None:
         """The choice of most units with at most `macs` multiply-accumulates; None where there is none."""

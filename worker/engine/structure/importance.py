@@ -56,10 +56,9 @@ def taylor(
     loss = Surprise(network, samples, task, module, device, seed)
     found = np.zeros(structure.units)
     batches = Batches(network, samples, size=1, seed=seed, device=device)
-    for parts in batches.epoch(0):
-        for part in parts:
-            with differentiable_in_evaluation(module):
-                slopes = torch.autograd.grad(loss(module(*part.inputs), part), wanted, allow_unused=True)
+    with differentiable_in_evaluation(module):
+        for part in (part for parts in batches.epoch(0) for part in parts):
+            slopes = torch.autograd.grad(loss(module(*part.inputs), part), wanted, allow_unused=True)
             by_tensor = {id(tensor): slope for tensor, slope in zip(wanted, slopes, strict=True) if slope is not None}
             each = np.zeros(structure.units)
             for place, tensor in weights:

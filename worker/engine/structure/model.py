@@ -153,6 +153,10 @@ class Structure:
         """Channels that are left of those that may be removed."""
         return sum(family.each * int(keep[family.units].sum()) for family in self.families)
 
+    def removed(self, keep: Keep) -> int:
+        """Channels that a choice removes."""
+        return self.channels(~keep)
+
     def kept(self, labels: Tensor, keep: Keep) -> list[Units]:
         """For each dimension of a value with `labels`, the indices that are left.
 

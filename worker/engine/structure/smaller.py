@@ -34,7 +34,7 @@ def smaller(network: Network, *, width: float, depth: float) -> tuple[Network, l
         structure, before = analyse(network), network.parameters
         chooser = Chooser(structure, structure.families, magnitude(network, structure), compete=False, round_to=1)
         keep = chooser.share(1 - width)
-        if not chooser.removed(keep):
+        if not chooser.structure.removed(keep):
             raise Unsupported(
                 "no_layers",
                 f"width {width:g} removes nothing: no layer of the model has so many channels that can go; give depth, "
