@@ -112,11 +112,10 @@ def _distillation(network: str, width: float) -> Iterable[Trial]:
     """Stage E: the same student, the same epochs."""
     student = {"student": {"width": width}}
     alone = f"labels alone, width {width:g}"
-    parts = {"soft labels and labels": {}, "soft labels, features, labels": {"features": {"weight": 1}}}
+    features = {"losses": {"features": {"weight": 1}}}
     yield Trial("E", alone, network, (_distill(**student, losses={"soft_labels": None}),))
-    for label, losses in parts.items():
-        step = _distill(**student, **({"losses": losses} if losses else {}))
-        yield Trial("E", f"{label}, width {width:g}", network, (step,), against=alone)
+    for label, more in (("soft labels and labels", {}), ("soft labels, features, labels", features)):
+        yield Trial("E", f"{label}, width {width:g}", network, (_distill(**student, **more),), against=alone)
 
 
 def _low_rank(network: str) -> Iterable[Trial]:

@@ -118,6 +118,14 @@ def run(network: Network, step: Step, folder: Path, **context: Any) -> Compresse
     return METHODS[type(step)](Compressed(network), step, surroundings)
 
 
+def same_numbers(one: Network, other: Network) -> None:
+    """Assert that two networks have the same weights and buffers, bit for bit."""
+    ours, theirs = one.module.state_dict(), other.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], rtol=0, atol=0)
+
+
 class _Interrupted(Exception):
     pass
 

@@ -78,10 +78,7 @@ def test_an_interrupted_one_ends_with_the_same_numbers(
     partial = handwriting.interrupted(network, step, tmp_path)
     resumed = handwriting.run(network, step, tmp_path, resumed=partial)
     assert resumed.curves == whole.curves
-    for one, other in zip(
-        whole.network.module.state_dict().values(), resumed.network.module.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    handwriting.same_numbers(whole.network, resumed.network)
 
 
 def test_patience_goes_back_to_the_best_epoch(network: Network, tmp_path: Path) -> None:
@@ -94,10 +91,7 @@ def test_patience_goes_back_to_the_best_epoch(network: Network, tmp_path: Path) 
     assert len(losses) == best + 3 < 60
     assert any("out of patience" in line for line in notebook.lines)
     again = tuned(Compressed(network), tmp_path, **{**changes, "epochs": 60, "patience": len(losses) - best - 1})
-    for one, other in zip(
-        done.network.module.state_dict().values(), again.network.module.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    handwriting.same_numbers(done.network, again.network)
 
 
 def test_every_result_that_has_labels_is_learned(tmp_path: Path) -> None:

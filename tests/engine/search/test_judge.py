@@ -1,4 +1,4 @@
-"""Evaluations: how samples are split_for_search, what batch norms see, and what a score is."""
+"""Evaluations: how samples are divided, what batch norms see, and what a score is."""
 
 from pathlib import Path
 
