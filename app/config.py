@@ -30,6 +30,11 @@ class Settings(BaseSettings):
 
     auth_enabled: bool = Field(True, description="Whether API keys are required.")
     max_upload_bytes: int = Field(64 * GIB, description="Largest accepted upload (413 above).")
+    upload_ttl_s: int = Field(86_400, description="How long a resumable upload is kept after its last bytes.")
+    upload_part_bytes: int = Field(16 * MIB, description="A resumable upload is stored in parts of so many bytes.")
+    sources: list[str] = Field(
+        [], description="Buckets that files may be taken from: s3://BUCKET or s3://BUCKET/PREFIX."
+    )
     max_body_bytes: int = Field(4 * MIB, description="Largest accepted JSON body (413 above).")
     min_free_disk_bytes: int = Field(1 * GIB, description="Free disk that an upload must leave (507 below).")
     idempotency_ttl_s: int = Field(86_400, description="How long a response is kept for its Idempotency-Key.")

@@ -2,6 +2,7 @@
 
 ApiError
 ├── NotFound 404            Unauthenticated 401        Forbidden 403
+├── Gone 410                PreconditionFailed 412     ChecksumMismatch 460
 ├── Conflict 409            (object_in_use, job_already_finished, job_running, request_in_progress, ...)
 ├── PayloadTooLarge 413     UnsupportedMedia 415       Invalid 422 (with errors: [{pointer, detail}])
 ├── InsufficientStorage 507 Unavailable 503 (with Retry-After)
@@ -78,6 +79,24 @@ class Conflict(ApiError):
     """The object's state forbids this now."""
 
     status, code, title = 409, "conflict", "Conflict"
+
+
+class Gone(ApiError):
+    """The object was there, and is no more."""
+
+    status, code, title = 410, "gone", "Gone"
+
+
+class PreconditionFailed(ApiError):
+    """The client asks for another version of a protocol."""
+
+    status, code, title = 412, "precondition_failed", "Precondition failed"
+
+
+class ChecksumMismatch(ApiError):
+    """The bytes are not those of the checksum sent with them (a status of the tus protocol)."""
+
+    status, code, title = 460, "checksum_mismatch", "Checksum mismatch"
 
 
 class PayloadTooLarge(ApiError):

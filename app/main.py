@@ -16,12 +16,13 @@ from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
 from app.queue import Queue
 from app.storage import open_store
+from app.uploads.endpoints import router as uploads
 from app.web import openapi, problems
 from app.web.health import router as health
 from app.web.requests import RequestIds
 from app.web.services import Services
 
-ROUTERS = (accounts, models, datasets, jobs, artifacts, catalog, health)
+ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -33,7 +33,7 @@ HEADER = "Idempotency-Key"
 LEASE = timedelta(seconds=30)
 _LONGEST_KEY = 255
 #: Headers that belong to the response itself, not to its transport.
-_KEPT_HEADERS = ("content-type", "location", "retry-after")
+_KEPT_HEADERS = ("content-type", "location", "retry-after", "upload-offset", "upload-expires")
 
 log = logging.getLogger(__name__)
 

@@ -26,15 +26,16 @@ class WorkspaceRoute(APIRoute):
     rolled back on any error. A response that streams must not use it: it is closed by then.
     """
 
-    #: Whether forms are read as a stream, by an endpoint that holds the limit and tells what is asked for itself.
-    streams_forms: ClassVar[bool] = False
+    #: Beginnings of the media types that are read as a stream, by an endpoint that holds the limit and tells what is
+    #: asked for itself.
+    streamed: ClassVar[tuple[str, ...]] = ()
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint inside its transaction."""
         endpoint = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            streams = self.streams_forms and _is_form(request)
+            streams = request.headers.get("content-type", "").lower().startswith(self.streamed)
             if not streams:
                 request = _limited(request, get_services(request).settings.max_body_bytes)
             key = request.headers.get(HEADER) if request.method == "POST" else None
@@ -51,7 +52,7 @@ class WorkspaceRoute(APIRoute):
 class UploadRoute(WorkspaceRoute):
     """A route that takes a file of any size as a form."""
 
-    streams_forms = True
+    streamed = ("multipart/",)
 
 
 def get_once(request: Request) -> Once | None:
@@ -87,10 +88,6 @@ async def _in_transaction(request: Request, endpoint: Endpoint, once: Once | Non
         if once is not None:
             await once.remember(session, response)
         return response
-
-
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def _limited(request: Request, limit: int) -> Request:

@@ -21,7 +21,8 @@ from app.jobs.leases import Leases
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
-from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
+from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model, ResumableUpload, UploadPart
+from app.uploads.repository import forget_expired_uploads
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
@@ -47,6 +48,15 @@ class Maintenance:
         self._database = database
         self._store = store
         self._leases = leases
+        self._steps: tuple[Step, ...] = (
+            expired_leases,
+            time_outs,
+            rejected_inputs,
+            self._looks,
+            self._workers,
+            forget_expired,
+            forget_expired_uploads,
+        )
 
     async def run(self) -> None:
         """Does rounds until it is cancelled."""
@@ -64,7 +74,7 @@ class Maintenance:
         async with self._database.transaction() as guard:
             if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
                 return False
-            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, forget_expired):
+            for step in self._steps:
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
@@ -139,7 +149,7 @@ def _unreferenced() -> ColumnElement[bool]:
     return and_(
         *(
             ~exists(select(1).where(table.workspace_id == Blob.workspace_id, table.sha256 == Blob.sha256))
-            for table in (Model, Dataset, Artifact, Checkpoint)
+            for table in (Model, Dataset, Artifact, Checkpoint, ResumableUpload, UploadPart)
         )
     )
 

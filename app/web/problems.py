@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from app.errors import (
     ApiError,
     BadRequest,
+    ChecksumMismatch,
     FieldError,
     Forbidden,
     Invalid,
@@ -75,10 +76,11 @@ class Problem(BaseModel):
 def responses(*statuses: int, always: tuple[int, ...] = _ALWAYS) -> dict[int | str, dict[str, Any]]:
     """The error responses of a route for OpenAPI: `statuses`, and those that every authenticated route has."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
-        for status in sorted({*always, *statuses})
-    }
+    return {status: {"description": _phrase(status), "content": content} for status in sorted({*always, *statuses})}
+
+
+def _phrase(status: int) -> str:
+    return ChecksumMismatch.title if status == ChecksumMismatch.status else HTTPStatus(status).phrase
 
 
 def render(request: Request, error: ApiError) -> Response:

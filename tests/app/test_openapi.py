@@ -29,6 +29,8 @@ from app.config import Settings
 from app.main import create_app
 from app.tables import Worker
 
+#: Bytes of resumable uploads are bytes.
+schemathesis.serializer.alias(["application/offset+octet-stream"], "application/octet-stream")
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 15
 
