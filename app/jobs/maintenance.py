@@ -22,6 +22,7 @@ from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
 from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
+from app.webhooks.repository import forget_finished
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
@@ -64,7 +65,7 @@ class Maintenance:
         async with self._database.transaction() as guard:
             if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
                 return False
-            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, forget_expired):
+            for step in self._steps():
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
@@ -73,11 +74,18 @@ class Maintenance:
             await collect_blobs(self._database, self._store)
         return True
 
+    def _steps(self) -> Sequence[Step]:
+        own = (self._looks, self._workers, self._deliveries)
+        return (expired_leases, time_outs, rejected_inputs, *own, forget_expired)
+
     async def _looks(self, session: AsyncSession) -> None:
         await repeat_looks(session, self._leases, self._settings.stale_queued_s)
 
     async def _workers(self, session: AsyncSession) -> None:
         await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
+
+    async def _deliveries(self, session: AsyncSession) -> None:
+        await forget_finished(session, self._settings.webhook_retention_s)
 
 
 async def expired_leases(session: AsyncSession) -> None:
