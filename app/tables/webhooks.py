@@ -24,9 +24,9 @@ class Webhook(Base):
     #: Why the service itself switched it off.
     disabled_reason: Mapped[str | None]
     salt: Mapped[bytes] = mapped_column(LargeBinary)
-    #: Salt of the secret before the last rotation, which signs too until `previous_until`.
+    #: Salt of the secret before the last rotation, which signs too until `previous_secret_until`.
     previous_salt: Mapped[bytes | None] = mapped_column(LargeBinary)
-    previous_until: Mapped[datetime | None]
+    previous_secret_until: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
 
 

@@ -71,7 +71,7 @@ class Poster:
         """Sends one message. Never fails: the outcome says what went wrong."""
         started = time.monotonic()
         # httpcore's own Host lacks the brackets of an IPv6 address.
-        all_headers: dict[bytes | str, bytes | str] = {"Host": urlsplit(url).netloc, **_FIXED_HEADERS, **headers}
+        all_headers = {"Host": urlsplit(url).netloc, **_FIXED_HEADERS, **headers}
         outcome = await self._post(url, all_headers, body.encode())
         return Outcome(outcome.error, outcome.status, round(1000 * (time.monotonic() - started)), outcome.wish_s)
 
@@ -79,11 +79,11 @@ class Poster:
         """Closes every connection."""
         await self._pool.aclose()
 
-    async def _post(self, url: str, headers: dict[bytes | str, bytes | str], body: bytes) -> Outcome:
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._pool.stream("POST", url, headers=headers, content=body) as response,
+                self._pool.stream("POST", url, headers=[*headers.items()], content=body) as response,
             ):
                 return _judge(response)
         except TimeoutError:

@@ -59,7 +59,7 @@ class WebhookView(BaseModel):
     enabled: bool
     disabled_reason: str | None = Field(description="Why the service itself switched it off.")
     previous_secret_until: datetime | None = Field(
-        validation_alias="previous_until", description="Until when the secret before the last rotation signs too."
+        description="Until when the secret before the last rotation signs too."
     )
     created_at: datetime
 

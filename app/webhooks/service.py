@@ -67,7 +67,7 @@ async def rotate(session: AsyncSession, settings: Settings, workspace_id: str, w
     """Gives a webhook a new secret, which is returned; the old one signs too for `OVERLAP`. Raises `NotFound`."""
     webhook = await get(session, workspace_id, webhook_id, lock=True)
     webhook.previous_salt, webhook.salt = webhook.salt, new_salt()
-    webhook.previous_until = await repository.clock(session) + OVERLAP
+    webhook.previous_secret_until = await repository.clock(session) + OVERLAP
     await session.flush()
     return webhook, secret_of(settings.key_pepper, webhook.id, webhook.salt)
 

@@ -35,7 +35,11 @@ def secret_of(pepper: SecretStr, webhook_id: str, salt: bytes) -> str:
 def secrets_of(pepper: SecretStr, webhook: Webhook, now: datetime) -> list[str]:
     """Every secret that signs at the time `now`, the newest first."""
     salts = [webhook.salt]
-    if webhook.previous_salt is not None and webhook.previous_until is not None and webhook.previous_until > now:
+    if (
+        webhook.previous_salt is not None
+        and webhook.previous_secret_until is not None
+        and webhook.previous_secret_until > now
+    ):
         salts.append(webhook.previous_salt)
     return [secret_of(pepper, webhook.id, salt) for salt in salts]
 

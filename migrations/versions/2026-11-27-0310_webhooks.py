@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("disabled_reason", sa.String(), nullable=True),
         sa.Column("salt", sa.LargeBinary(), nullable=False),
         sa.Column("previous_salt", sa.LargeBinary(), nullable=True),
-        sa.Column("previous_until", _TIME, nullable=True),
+        sa.Column("previous_secret_until", _TIME, nullable=True),
         sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
         sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_webhooks_workspace_id_workspaces")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
