@@ -11,6 +11,9 @@ from pydantic import HttpUrl, TypeAdapter, ValidationError
 Network = IPv4Network | IPv6Network
 
 LONGEST_URL = 2000
+#: What a refusal says of an address, after its name.
+NOT_PUBLIC = "is not a public address (the operator can permit networks with MODELPRESS_WEBHOOK_ALLOWED_NETWORKS)"
+NO_TLS = "must begin with https:// (the operator can permit http with MODELPRESS_WEBHOOK_ALLOW_HTTP)"
 #: Not public, though `ipaddress` of some Python that we run on says so.
 _RESERVED = (
     ip_network("192.0.0.0/24"),  # IETF protocols; the metadata service of Oracle's cloud
@@ -48,7 +51,7 @@ def checked_url(text: str, networks: Sequence[Network], *, allow_http: bool) -> 
     except ValidationError as error:
         raise UrlRefused(f"not a URL of https: {error.errors()[0]['msg']}") from error
     if url.scheme != "https" and not allow_http:
-        raise UrlRefused("must begin with https:// (the operator can permit http with MODELPRESS_WEBHOOK_ALLOW_HTTP)")
+        raise UrlRefused(NO_TLS)
     if url.username is not None or url.password is not None:
         raise UrlRefused("must not hold a user name or password; messages are signed instead")
     literal = _literal(url.host or "")
@@ -57,9 +60,6 @@ def checked_url(text: str, networks: Sequence[Network], *, allow_http: bool) -> 
     if len(str(url)) > LONGEST_URL:
         raise UrlRefused(f"must have at most {LONGEST_URL} characters")
     return str(url)
-
-
-NOT_PUBLIC = "is not a public address (the operator can permit networks with MODELPRESS_WEBHOOK_ALLOWED_NETWORKS)"
 
 
 def _literal(host: str) -> str | None:

@@ -15,6 +15,7 @@ import httpcore2
 from app.config import Settings
 from app.tables.base import Json
 from app.web.openapi import VERSION
+from app.webhooks.addresses import NO_TLS
 from app.webhooks.network import AddressRefused, CheckedBackend, Resolve, look_up
 
 #: A receiver that asks for a longer pause is asked again after this one, in seconds.
@@ -60,6 +61,7 @@ class Poster:
 
     def __init__(self, settings: Settings, slots: int, resolve: Resolve = look_up) -> None:
         self._timeout_s = settings.webhook_timeout_s
+        self._allow_http = settings.webhook_allow_http
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpcore2.default_ssl_context(),
             max_connections=slots,
@@ -80,6 +82,8 @@ class Poster:
         await self._pool.aclose()
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        if not (self._allow_http or url.startswith("https://")):  # allowed when the webhook was made, now no more
+            return _failed("webhook_url_not_allowed", f"the URL {NO_TLS}")
         try:
             async with (
                 asyncio.timeout(self._timeout_s),

@@ -12,6 +12,8 @@ import httpx2
 import pytest
 
 from app.config import Settings
+from app.jobs import transitions
+from app.jobs.states import Event
 from app.main import create_app
 from app.storage import open_store
 from app.web.services import Services
@@ -71,6 +73,15 @@ class Hooks:
         assert response.status_code == 202, response.text
         delivery: dict[str, Any] = response.json()
         return delivery
+
+    async def cancel(self, **columns: Any) -> str:
+        """A job that was canceled."""
+        job_id = await self.stage.job(**columns)
+        async with self.stage.database.transaction() as session:
+            job = await transitions.lock(session, job_id)
+            assert job is not None
+            await transitions.move(session, job, Event.CANCEL)
+        return job_id
 
     async def log(self, made: dict[str, Any]) -> list[dict[str, Any]]:
         """The webhook's log, newest first."""

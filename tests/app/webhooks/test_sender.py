@@ -9,56 +9,19 @@ import pytest
 from sqlalchemy import func, select, update
 from standardwebhooks import WebhookVerificationError
 
-from app.jobs import transitions
 from app.jobs.maintenance import Maintenance
-from app.jobs.outcomes import Finished, NewArtifact
-from app.jobs.states import Event
 from app.storage import open_store
 from app.tables import Webhook, WebhookDelivery
 from app.webhooks import claims
 from app.webhooks.sender import Sender
-from tests.support.stage import DIGEST
 
 pytestmark = pytest.mark.anyio
-
-
-async def _cancel(hooks: Any, **columns: Any) -> str:
-    """A job that was canceled."""
-    job_id: str = await hooks.stage.job(**columns)
-    async with hooks.stage.database.transaction() as session:
-        job = await transitions.lock(session, job_id)
-        await transitions.move(session, job, Event.CANCEL)
-    return job_id
 
 
 async def _set(hooks: Any, **values: Any) -> None:
     """Changes every delivery."""
     async with hooks.stage.database.transaction() as session:
         await session.execute(update(WebhookDelivery).values(**values))
-
-
-async def test_the_end_of_a_job_is_told(hooks: Any) -> None:
-    made = await hooks.make()
-    job_id, lease = await hooks.stage.in_state("running", name="nightly", tags={"team": "ü"})
-    artifact = NewArtifact("onnxruntime", "onnx", "m.onnx", 1, DIGEST, {})
-    gate = {"passed": True, "checks": []}
-    await hooks.stage.run(hooks.stage.leases.finish, lease, Finished(artifacts=[artifact], gate=gate))
-    assert [row["state"] for row in await hooks.log(made)] == ["pending"], "no sender runs: it was as good as killed"
-    async with hooks.sender():
-        (row,) = await hooks.ended(made)
-    (seen,) = hooks.receiver.seen
-    message = seen.verified(made["secret"])
-    assert message == row["payload"]
-    assert message["type"] == "job.succeeded"
-    assert message["timestamp"].endswith("Z")
-    data = message["data"]
-    assert (data["id"], data["state"], data["name"], data["error"]) == (job_id, "succeeded", "nightly", None)
-    assert (data["tags"], data["gate"], data["attempt"]) == ({"team": "ü"}, gate, 1)
-    (told,) = data["artifacts"]
-    assert told == {"id": told["id"], "target": "onnxruntime", "size_bytes": 1, "sha256": DIGEST}
-    assert (row["id"], row["event"], row["state"]) == (seen.headers["webhook-id"], "job.succeeded", "succeeded")
-    assert (row["attempts"], row["response_status"], row["error"], row["next_attempt_at"]) == (1, 204, None, None)
-    assert row["duration_ms"] >= 0
 
 
 async def test_retries_until_the_receiver_takes_it(hooks: Any) -> None:
@@ -107,17 +70,17 @@ async def test_what_waits_can_be_sent_at_once(hooks: Any) -> None:
 async def test_gone_switches_it_off(hooks: Any) -> None:
     made = await hooks.make()
     hooks.receiver.answers.append((410, {}))
-    await _cancel(hooks)
+    await hooks.cancel()
     async with hooks.sender():
         (row,) = await hooks.ended(made)
         assert (row["state"], row["attempts"], row["response_status"]) == ("failed", 1, 410)
         shown = (await hooks.client.get(f"/v1/webhooks/{made['id']}")).json()
         assert shown["enabled"] is False
         assert "410" in shown["disabled_reason"]
-        await _cancel(hooks)
+        await hooks.cancel()
         assert len(await hooks.log(made)) == 1, "what happens while it is off is not told"
         await hooks.client.patch(f"/v1/webhooks/{made['id']}", json={"enabled": True})
-        await _cancel(hooks)
+        await hooks.cancel()
         assert [row["state"] for row in await hooks.ended(made)] == ["succeeded", "failed"]
 
 
@@ -129,41 +92,6 @@ async def test_what_is_due_after_switching_off_fails(hooks: Any) -> None:
         (row,) = await hooks.ended(made)
     assert (row["state"], row["error"]["code"]) == ("failed", "webhook_disabled")
     assert hooks.receiver.seen == []
-
-
-async def test_each_is_told_of_what_it_wants(hooks: Any) -> None:
-    both = await hooks.make(events=["job.failed", "job.canceled"])
-    neither = await hooks.make(events=["job.succeeded"])
-    other = await hooks.stage.workspace("other")
-    await _cancel(hooks)
-    await _cancel(hooks, workspace_id=other)
-    await _cancel(hooks, kind="check_model", queue="checks", model_id=await hooks.stage.model("checking"))
-    assert [row["event"] for row in await hooks.log(both)] == ["job.canceled"]
-    assert await hooks.log(neither) == []
-
-
-async def test_deleting_a_queued_job_tells_that_it_was_canceled(hooks: Any) -> None:
-    made = await hooks.make()
-    job_id = await hooks.stage.job()
-    headers = await hooks.stage.key("member")
-    assert (await hooks.client.delete(f"/v1/jobs/{job_id}", headers=headers)).status_code == 204
-    (row,) = await hooks.log(made)
-    assert (row["event"], row["payload"]["data"]["id"]) == ("job.canceled", job_id)
-    ended = await _cancel(hooks)
-    await hooks.client.delete(f"/v1/jobs/{ended}", headers=headers)
-    assert len(await hooks.log(made)) == 2, "a job that was over is not told of again"
-
-
-async def test_nothing_is_told_of_what_is_rolled_back(hooks: Any) -> None:
-    made = await hooks.make()
-    job_id = await hooks.stage.job()
-    with pytest.raises(RuntimeError):
-        async with hooks.stage.database.transaction() as session:
-            job = await transitions.lock(session, job_id)
-            await transitions.move(session, job, Event.CANCEL)
-            raise RuntimeError("the process fails before the commit")
-    assert await hooks.log(made) == []
-    assert (await hooks.stage.get(job_id)).state == "queued"
 
 
 async def test_two_senders_send_each_message_once(hooks: Any) -> None:
