@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
@@ -58,6 +58,18 @@ class Settings(BaseSettings):
     job_threads: int = Field(0, description="CPU threads of a job; 0: all cores.")
     check_run_s: float = Field(600.0, description="Time limit of the check of an upload.")
     require_sandbox: bool = Field(False, description="Refuse to run jobs where a wall of the sandbox cannot stand.")
+
+    webhook_timeout_s: float = Field(15.0, gt=0, description="Time that the receiver of a webhook has to answer.")
+    webhook_retry_s: tuple[float, ...] = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        description="Pauses between attempts to deliver, as a JSON list; up to a tenth is added by chance.",
+    )
+    webhook_poll_s: float = Field(1.0, gt=0, description="Seconds between looks for deliveries that are due.")
+    webhook_retention_s: float = Field(2_592_000.0, description="How long a finished delivery stays in the log.")
+    webhook_allow_http: bool = Field(False, description="Whether webhooks may go to plain HTTP.")
+    webhook_allowed_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="Networks that webhooks may reach beside public addresses, as a JSON list of CIDRs."
+    )
 
 
 @lru_cache

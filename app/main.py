@@ -21,8 +21,10 @@ from app.web import openapi, problems
 from app.web.health import router as health
 from app.web.requests import RequestIds
 from app.web.services import Services
+from app.webhooks.endpoints import router as webhooks
+from app.webhooks.sender import sending
 
-ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, health)
+ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, webhooks, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -53,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     try:
-        async with in_background(services) as app.state.broadcast:
+        async with in_background(services) as app.state.broadcast, sending(services):
             yield
     finally:
         await services.database.close()

@@ -23,6 +23,7 @@ from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
 from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model, ResumableUpload, UploadPart
 from app.uploads.repository import forget_expired_uploads
+from app.webhooks.repository import forget_finished
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
@@ -54,6 +55,7 @@ class Maintenance:
             rejected_inputs,
             self._looks,
             self._workers,
+            self._deliveries,
             forget_expired,
             forget_expired_uploads,
         )
@@ -88,6 +90,9 @@ class Maintenance:
 
     async def _workers(self, session: AsyncSession) -> None:
         await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
+
+    async def _deliveries(self, session: AsyncSession) -> None:
+        await forget_finished(session, self._settings.webhook_retention_s)
 
 
 async def expired_leases(session: AsyncSession) -> None:

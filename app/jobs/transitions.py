@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import events
+from app.jobs import events, notices
 from app.jobs.inputs import dataset_of_check, waiting_on
 from app.jobs.states import TERMINAL, Event, State, decide
 from app.tables import Dataset, Job, Model
@@ -56,6 +56,8 @@ async def move(
     if state in (State.FAILED, State.CANCELED) and job.kind != "compress":
         canceled = {"code": "check_canceled", "detail": "the check of this file was canceled; upload it again"}
         await reject_upload(session, job, error or canceled)
+    if state in TERMINAL and job.kind == "compress":
+        await notices.tell_end(session, job, now)
     return state
 
 

@@ -4,6 +4,7 @@ from app.tables.accounts import IdempotencyKey, Key, Workspace
 from app.tables.base import Base, new_id
 from app.tables.jobs import DATASETS, Artifact, Checkpoint, Job, JobEvent, Metric, Worker
 from app.tables.uploads import Blob, Dataset, Model, ResumableUpload, UploadPart
+from app.tables.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "DATASETS",
@@ -20,6 +21,8 @@ __all__ = [
     "Model",
     "ResumableUpload",
     "UploadPart",
+    "Webhook",
+    "WebhookDelivery",
     "Worker",
     "Workspace",
     "new_id",
