@@ -17,7 +17,7 @@ ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads operators conformance clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads chaos operators conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-formats: $(VENV)/.test ## Measure reading of 2 GB, and a pretrained MiniLM
 
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
 	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)
+
+chaos: $(VENV)/.run ## Kill everything at random for ten minutes while customers send 200 jobs; look whether all is right.
+	@$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 conformance: $(VENV)/.test ## Count the operator cases of the onnx package that are read rightly.
 	@$(BIN)/python benchmarks/conformance.py $(ARGS)
