@@ -1,9 +1,9 @@
 """Does the platform keep its word? Everything that can die is killed at random while customers send jobs.
 
 ``make chaos`` runs 200 small real jobs over 4 workers for ten minutes, with a real PostgreSQL and Valkey, while
-workers, job processes, Valkey, PostgreSQL and the API are killed, frozen, emptied and started again; then everything may come to
-rest, and each job is looked at: it ended in the right state, its artifact has its digest, its events are numbered
-without gaps, its attempts never overlapped, and streams that were followed brought every event once.
+workers, job processes, Valkey, PostgreSQL and the API are killed, frozen, emptied and started again; then everything
+may come to rest, and each job is looked at: it ended in the right state, its artifact has its digest, its events are
+numbered without gaps, its attempts never overlapped, and streams that were followed brought every event once.
 
 ``python benchmarks/chaos.py --jobs 200 --workers 4 --minutes 10 --seed 0`` exits with 1 where a fault was found.
 """
