@@ -49,16 +49,6 @@ class Maintenance:
         self._database = database
         self._store = store
         self._leases = leases
-        self._steps: tuple[Step, ...] = (
-            expired_leases,
-            time_outs,
-            rejected_inputs,
-            self._looks,
-            self._workers,
-            self._deliveries,
-            forget_expired,
-            forget_expired_uploads,
-        )
 
     async def run(self) -> None:
         """Does rounds until it is cancelled."""
@@ -76,7 +66,7 @@ class Maintenance:
         async with self._database.transaction() as guard:
             if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
                 return False
-            for step in self._steps:
+            for step in self._steps():
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
@@ -84,6 +74,10 @@ class Maintenance:
                     log.exception("maintenance step %s failed", step.__name__)
             await collect_blobs(self._database, self._store)
         return True
+
+    def _steps(self) -> Sequence[Step]:
+        own = (self._looks, self._workers, self._deliveries)
+        return (expired_leases, time_outs, rejected_inputs, *own, forget_expired, forget_expired_uploads)
 
     async def _looks(self, session: AsyncSession) -> None:
         await repeat_looks(session, self._leases, self._settings.stale_queued_s)
