@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from app.accounts.endpoints import router as accounts
 from app.artifacts.endpoints import router as artifacts
+from app.audit.endpoints import router as audit
 from app.catalog.endpoints import router as catalog
 from app.config import Settings, get_settings
 from app.datasets.endpoints import router as datasets
@@ -14,14 +15,17 @@ from app.db import Database
 from app.jobs.background import in_background
 from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
+from app.oidc import open_issuer
 from app.queue import Queue
+from app.rates import Rates
 from app.storage import open_store
+from app.usage.endpoints import router as usage
 from app.web import openapi, problems
 from app.web.health import router as health
 from app.web.requests import RequestIds
 from app.web.services import Services
 
-ROUTERS = (accounts, models, datasets, jobs, artifacts, catalog, health)
+ROUTERS = (accounts, models, datasets, jobs, artifacts, catalog, audit, usage, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -39,7 +43,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.state.services = Services(settings, Database(settings), open_store(settings), Queue(settings))
+    app.state.services = Services(
+        settings,
+        Database(settings),
+        open_store(settings),
+        Queue(settings),
+        Rates(settings.broker_url),
+        open_issuer(settings),
+    )
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
@@ -55,4 +66,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with in_background(services) as app.state.broadcast:
             yield
     finally:
-        await services.database.close()
+        await services.close()

@@ -13,6 +13,8 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import audit
+from app.accounts.holdings import HOLDERS, forget_lost_slots
 from app.accounts.idempotency import forget_expired
 from app.config import Settings
 from app.db import Database
@@ -21,7 +23,7 @@ from app.jobs.leases import Leases
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
-from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
+from app.tables import Blob, Job
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
@@ -64,7 +66,8 @@ class Maintenance:
         async with self._database.transaction() as guard:
             if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
                 return False
-            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, forget_expired):
+            housekeeping = (forget_expired, forget_lost_slots, self._audit)
+            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, *housekeeping):
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
@@ -78,6 +81,9 @@ class Maintenance:
 
     async def _workers(self, session: AsyncSession) -> None:
         await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
+
+    async def _audit(self, session: AsyncSession) -> None:
+        await audit.forget_old(session, self._settings.audit_retention_days)
 
 
 async def expired_leases(session: AsyncSession) -> None:
@@ -139,7 +145,7 @@ def _unreferenced() -> ColumnElement[bool]:
     return and_(
         *(
             ~exists(select(1).where(table.workspace_id == Blob.workspace_id, table.sha256 == Blob.sha256))
-            for table in (Model, Dataset, Artifact, Checkpoint)
+            for table in HOLDERS
         )
     )
 

@@ -1,6 +1,6 @@
 """SQLAlchemy tables, one file each noun."""
 
-from app.tables.accounts import IdempotencyKey, Key, Workspace
+from app.tables.accounts import AuditEvent, IdempotencyKey, Key, UploadSlot, Workspace
 from app.tables.base import Base, new_id
 from app.tables.jobs import DATASETS, Artifact, Checkpoint, Job, JobEvent, Metric, Worker
 from app.tables.uploads import Blob, Dataset, Model
@@ -8,6 +8,7 @@ from app.tables.uploads import Blob, Dataset, Model
 __all__ = [
     "DATASETS",
     "Artifact",
+    "AuditEvent",
     "Base",
     "Blob",
     "Checkpoint",
@@ -18,6 +19,7 @@ __all__ = [
     "Key",
     "Metric",
     "Model",
+    "UploadSlot",
     "Worker",
     "Workspace",
     "new_id",

@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.caller import Caller
+from app.accounts import quotas
+from app.accounts.credentials import Caller
 from app.accounts.idempotency import digest_of
 from app.accounts.routes import get_once
 from app.db import after_commit
@@ -46,7 +47,10 @@ async def receive(
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         raise await _no_source(request, kind)
-    async with receive_form(request, services.store, services.settings, caller.workspace_id) as received:
+    async with (
+        quotas.upload_slot(services, caller.workspace_id),
+        receive_form(request, services.store, services.settings, caller.workspace_id) as received,
+    ):
         fields = _validated(kind, received)
         once = get_once(request)
         if once is not None:
@@ -54,6 +58,7 @@ async def receive(
                 digest_of(request, json.dumps([received.fields, received.file.sha256], sort_keys=True).encode())
             )
         async with services.database.transaction() as session:
+            await quotas.refuse_bytes(session, services.settings, caller.workspace_id, received.file)
             await repository.touch_blob(session, caller.workspace_id, received.file)
         await received.staged.publish()
         yield Arrived(fields, received.filename, received.file)

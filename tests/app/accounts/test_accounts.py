@@ -40,6 +40,10 @@ MATRIX = [
     ("DELETE", "/v1/keys/key_x", "admin"),
     ("GET", "/v1/workspaces", "reader"),
     ("POST", "/v1/workspaces", "operator"),
+    ("PATCH", "/v1/workspaces/wsp_x", "operator"),
+    ("POST", "/v1/keys/key_x:rotate", "admin"),
+    ("GET", "/v1/audit", "admin"),
+    ("GET", "/v1/usage", "reader"),
 ]
 
 
@@ -67,7 +71,7 @@ async def test_matrix_is_complete(api: Any) -> None:
         for method in methods
         if path.startswith("/v1/")
     }
-    nouns = {"mdl": "model", "dst": "dataset", "job": "job", "art": "artifact", "key": "key"}
+    nouns = {"mdl": "model", "dst": "dataset", "job": "job", "art": "artifact", "key": "key", "wsp": "workspace"}
     told = set()
     for method, path, _ in MATRIX:
         for short, noun in nouns.items():
