@@ -167,4 +167,6 @@ def _is_private(url: str) -> bool:
 
 
 def _refused(why: str) -> Unauthenticated:
-    return Unauthenticated(f"This token is not valid: {why}.", code="token_invalid")
+    # The reason may quote the token, and with it what is no Unicode text.
+    printable = why.encode("ascii", "backslashreplace").decode()
+    return Unauthenticated(f"This token is not valid: {printable}.", code="token_invalid")

@@ -59,18 +59,23 @@ class Rates:
     """The buckets of a deployment, in the server that `broker_url` (as Celery takes it) names."""
 
     def __init__(self, broker_url: str) -> None:
-        self._redis: Redis = Redis.from_url(
-            _redis_url(broker_url),
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=_PATIENCE_S,
-            socket_connect_timeout=_PATIENCE_S,
-        )
-        self._script = self._redis.register_script(_SCRIPT)
         self._away_until = 0.0
+        self._redis: Redis | None = None
+        try:
+            self._redis = Redis.from_url(
+                _redis_url(broker_url),
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=_PATIENCE_S,
+                socket_connect_timeout=_PATIENCE_S,
+            )
+        except ValueError as error:  # of another kind than redis:// and the like, which Celery may know
+            log.warning("rates are not limited with this broker: %s", error)
+            return
+        self._script = self._redis.register_script(_SCRIPT)
 
     async def take(self, limit: Limit, who: str) -> Taken | None:
         """Takes a token out of the bucket of `who`; None where there is no limit, or nobody to ask."""
-        if limit.per_s <= 0 or time.monotonic() < self._away_until:
+        if self._redis is None or limit.per_s <= 0 or time.monotonic() < self._away_until:
             return None
         try:
             answer = await self._script(
@@ -85,7 +90,8 @@ class Rates:
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._redis.aclose()
+        if self._redis is not None:
+            await self._redis.aclose()
 
 
 def _redis_url(broker_url: str) -> str:

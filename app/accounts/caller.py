@@ -15,8 +15,11 @@ from app.rates import Limit, Taken
 from app.web.requests import ANSWER_HEADERS
 from app.web.services import Services, get_services
 
+__all__ = ["Admin", "Caller", "Member", "Operator", "Reader", "authenticate", "rate_limit", "require"]
+
 #: For OpenAPI alone; the header is read by `authenticate`.
-_SCHEME = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `mpk_...`.")
+_ABOUT = "An API key: `mpk_...`; or a token of the deployment's OpenID Connect issuer, where there is one."
+_SCHEME = HTTPBearer(auto_error=False, scheme_name="ApiKey", description=_ABOUT)
 
 
 async def authenticate(request: Request) -> Caller:

@@ -57,6 +57,13 @@ async def lock_key(session: AsyncSession, key_id: str) -> tuple[Key | None, bool
     return (row[0], bool(row[1])) if row is not None else (None, False)
 
 
+async def successor(session: AsyncSession, key_id: str) -> str | None:
+    """Id of the newest key that was made to replace this one."""
+    statement = select(Key.id).where(Key.replaces == key_id).order_by(Key.created_at.desc()).limit(1)
+    found: str | None = await session.scalar(statement)
+    return found
+
+
 async def lock_operator_keys(session: AsyncSession) -> set[str]:
     """Ids of the live operators' keys, locked: whoever revokes one waits for whoever revokes another."""
     statement = select(Key.id).where(Key.role == "operator", _live()).order_by(Key.id)

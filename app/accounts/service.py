@@ -110,11 +110,14 @@ async def rotate_key(
 
     Raises:
         NotFound, Forbidden: see `_manageable`.
-        Conflict: ``key_not_live``.
+        Conflict: ``key_not_live``; ``key_replaced`` for one that was rotated before.
     """
     old, live = await _manageable(session, caller, key_id)
     if not live:
         raise Conflict("This key is expired or revoked; make a new one.", code="key_not_live")
+    newer = await repository.successor(session, old.id)
+    if newer is not None:  # its end is that of the overlap, and says nothing of how long it was to live
+        raise Conflict(f"This key was replaced by {newer}; rotate that one, or make a new one.", code="key_replaced")
     life = None if old.expires_at is None else old.expires_at - old.created_at
     expires_at = None if life is None else datetime.now(UTC) + life
     request = NewKeyRequest(name=old.name, role=RoleOf.validate_python(old.role), expires_at=expires_at)

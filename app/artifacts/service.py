@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.credentials import Caller
+from app.accounts.caller import Caller
 from app.artifacts import repository
 from app.errors import NotFound
 from app.tables import Artifact

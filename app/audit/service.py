@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.credentials import Caller
+from app.accounts.caller import Caller
 from app.audit import repository
 from app.tables import AuditEvent
 from app.web.pagination import PageRequest

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import quotas
-from app.accounts.credentials import Caller
+from app.accounts.caller import Caller
 from app.datasets import repository
 from app.datasets.schemas import DatasetFields
 from app.errors import NotFound

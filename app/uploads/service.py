@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import quotas
-from app.accounts.credentials import Caller
+from app.accounts.caller import Caller
 from app.accounts.idempotency import digest_of
 from app.accounts.routes import get_once
 from app.db import after_commit

@@ -4,8 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import holdings, quotas
 from app.accounts import repository as accounts
-from app.accounts.caller import rate_limit
-from app.accounts.credentials import Caller
+from app.accounts.caller import Caller, rate_limit
 from app.config import Settings
 from app.errors import NotFound
 from app.jobs import workers

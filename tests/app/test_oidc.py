@@ -115,6 +115,11 @@ def test_whatever_is_sent_is_refused(header: Any, payload: Any, signature: bytes
         asyncio.run(verifier.claims(token))
 
 
+async def test_a_token_that_is_no_text(ask: Ask) -> None:
+    header = _b64(b'{"alg": "RS256", "kid": "rsa", "crit": ["\\ud800"]}')
+    assert (await ask(f"{header}.e30.AAAA")).json()["code"] == "token_invalid"
+
+
 async def test_algorithm_confusion(issuer: FakeIssuer, ask: Ask) -> None:
     """No signature, and the public key as if it were a secret."""
     _, payload, signature = issuer.token(RSA).split(".")

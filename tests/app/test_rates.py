@@ -40,6 +40,7 @@ async def test_a_bucket_is_shared_and_fills(rates: Rates, broker_url: str) -> No
 async def test_nothing_is_left_of_a_full_bucket(rates: Rates, redis_url: str) -> None:
     await rates.take(Limit("key", 1000.0, 3), "a")
     await asyncio.sleep(0.05)
+    assert rates._redis is not None
     assert await rates._redis.keys("modelpress:*") == []
 
 
@@ -47,6 +48,12 @@ async def test_without_limit_and_without_server(tmp_path: Any) -> None:
     rates = Rates(f"redis+socket://:x@{tmp_path}/nobody?virtual_host=0")
     assert await rates.take(Limit("key", 0.0, 1), "a") is None
     assert [await rates.take(Limit("key", 1.0, 1), "a") for _ in range(2)] == [None, None]
+    await rates.close()
+
+
+async def test_a_broker_of_another_kind() -> None:
+    rates = Rates("sentinel://host:26379/0")
+    assert await rates.take(Limit("key", 1.0, 1), "a") is None
     await rates.close()
 
 

@@ -34,9 +34,12 @@ async def test_rotation_overlaps(api: Any) -> None:
     listed = {item["id"]: item for item in (await admin.get("/v1/keys")).json()["items"]}
     left = datetime.fromisoformat(listed[old["id"]]["expires_at"]) - datetime.now(UTC)
     assert timedelta(hours=23, minutes=59) < left <= timedelta(hours=24)
-    await admin.post(f"/v1/keys/{old['id']}:rotate", json={"overlap_s": 1})
+    again = await admin.post(f"/v1/keys/{old['id']}:rotate")
+    assert (again.status_code, again.json()["code"]) == (409, "key_replaced")
+    assert new["id"] in again.json()["detail"]
+    await admin.post(f"/v1/keys/{new['id']}:rotate", json={"overlap_s": 1})
     await asyncio.sleep(1.1)
-    assert not await _works(api, old)
+    assert not await _works(api, new)
 
 
 async def test_rotation_at_once_and_of_what_is_over(api: Any) -> None:

@@ -4,10 +4,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from app.accounts import audit
+from app.accounts.routes import WorkspaceRoute
 from app.admin import KeyRequest, create_key, create_workspace
 from app.tables import AuditEvent, Model
 
@@ -139,3 +141,15 @@ async def test_the_command_line_is_recorded_too(api: Any) -> None:
         ("create_key", workspace_id),
         ("create_workspace", workspace_id),
     ]
+
+
+async def test_nothing_that_changes_something_goes_around_it(api: Any) -> None:
+    """Whoever adds a call under /v1 gives its router the route class that records."""
+    around = [
+        (context.path, context.methods)
+        for context in iter_route_contexts(api.app.routes)
+        if str(context.path).startswith("/v1")
+        and not set(context.methods or ()) <= {"GET", "HEAD"}
+        and not isinstance(context.original_route, WorkspaceRoute)
+    ]
+    assert around == []
