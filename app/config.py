@@ -1,19 +1,33 @@
-"""Settings of a deployment, read from the environment (prefix ``MODELPRESS_``) or an ``.env`` file."""
+"""Settings of a deployment, read from the environment (prefix ``MODELPRESS_``), an ``.env`` file, or files of secrets.
+
+A file of `SECRETS` named like the variable, in small letters (``/run/secrets/modelpress_key_pepper``), holds one value;
+container platforms put secrets there. The environment wins over ``.env``, which wins over the files.
+"""
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
 GIB = 1024**3
+SECRETS = Path("/run/secrets")
+
+RoleName = Literal["reader", "member", "admin", "operator"]
 
 
 class Settings(BaseSettings):
     """Every setting has a default that is right for the embedded service; docs/operations.md lists them."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELPRESS_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MODELPRESS_",
+        env_file=".env",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        extra="ignore",
+        frozen=True,
+    )
 
     database_url: str = Field(
         "postgresql+psycopg://modelpress@localhost/modelpress", description="Postgres, psycopg 3."
@@ -29,6 +43,23 @@ class Settings(BaseSettings):
     key_pepper: SecretStr = Field(SecretStr(""), description="Secret mixed into the hash of API keys; required.")
 
     auth_enabled: bool = Field(True, description="Whether API keys are required.")
+    rate_limit_per_s: float = Field(50.0, ge=0, description="Requests per second that one key may make; 0: no limit.")
+    rate_limit_burst: int = Field(300, ge=1, description="Requests that one key may make at once.")
+    auth_failures_per_min: int = Field(
+        60, ge=0, description="Wrong keys and tokens per minute from one address; 0: no limit."
+    )
+    quota_stored_bytes: int = Field(0, ge=0, description="Bytes that a workspace may keep; 0: no limit.")
+    quota_jobs: int = Field(0, ge=0, description="Jobs of a workspace that may be queued or running; 0: no limit.")
+    quota_uploads: int = Field(0, ge=0, description="Uploads of a workspace at the same time; 0: no limit.")
+    audit_retention_days: int = Field(365, ge=0, description="How long audit events are kept; 0: for ever.")
+    oidc_issuer: str = Field("", description="Issuer whose tokens are taken beside keys; empty: none.")
+    oidc_audience: str = Field("", description="What must be among a token's audiences; required with an issuer.")
+    oidc_workspace_claim: str = Field("modelpress_workspace", description="Claim that names the workspace.")
+    oidc_role_claim: str = Field("modelpress_role", description="Claim with the role, or a list of roles.")
+    oidc_roles: dict[str, RoleName] = Field(
+        {}, description="JSON: value of the role claim -> role; empty: the values are roles."
+    )
+    oidc_leeway_s: int = Field(30, ge=0, description="How far the issuer's clock may be off.")
     max_upload_bytes: int = Field(64 * GIB, description="Largest accepted upload (413 above).")
     upload_ttl_s: int = Field(86_400, description="How long a resumable upload is kept after its last bytes.")
     upload_part_bytes: int = Field(16 * MIB, description="A resumable upload is stored in parts of so many bytes.")

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from app.accounts.endpoints import router as accounts
 from app.artifacts.endpoints import router as artifacts
+from app.audit.endpoints import router as audit
 from app.catalog.endpoints import router as catalog
 from app.config import Settings, get_settings
 from app.datasets.endpoints import router as datasets
@@ -14,9 +15,12 @@ from app.db import Database
 from app.jobs.background import in_background
 from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
+from app.oidc import open_issuer
 from app.queue import Queue
+from app.rates import Rates
 from app.storage import open_store
 from app.uploads.endpoints import router as uploads
+from app.usage.endpoints import router as usage
 from app.web import openapi, problems
 from app.web.health import router as health
 from app.web.requests import RequestIds
@@ -24,7 +28,7 @@ from app.web.services import Services
 from app.webhooks.endpoints import router as webhooks
 from app.webhooks.sender import sending
 
-ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, webhooks, health)
+ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, webhooks, audit, usage, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -42,7 +46,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.state.services = Services(settings, Database(settings), open_store(settings), Queue(settings))
+    app.state.services = Services(
+        settings,
+        Database(settings),
+        open_store(settings),
+        Queue(settings),
+        Rates(settings.broker_url),
+        open_issuer(settings),
+    )
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
@@ -58,4 +69,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with in_background(services) as app.state.broadcast, sending(services):
             yield
     finally:
-        await services.database.close()
+        await services.close()

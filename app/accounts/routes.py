@@ -1,4 +1,7 @@
-"""The route class of everything under ``/v1``: one transaction per request, and Idempotency-Key on every POST."""
+"""The route class of everything under ``/v1``: one transaction per request, Idempotency-Key on every POST, audit log.
+
+What changes something is recorded in the transaction of the change; what is forbidden is recorded when it is refused.
+"""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
@@ -8,8 +11,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
+from app.accounts import audit
 from app.accounts.caller import authenticate
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
+from app.errors import Forbidden
 from app.web.problems import as_api_error, render
 from app.web.services import get_services
 
@@ -17,6 +22,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 #: Outcomes that say nothing of the operation itself, so that a repetition tries again.
 _NOT_REMEMBERED = frozenset({401, 403, 408, 429})
+_CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Names of endpoints whose calls say nothing to who reads the audit log: pieces of an upload that was recorded.
+_UNRECORDED = frozenset({"append_upload", "overridden"})
 
 
 class WorkspaceRoute(APIRoute):
@@ -33,18 +41,32 @@ class WorkspaceRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint inside its transaction."""
         endpoint = super().get_route_handler()
+        action = self.name
 
-        async def handle(request: Request) -> Response:
+        async def recorded(request: Request) -> Response:
+            response = await endpoint(request)
+            if request.method not in _CHANGES_NOTHING and action not in _UNRECORDED:
+                audit.record_change(request.state.session, request, action, response)
+            return response
+
+        async def answer(request: Request) -> Response:
             streams = request.headers.get("content-type", "").lower().startswith(self.streamed)
             if not streams:
                 request = _limited(request, get_services(request).settings.max_body_bytes)
             key = request.headers.get(HEADER) if request.method == "POST" else None
             if key is None:
-                return await _in_transaction(request, endpoint, None)
+                return await _in_transaction(request, recorded, None)
             caller = await authenticate(request)
             once = Once(get_services(request), caller.workspace_id, key)
             async with once.lease():
-                return await _answer_once(request, endpoint, once, streams=streams)
+                return await _answer_once(request, recorded, once, streams=streams)
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except Forbidden as refusal:
+                await audit.record_refusal(request, action, refusal.code)
+                raise
 
         return handle
 

@@ -47,6 +47,11 @@ class Leases:
         self._queue = queue
 
     @property
+    def settings(self) -> Settings:
+        """Those of the deployment."""
+        return self._settings
+
+    @property
     def worker_ttl_s(self) -> float:
         """A worker not seen for so long is not live."""
         return self._settings.worker_ttl_s

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import quotas
 from app.jobs import inputs, validation, workers
 from app.jobs.events import append, state_event
 from app.jobs.leases import Leases
@@ -19,6 +20,7 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
 
     Raises:
         Invalid: every fault, each with its code and pointer.
+        TooManyRequests, Forbidden: see `app.accounts.quotas.hold_job`.
     """
     request, faults = validation.parse_request(raw)
     recipe, recipe_faults = validation.resolve_recipe(raw["recipe"]) if "recipe" in raw else (None, [])
@@ -30,6 +32,7 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
     job = _row(workspace_id, request, recipe)
     session.add(job)
     await session.flush()
+    await quotas.hold_job(session, leases.settings, workspace_id)
     await append(session, job.id, [state_event(job.state, job.attempt, None)])
     await leases.look_for(session, [job])
     return job

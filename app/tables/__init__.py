@@ -1,6 +1,6 @@
 """SQLAlchemy tables, one file each noun."""
 
-from app.tables.accounts import IdempotencyKey, Key, Workspace
+from app.tables.accounts import AuditEvent, IdempotencyKey, Key, UploadSlot, Workspace
 from app.tables.base import Base, new_id
 from app.tables.jobs import DATASETS, Artifact, Checkpoint, Job, JobEvent, Metric, Worker
 from app.tables.uploads import Blob, Dataset, Model, ResumableUpload, UploadPart
@@ -9,6 +9,7 @@ from app.tables.webhooks import Webhook, WebhookDelivery
 __all__ = [
     "DATASETS",
     "Artifact",
+    "AuditEvent",
     "Base",
     "Blob",
     "Checkpoint",
@@ -21,6 +22,7 @@ __all__ = [
     "Model",
     "ResumableUpload",
     "UploadPart",
+    "UploadSlot",
     "Webhook",
     "WebhookDelivery",
     "Worker",

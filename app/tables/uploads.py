@@ -60,6 +60,7 @@ class UploadPart(Base):
     #: Where in the file they begin.
     start: Mapped[Bytes] = mapped_column(primary_key=True)
     workspace_id: Mapped[str]
+    size_bytes: Mapped[Bytes]
     sha256: Mapped[Sha256]
 
 

@@ -44,7 +44,7 @@ class TusRoute(WorkspaceRoute):
         return speak
 
 
-def _version(sent: Annotated[str | None, Header(alias="Tus-Resumable", description="1.0.0")] = None) -> None:
+def _version(_: Reader, sent: Annotated[str | None, Header(alias="Tus-Resumable", description="1.0.0")] = None) -> None:
     tus.require_version(sent)
 
 
@@ -127,11 +127,11 @@ async def append_upload(
     upload_checksum: Annotated[str | None, Header(description="`sha1`, `sha256` or `sha512`, and base64.")] = None,
 ) -> Response:
     """Bytes are kept as they arrive: after a cut, ask with HEAD and go on."""
+    upload = await resumable.find(services, caller.workspace_id, upload_id)
     if request.headers.get("content-type", "") != tus.MEDIA_TYPE:
         raise UnsupportedMedia(f"Bytes of an upload are sent as Content-Type: {tus.MEDIA_TYPE}.")
     offset = tus.number("Upload-Offset", upload_offset)
     checksum = tus.Checksum.of(upload_checksum)
-    upload = await resumable.find(services, caller.workspace_id, upload_id)
     upload = await resumable.append(services, upload, offset, request.stream(), checksum)
     return Response(status_code=204, headers=_state(upload))
 
@@ -161,6 +161,7 @@ async def overridden(
         case "DELETE":
             await delete_upload(upload_id, caller, services)
             return Response(status_code=204)
+    await resumable.find(services, caller.workspace_id, upload_id)
     raise MethodNotAllowed("Send PATCH or DELETE; or POST with X-HTTP-Method-Override.")
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from starlette.requests import ClientDisconnect
 
+from app.accounts import quotas
 from app.errors import Conflict, FieldError, Gone, Invalid, NotFound, PayloadTooLarge
 from app.storage import Stored, StoreFull
 from app.tables import ResumableUpload, UploadPart
@@ -30,7 +31,7 @@ async def create(services: Services, workspace_id: str, size: int, filename: str
     """Announces a file of `size` bytes.
 
     Raises `Invalid` (``empty_file``), `UnsupportedMedia` (``unsafe_format``, by the filename), `PayloadTooLarge`,
-    `InsufficientStorage`.
+    `InsufficientStorage`, `Forbidden` (``storage_quota_exceeded``).
     """
     if size == 0:
         raise Invalid("Upload-Length is 0: an empty file is neither a model nor a dataset.", code="empty_file")
@@ -38,6 +39,7 @@ async def create(services: Services, workspace_id: str, size: int, filename: str
     await Room(services.store, services.settings).for_length(size)
     values = {"workspace_id": workspace_id, "filename": filename, "meta": meta, "size_bytes": size}
     async with services.database.transaction() as session:
+        await quotas.refuse_bytes(session, services.settings, workspace_id, Stored("", size))
         return await repository.insert_upload(session, _ttl(services), **values)
 
 
@@ -64,12 +66,19 @@ async def append(
 
     Raises:
         Conflict: ``upload_offset_mismatch``, others have come this far already, or nobody.
-        ChecksumMismatch, PayloadTooLarge, InsufficientStorage.
+        ChecksumMismatch, PayloadTooLarge, InsufficientStorage, TooManyRequests.
         ClientDisconnect: after what arrived without a checksum was kept.
     """
     if offset != upload.received_bytes:
         raise _other_offset(upload.received_bytes)
-    body = _Body(chunks)
+    async with quotas.upload_slot(services, upload.workspace_id):
+        await _take(services, upload, offset, _Body(chunks), checksum)
+    return await find(services, upload.workspace_id, upload.id)
+
+
+async def _take(
+    services: Services, upload: ResumableUpload, offset: int, body: "_Body", checksum: Checksum | None
+) -> None:
     parts: list[UploadPart] = []
     end = offset
     while not body.ended:
@@ -84,7 +93,6 @@ async def append(
     if checksum is not None:
         checksum.verify()
         await _count(services, upload, parts, end)
-    return await find(services, upload.workspace_id, upload.id)
 
 
 async def discard(services: Services, upload: ResumableUpload) -> None:
@@ -168,7 +176,9 @@ async def _keep(
             stored = await publish(services.database, staged, upload.workspace_id)
     except StoreFull as error:
         raise no_room() from error
-    part = UploadPart(upload_id=upload.id, start=start, workspace_id=upload.workspace_id, sha256=stored.sha256)
+    part = UploadPart(
+        upload_id=upload.id, start=start, workspace_id=upload.workspace_id, size_bytes=size, sha256=stored.sha256
+    )
     return part, size
 
 

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import quotas
 from app.accounts.caller import Caller
 from app.accounts.idempotency import digest_of
 from app.accounts.routes import get_once
@@ -44,15 +45,22 @@ async def receive(
     """Takes an upload in either form, published in the store under a fresh blob."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         fields, source = _as_json(await request.body(), kind)
-        yield Arrived(fields, *await _fetch(services, caller.workspace_id, source))
+        async with quotas.upload_slot(services, caller.workspace_id):
+            fetched = await _fetch(services, caller.workspace_id, source)
+        yield Arrived(fields, *fetched)
         return
-    async with receive_form(request, services, caller.workspace_id) as received:
+    async with (
+        quotas.upload_slot(services, caller.workspace_id),
+        receive_form(request, services, caller.workspace_id) as received,
+    ):
         fields = _validated(kind, received.fields)
         once = get_once(request)
         if once is not None:
             once.settle(
                 digest_of(request, json.dumps([received.fields, received.file.sha256], sort_keys=True).encode())
             )
+        async with services.database.transaction() as session:
+            await quotas.refuse_bytes(session, services.settings, caller.workspace_id, received.file)
         await publish(services.database, received.staged, caller.workspace_id)
         yield Arrived(fields, received.filename, received.file)
 

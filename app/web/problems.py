@@ -23,6 +23,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMedia,
@@ -40,10 +41,11 @@ _BY_STATUS: dict[int, type[ApiError]] = {
         PayloadTooLarge,
         UnsupportedMedia,
         Invalid,
+        TooManyRequests,
     )
 }
 #: What any authenticated route can answer.
-_ALWAYS = (400, 401, 403, 422, 500, 503)
+_ALWAYS = (400, 401, 403, 422, 429, 500, 503)
 
 #: What pydantic calls a body that is something else, or text because its Content-Type does not say JSON.
 _NO_OBJECT = ("dict_type", "model_attributes_type", "model_type")

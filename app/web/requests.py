@@ -12,6 +12,8 @@ from app.errors import ApiError
 from app.web.problems import render
 
 HEADER = "X-Request-Id"
+#: Where `request.state` holds headers for the answer, whatever that turns out to be.
+ANSWER_HEADERS = "answer_headers"
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,9 @@ class RequestIds:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                headers.update(scope["state"].get(ANSWER_HEADERS, {}))
             await send(message)
 
         try:

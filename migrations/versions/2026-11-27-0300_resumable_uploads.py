@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("upload_id", sa.String(), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False),
         sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.ForeignKeyConstraint(
             ["upload_id"], ["uploads.id"], name=op.f("fk_upload_parts_upload_id_uploads"), ondelete="CASCADE"

@@ -133,7 +133,7 @@ async def make_api(settings: Settings) -> AsyncIterator[MakeApi]:
 
     yield make
     for api in made:
-        await api.services.database.close()
+        await api.services.close()
 
 
 @pytest.fixture

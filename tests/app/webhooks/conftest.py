@@ -116,4 +116,4 @@ async def hooks(stage: Stage, receiver: Receiver) -> AsyncIterator[Hooks]:
     headers = await stage.key("admin")
     async with httpx2.AsyncClient(transport=transport, base_url="http://testserver", headers=headers) as client:
         yield Hooks(stage, client, receiver)
-    await app.state.services.database.close()
+    await app.state.services.close()
