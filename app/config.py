@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -53,6 +54,16 @@ class Settings(BaseSettings):
     job_threads: int = Field(0, description="CPU threads of a job; 0: all cores.")
     check_run_s: float = Field(600.0, description="Time limit of the check of an upload.")
     require_sandbox: bool = Field(False, description="Refuse to run jobs where a wall of the sandbox cannot stand.")
+
+    log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json` for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token that `/metrics` asks for; without it only this machine is answered."
+    )
+    otlp_endpoint: str = Field("", description="OTLP over HTTP: where traces go (extra `otel`); empty: nowhere.")
+    drain_s: float = Field(
+        0.0, description="Seconds that an API process still serves after SIGTERM, with `/readyz` at 503."
+    )
 
 
 @lru_cache

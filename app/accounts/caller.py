@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from app import logs
 from app.accounts import repository
 from app.accounts.keys import hash_key, prefix_of
 from app.errors import Forbidden, Unauthenticated
@@ -47,6 +48,7 @@ async def authenticate(request: Request) -> Caller:
         header = request.headers.get("authorization")
         known = await (_by_key(services, header) if services.settings.auth_enabled else _anyone(services))
         request.state.caller = known
+        logs.bind(workspace_id=known.workspace_id)
     return known
 
 
