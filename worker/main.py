@@ -53,9 +53,10 @@ def look() -> None:
     tasks.look(_process.slot, _process.shutdown)
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _set_up_logs(**_: object) -> None:
-    """Celery's own set-up is left out where somebody listens here."""
+    """Before the first line; and instead of Celery's own set-up, which is left out where somebody listens."""
     logs.setup(get_settings())
     # Looks are cheap and say nothing: what happened is in the lines of the job.
     for name in ("celery.worker.strategy", "celery.app.trace"):

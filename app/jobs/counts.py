@@ -60,7 +60,7 @@ class Histogram:
     def bucket(self, value: float) -> str:
         """The bucket that `value` falls into: the upper bound of it."""
         index = bisect.bisect_left(self.bounds, value)
-        return f"{self.bounds[index]:g}" if index < len(self.bounds) else "+Inf"
+        return str(self.bounds[index]) if index < len(self.bounds) else "+Inf"
 
 
 _SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 43200.0)
@@ -145,7 +145,7 @@ def _add(session: AsyncSession, key: _Key, value: float) -> None:
 async def _flush(session: AsyncSession) -> None:
     pending: dict[_Key, float] = session.info.pop(_PENDING)
     rows = [
-        {"name": name, "labels": list(labels), "bucket": bucket, "value": value}
+        {"name": name, "labels": labels, "bucket": bucket, "value": value}
         for (name, labels, bucket), value in sorted(pending.items())
     ]
     statement = insert(Count).values(rows)

@@ -14,7 +14,7 @@ from app.monitoring.repository import Figures
 from app.tables import Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServiceCollector(Collector):
     """What is true of the service as a whole.
 
@@ -41,7 +41,7 @@ class ServiceCollector(Collector):
             yield _family(definition, series.get(definition.name, []))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProcessesCollector(Collector):
     """Memory, processor time and open files of each of these processes, told apart by the label ``pid``."""
 
@@ -82,7 +82,7 @@ def _family(definition: counts.Counter | counts.Histogram, rows: Iterable[Count]
     histogram = HistogramMetricFamily(definition.name, definition.help, labels=definition.labels)
     for labels, found in itertools.groupby(rows, lambda row: row.labels):
         values = {row.bucket: row.value for row in found}
-        names = [*(f"{bound:g}" for bound in definition.bounds), "+Inf"]
+        names = [*map(str, definition.bounds), "+Inf"]
         below = list(itertools.accumulate(values.get(name, 0.0) for name in names))
         histogram.add_metric(labels, list(zip(names, below, strict=True)), values.get("sum", 0.0))
     return histogram

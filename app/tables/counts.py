@@ -17,7 +17,7 @@ class Count(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     #: Values of the labels, in the order of their definition.
-    labels: Mapped[list[str]] = mapped_column(ARRAY(Text), primary_key=True)
+    labels: Mapped[tuple[str, ...]] = mapped_column(ARRAY(Text, as_tuple=True), primary_key=True)
     #: Of a histogram: the upper bound of its bucket (not cumulative), or ``sum``; of a counter: empty.
     bucket: Mapped[str] = mapped_column(primary_key=True, server_default="")
     value: Mapped[float] = mapped_column(DOUBLE_PRECISION, server_default="0")

@@ -62,7 +62,7 @@ class Readiness:
         except Unavailable as error:
             return f"{name}: {error.detail}"
         except TimeoutError:
-            return f"{name}: no answer within {PATIENCE_S:.0f} s"
+            return f"{name}: no answer within {PATIENCE_S:g} s"
         except (SQLAlchemyError, OSError, OperationalError) as error:
             log.warning("not ready: %s: %s", name, error)
             return f"{name}: does not answer"
