@@ -74,9 +74,9 @@ def api(
     """Run API processes alone; database, queue and store come from settings."""
     settings = _logging()
     supervisor = Supervisor()
-    with listen(host, port) as listener, shared_figures(os.environ) as env, supervisor.signals():
+    with listen(host, port) as listener, shared_figures() as figures, supervisor.signals():
         for number in range(workers):
-            supervisor.start(api_program(listener, env, number + 1, drain_s=settings.drain_s))
+            supervisor.start(api_program(listener, {**os.environ, **figures}, number + 1, drain_s=settings.drain_s))
         url = service_url(listener)
         supervisor.watch(lambda: answers(f"{url}/healthz"), lambda: _tell(f"The API answers on {url}"))
 

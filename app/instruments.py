@@ -9,7 +9,10 @@ the folder, a process tells of itself alone.
 from collections.abc import Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+# A second series for each, which says when it began, and which nothing here asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 #: Everything of this module; what is not of a process is added at a scrape.
 REGISTRY = CollectorRegistry()

@@ -86,9 +86,9 @@ class _Formatter(logging.Formatter):
             text = pattern.sub(instead, text)
         return text
 
-    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What the line is about: the context, and ``extra={"fields": {...}}`` of the call."""
-        fields = {**_context.get(), **getattr(record, "fields", {})}
+    def fields(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """What the line is about: the context, and `more`."""
+        fields = {**_context.get(), **more}
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
             fields["trace_id"] = trace.format_trace_id(span.trace_id)
@@ -104,7 +104,10 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object on one line: ``time, level, logger, message``, the context, ``exception``."""
+    """One JSON object on one line: ``time, level, logger, message``, the context, ``exception``.
+
+    ``extra={"fields": {...}}`` of a call adds what its message tells, for machines.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -113,7 +116,7 @@ class JsonFormatter(_Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self.struck(record.getMessage()),
-            **self.fields(record),
+            **self.fields(getattr(record, "fields", {})),
         }
         if trouble := self.trouble(record):
             line["exception"] = trouble
@@ -125,7 +128,7 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        about = " ".join(f"{name}={value}" for name, value in self.fields(record).items())
+        about = " ".join(f"{name}={value}" for name, value in self.fields({}).items())
         message = self.struck(record.getMessage()) + (f" [{about}]" if about else "")
         lines = [message, self.trouble(record)]
         text = "\n".join(line for line in lines if line).replace("\r", "\\r").replace("\n", "\n    ")

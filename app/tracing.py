@@ -21,6 +21,8 @@ from app.config import Settings
 
 #: Seconds that one export may take: an orderly end must not wait long for a collector that is away.
 _PATIENCE_S = 3.0
+#: A job's process is not trusted: what it reports makes so long codes and so many phases at most.
+_LONGEST_CODE, _MOST_PHASES = 100, 50
 _W3C = TraceContextTextMapPropagator()
 _NOTHING = NoOpTracerProvider()
 
@@ -97,7 +99,7 @@ def fail(code: str) -> None:
     """Marks the current span as failed, with a stable error code and nothing else: details may be private."""
     current = trace.get_current_span()
     current.set_status(StatusCode.ERROR)
-    current.set_attribute("error.type", code)
+    current.set_attribute("error.type", code[:_LONGEST_CODE])
 
 
 class Phases:
@@ -108,12 +110,14 @@ class Phases:
         self._prefix = prefix
         self._name: str | None = None
         self._span: Span | None = None
+        self._made = 0
 
     def enter(self, name: str) -> None:
-        """`name` goes on, or begins and ends the one before."""
-        if name != self._name:
+        """`name` goes on, or begins and ends the one before; past `_MOST_PHASES` the last one goes on."""
+        if name != self._name and self._made < _MOST_PHASES:
             self.end()
             self._name, self._span = name, self._start(f"{self._prefix}{name}")
+            self._made += 1
 
     def end(self) -> None:
         """Ends the last phase."""

@@ -59,13 +59,13 @@ def service_url(listener: socket.socket) -> str:
 
 
 @contextmanager
-def shared_figures(env: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """`env` with a fresh folder in which the API processes of this supervisor keep their figures (`app.instruments`).
+def shared_figures() -> Iterator[dict[str, str]]:
+    """Environment that names a fresh folder, in which all API processes keep their figures (`app.instruments`).
 
     Counters of processes start from zero with their supervisor, as Prometheus expects of a restart.
     """
     with tempfile.TemporaryDirectory(prefix="modelpress-figures-", ignore_cleanup_errors=True) as folder:
-        yield {**env, _FIGURES: folder}
+        yield {_FIGURES: folder}
 
 
 def api_program(listener: socket.socket, env: Mapping[str, str], number: int = 0, *, drain_s: float = 0.0) -> Program:

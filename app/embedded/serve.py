@@ -1,4 +1,4 @@
-"""One API process on a socket that it is handed, already listening on: ``python -m app.embedded.serve FD``.
+"""One API process on a socket that its supervisor listens on: ``python -m app.embedded.serve FD``.
 
 The supervisor keeps the socket, so that clients wait instead of being refused while an API process restarts, and
 several processes can share it.

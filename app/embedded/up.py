@@ -45,12 +45,12 @@ def up(options: UpOptions, say: Say) -> None:
     """
     with _opened(options.data) as folder, listen(options.host, options.port) as listener:
         supervisor = Supervisor(folder.log)
-        with shared_figures(os.environ) as shared, supervisor.signals():
+        with shared_figures() as figures, supervisor.signals():
             settings, env = _start_servers(supervisor, folder, options.server_user)
             upgrade(settings.database_url)
             key_file = folder / "admin.key"
             make_first_key(settings, key_file)
-            supervisor.start(api_program(listener, {**shared, **env}, drain_s=settings.drain_s))
+            supervisor.start(api_program(listener, {**env, **figures}, drain_s=settings.drain_s))
             supervisor.start(worker_program("cpu", options.workers, env))
             supervisor.start(worker_program("checks", 1, env))
             url = service_url(listener)

@@ -7,9 +7,9 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -65,7 +65,7 @@ def allowed(request: Request) -> None:
     response_class=Response,
     responses=_TEXT | responses(401, 403, 500, always=()),
 )
-async def read_metrics(services: ServicesDep, accept: Annotated[str, Header()] = "") -> Response:
+async def read_metrics(request: Request, services: ServicesDep) -> Response:
     """The service as a whole, and every API process behind this address (docs/observability.md)."""
     figures, free = await asyncio.gather(_figures(services), _free(services.store))
     registry = CollectorRegistry()
@@ -77,7 +77,7 @@ async def read_metrics(services: ServicesDep, accept: Annotated[str, Header()] =
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 

@@ -88,6 +88,16 @@ def test_spans_of_phases_follow_each_other(traces: Traces) -> None:
     assert below["job wait"].seconds == pytest.approx(2.0)
 
 
+def test_a_job_that_changes_its_phase_all_the_time(traces: Traces) -> None:
+    tracing.start(Settings(_env_file=None, otlp_endpoint=traces.endpoint), "test")
+    phases = tracing.Phases("job ")
+    for number in range(1000):
+        phases.enter(str(number))
+    phases.end()
+    tracing.stop()
+    assert len(traces.spans) == 50
+
+
 def test_a_collector_that_is_away_delays_the_end_by_seconds_only() -> None:
     tracing.start(Settings(_env_file=None, otlp_endpoint="http://127.0.0.1:1"), "test")
     with tracing.span("lost"):
