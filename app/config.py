@@ -102,6 +102,16 @@ class Settings(BaseSettings):
         (), description="Networks that webhooks may reach beside public addresses, as a JSON list of CIDRs."
     )
 
+    log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json` for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token that `/metrics` asks for; without it only this machine is answered."
+    )
+    otlp_endpoint: str = Field("", description="OTLP over HTTP: where traces go (extra `otel`); empty: nowhere.")
+    drain_s: float = Field(
+        0.0, description="Seconds that an API process still serves after SIGTERM, with `/readyz` at 503."
+    )
+
 
 @lru_cache
 def get_settings() -> Settings:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from app import logs
 from app.accounts import audit
 from app.accounts.credentials import Caller, WrongCredential, identify
 from app.config import Settings
@@ -40,6 +41,7 @@ async def authenticate(request: Request) -> Caller:
             raise
         await _count(services, request, known)
         request.state.caller = known
+        logs.bind(workspace_id=known.workspace_id)
     return known
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.db import after_commit
-from app.jobs import claims, events, inputs, results, workers
+from app.jobs import claims, counts, events, inputs, results, workers
 from app.jobs.clean import clean
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import (
@@ -74,6 +74,8 @@ class Leases:
         job = await claims.claim(session, offer, self._settings.lease_s)
         if job is None or job.lease_token is None or job.lease_expires_at is None:
             return None
+        lost = job.attempt > 1 and await events.last_state(session, job.id) == State.RUNNING
+        counts.claimed(session, job, lost_by=lost)
         await events.append(session, job.id, [events.state_event(job.state, job.attempt, None)])
         return Lease(
             job_id=job.id,
@@ -89,6 +91,8 @@ class Leases:
             targets=tuple(job.targets),
             request=job.request,
             inputs=await inputs.files_of(session, job),
+            queued_at=job.queued_at,
+            trace_parent=job.trace_parent,
         )
 
     async def renew(self, session: AsyncSession, lease: Lease) -> LeaseState:
@@ -173,6 +177,7 @@ class Leases:
         await results.replace_results(session, job, outcome.artifacts, outcome.metrics)
         job.gate = clean(dict(outcome.gate)) if outcome.gate is not None else None
         if job.gate is not None and not job.gate.get("passed"):
+            counts.gate_failed(session, job.gate)
             return await move(session, job, Event.USER_ERROR, error=_error("limits_not_met", _broken(job.gate)))
         await results.drop_checkpoints(session, job.id)
         return await move(session, job, Event.FINISHED)

@@ -49,6 +49,8 @@ class Lease:
         inputs: by role: model, calibration, evaluation, training; models that steps name by their ids; for checks:
             model or dataset.
         request: what the user sent, with defaults (limits, seed, ...).
+        queued_at: since when it has waited.
+        trace_parent: W3C ``traceparent`` of the span that queued it.
     """
 
     job_id: str
@@ -64,6 +66,8 @@ class Lease:
     targets: Sequence[str]
     request: Mapping[str, Any]
     inputs: Mapping[str, InputFile]
+    queued_at: datetime | None = None
+    trace_parent: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry.trace import SpanKind
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import logs, tracing
 from app.accounts import quotas
 from app.jobs import inputs, validation, workers
 from app.jobs.events import append, state_event
@@ -29,12 +31,19 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
         faults += await _faults(session, leases, workspace_id, request, recipe)
     if faults or request is None or recipe is None:
         raise validation.invalid(faults)
-    job = _row(workspace_id, request, recipe)
-    session.add(job)
-    await session.flush()
-    await quotas.hold_job(session, leases.settings, workspace_id)
-    await append(session, job.id, [state_event(job.state, job.attempt, None)])
-    await leases.look_for(session, [job])
+    return await _queue(session, leases, _row(workspace_id, request, recipe))
+
+
+async def _queue(session: AsyncSession, leases: Leases, job: Job) -> Job:
+    with tracing.span("job submit", kind=SpanKind.PRODUCER) as span:
+        job.trace_parent = tracing.traceparent()
+        session.add(job)
+        await session.flush()
+        await quotas.hold_job(session, leases.settings, job.workspace_id)
+        span.set_attribute("modelpress.job_id", job.id)
+        logs.bind(job_id=job.id)
+        await append(session, job.id, [state_event(job.state, job.attempt, None)])
+        await leases.look_for(session, [job])
     return job
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
@@ -69,6 +69,8 @@ class Job(Base):
     not_before: Mapped[datetime | None]
     last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
+    #: W3C ``traceparent`` of the span that queued the job; null where it was not traced.
+    trace_parent: Mapped[str | None] = mapped_column(String(55))
     error: Mapped[Json | None]
     gate: Mapped[Json | None]
     created_at: Mapped[CreatedAt]

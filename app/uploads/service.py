@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import tracing
 from app.accounts import quotas
 from app.accounts.caller import Caller
 from app.accounts.idempotency import digest_of
@@ -72,6 +73,7 @@ async def queue_check(session: AsyncSession, services: Services, upload: Model |
         queue="checks",
         name=upload.name,
         run_timeout_s=services.settings.check_run_s,
+        trace_parent=tracing.traceparent(),
     )
     if isinstance(upload, Model):
         check.kind, check.model_id = "check_model", upload.id
