@@ -14,6 +14,8 @@ from app.jobs.states import State
 from app.tables import Job
 
 NOW = func.clock_timestamp()
+#: A worker that does not say how much memory a job may use takes any.
+MOST_BYTES = 2**62
 
 
 def expired() -> ColumnElement[bool]:
@@ -32,10 +34,12 @@ def claimable() -> ColumnElement[bool]:
 
 
 def fits(offer: Offer) -> ColumnElement[bool]:
-    """This worker can run the job: its queue, and every target that the job asks for."""
+    """This worker can run the job: its queue, every target that the job asks for, and the memory that it needs."""
     anywhere = and_(Job.queue.is_(None), Job.kind == "compress")
     queue = Job.queue == offer.queue if offer.queue == "checks" else or_(Job.queue == offer.queue, anywhere)
-    return and_(queue, Job.targets.contained_by(cast(list(offer.targets), JSONB)))
+    targets = Job.targets.contained_by(cast(list(offer.targets), JSONB))
+    memory = or_(Job.memory_bytes.is_(None), Job.memory_bytes <= (offer.memory_bytes or MOST_BYTES))
+    return and_(queue, targets, memory)
 
 
 async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | None:

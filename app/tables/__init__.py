@@ -2,7 +2,7 @@
 
 from app.tables.accounts import IdempotencyKey, Key, Workspace
 from app.tables.base import Base, new_id
-from app.tables.jobs import DATASETS, Artifact, Checkpoint, Job, JobEvent, Metric, Worker
+from app.tables.jobs import DATASETS, Artifact, Checkpoint, EstimateRatio, Job, JobEvent, Metric, Worker
 from app.tables.uploads import Blob, Dataset, Model
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Blob",
     "Checkpoint",
     "Dataset",
+    "EstimateRatio",
     "IdempotencyKey",
     "Job",
     "JobEvent",
