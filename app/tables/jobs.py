@@ -29,6 +29,15 @@ class Job(Base):
             "state",
             postgresql_where=text("state IN ('queued','running','canceling')"),
         ),
+        #: The order in which a workspace's jobs are claimed.
+        Index(
+            "ix_jobs_waiting",
+            "workspace_id",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("state IN ('queued','running')"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))

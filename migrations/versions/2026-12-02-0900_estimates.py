@@ -1,4 +1,4 @@
-"""Jobs carry their estimate, the memory that they need and took; what estimates were off by is kept."""
+"""Jobs carry their estimate, the memory that they need and took; what estimates were off by is kept; claims scale."""
 
 from collections.abc import Sequence
 
@@ -16,6 +16,9 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("estimate", postgresql.JSONB(none_as_null=True, astext_type=sa.Text())))
     op.add_column("jobs", sa.Column("memory_bytes", sa.BigInteger()))
     op.add_column("jobs", sa.Column("peak_memory_bytes", sa.BigInteger()))
+    waiting = sa.text("state IN ('queued','running')")
+    columns = ["workspace_id", sa.text("priority DESC"), "created_at", "id"]
+    op.create_index("ix_jobs_waiting", "jobs", columns, postgresql_where=waiting)
     op.create_table(
         "estimate_ratios",
         sa.Column("methods", sa.String(), nullable=False),
@@ -30,6 +33,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("estimate_ratios")
+    op.drop_index("ix_jobs_waiting", table_name="jobs")
     op.drop_column("jobs", "peak_memory_bytes")
     op.drop_column("jobs", "memory_bytes")
     op.drop_column("jobs", "estimate")

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from app.jobs import ratios
 from app.jobs.outcomes import Fault, Finished, Lease, Offer
@@ -188,42 +188,3 @@ async def test_later_attempts_and_jobs_without_a_figure_teach_nothing(stage: Sta
         await stage.set(job_id, attempt=attempt)
         await finished(stage, lease, peak)
     assert (await stage.run(lambda session: session.scalars(select(EstimateRatio)))).all() == []
-
-
-async def test_one_workspace_with_a_thousand_jobs_starves_nobody(stage: Stage) -> None:
-    crowd, other = stage.workspaces[0], await stage.workspace("second")
-    model, theirs = await stage.model(), await stage.model(workspace_id=other)
-    await stage.run(_queue_jobs, crowd, model, 1000)
-    mine = [await stage.job(other, model_id=theirs) for _ in range(3)]
-    claimed = [(await stage.claim()).workspace_id for _ in range(6)]
-    assert sorted(claimed[:2]) == sorted([crowd, other])
-    assert claimed.count(other) == len(mine)
-
-
-async def test_claims_stay_fast_beside_a_hundred_thousand_jobs(stage: Stage) -> None:
-    workspace, model = stage.workspaces[0], await stage.model()
-    await stage.run(_queue_jobs, workspace, model, 100_000, "succeeded")
-    await stage.run(_queue_jobs, workspace, model, 50)
-    async with stage.database.transaction() as session:
-        await session.execute(text("ANALYZE jobs"))
-    plans = []
-    async with stage.database.transaction() as session:
-        await session.execute(text("LOAD 'auto_explain'"))
-        await session.execute(text("SET LOCAL auto_explain.log_min_duration = 0"))
-        rows = await session.execute(
-            text("EXPLAIN SELECT id FROM jobs WHERE state IN ('queued', 'running') AND attempt < max_attempts")
-        )
-        plans = [row[0] for row in rows]
-    assert not any("Seq Scan on jobs" in line for line in plans), plans
-    assert await stage.claim() is not None
-
-
-async def _queue_jobs(session: Any, workspace: str, model: str, count: int, state: str = "queued") -> None:
-    await session.execute(
-        text(
-            "INSERT INTO jobs (id, workspace_id, kind, request, recipe, targets, model_id, state) "
-            "SELECT 'job_' || :state || n, :workspace, 'compress', '{}', '{\"steps\": []}', '[\"onnxruntime\"]', "
-            ":model, :state FROM generate_series(1, :count) AS n"
-        ),
-        {"workspace": workspace, "model": model, "count": count, "state": state},
-    )
