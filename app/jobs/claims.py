@@ -3,7 +3,20 @@
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Interval, and_, bindparam, cast, func, literal, or_, select, true, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Interval,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -46,8 +59,9 @@ def fits(offer: Offer) -> ColumnElement[bool]:
 
 def _waiting() -> ColumnElement[bool]:
     """The condition of `ix_jobs_waiting`, in constants: a prepared plan must see that the index serves it."""
-    states = bindparam("waiting", [State.QUEUED.value, State.RUNNING.value], expanding=True, literal_execute=True)
-    return Job.state.in_(states)
+    states = [State.QUEUED.value, State.RUNNING.value]
+    named: BindParameter[list[str]] = bindparam("waiting", states, expanding=True, literal_execute=True)
+    return Job.state.in_(named)
 
 
 async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | None:

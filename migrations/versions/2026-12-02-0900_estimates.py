@@ -17,7 +17,7 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("memory_bytes", sa.BigInteger()))
     op.add_column("jobs", sa.Column("peak_memory_bytes", sa.BigInteger()))
     waiting = sa.text("state IN ('queued','running')")
-    columns = ["workspace_id", sa.text("priority DESC"), "created_at", "id"]
+    columns: list[str | sa.TextClause] = ["workspace_id", sa.text("priority DESC"), "created_at", "id"]
     op.create_index("ix_jobs_waiting", "jobs", columns, postgresql_where=waiting)
     op.create_table(
         "estimate_ratios",

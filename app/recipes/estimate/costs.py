@@ -48,11 +48,15 @@ BASE_BYTES: Final = 200 * MIB
 _START_S: Final = 5.0
 #: What an allocator holds beyond what is in use.
 _SLACK: Final = 1.15
+#: Share of an exporter's libraries that stays in memory once another has more.
+_LEFT: Final = 0.3
+#: Samples that a measuring process runs together.
+_MEASURED: Final = 16
 #: Values of a batch, of which a pass holds the live ones; a training also their gradients.
 _BATCH: Final = 64
 #: A pass over samples takes so many at a time, fewer where values are large.
 _PASS_BYTES: Final = 64 * MIB
-#: Values that wait for steps which go from layer to layer, at most, in a float and a quantized network; rows of a layer.
+#: Values that wait in a float and a quantized network for steps that go from layer to layer, at most; rows of a layer.
 _WAITING_BYTES: Final = 512 * MIB
 _ROWS_BYTES: Final = 96 * MIB
 #: Bytes for each pair of a layer's inputs: the second moments of what it reads, in float64, and what is made of them.
@@ -125,18 +129,6 @@ def step_seconds(model: Outline, work: Work, samples: Samples, machine: Machine)
     return seconds + machine.seconds(0, through) + 0.2
 
 
-def export_bytes(model: Outline, target: str) -> float:
-    """Memory beside the base while `target` is exported; what its libraries took stays."""
-    exporter = EXPORTERS.get(target, _USUAL)
-    return exporter.memory[0] + model.float_bytes * exporter.copies[0]
-
-
-def measure_bytes(model: Outline, target: str) -> float:
-    """The same of its measuring processes, which run beside the job's process."""
-    exporter = EXPORTERS.get(target, _USUAL)
-    return exporter.memory[1] + model.float_bytes * exporter.copies[1] + 2 * 16 * model.live_bytes
-
-
 def peak_bytes(steps: Sequence[float], models: Sequence[Outline], targets: Sequence[str]) -> float:
     """The most memory of a job.
 
@@ -144,22 +136,25 @@ def peak_bytes(steps: Sequence[float], models: Sequence[Outline], targets: Seque
         steps: `step_bytes` of each.
         models: as it was uploaded, and as it was left.
     """
-    float_model = max(models, key=lambda model: model.float_bytes)
-    exporting = sum(EXPORTERS.get(target, _USUAL).memory[0] for target in targets)
-    exporting += max(float_model.float_bytes * EXPORTERS.get(target, _USUAL).copies[0] for target in targets)
-    measuring = exporting + max(measure_bytes(float_model, target) for target in targets)
-    return BASE_BYTES + max([*steps, measuring]) * _SLACK
+    largest = max(models, key=lambda model: model.float_bytes)
+    exporters = [EXPORTERS.get(target, _USUAL) for target in targets]
+    exporting = max(one.memory[0] + largest.float_bytes * one.copies[0] for one in exporters)
+    # Each further exporter leaves some of its libraries behind.
+    left = _LEFT * (sum(one.memory[0] for one in exporters) - max(one.memory[0] for one in exporters))
+    measuring = max(one.memory[1] + largest.float_bytes * one.copies[1] for one in exporters)
+    values = 2 * _MEASURED * largest.live_bytes
+    return BASE_BYTES + max([*steps, exporting + left + measuring + values]) * _SLACK
 
 
 def run_seconds(
     steps: Sequence[float], models: Sequence[Outline], targets: Sequence[str], samples: Samples, machine: Machine
 ) -> float:
     """The time of a job: its start, its steps, and exporting and measuring float model and artifact for each target."""
-    total = _START_S + sum(steps)
+    total: float = _START_S + sum(steps)
     for target in targets:
         exporter = EXPORTERS.get(target, _USUAL)
         total += exporter.start_s + exporter.measure_s
         total += sum(exporter.call_s * model.calls / 2 + model.float_bytes / 5e7 for model in models)
-        passes = samples.evaluation * len(models)
-        total += machine.seconds(passes * models[0].macs, passes * models[0].live_bytes)
+        runs = samples.evaluation * len(models)
+        total += machine.seconds(runs * models[0].macs, runs * models[0].live_bytes)
     return total

@@ -3,11 +3,15 @@
 A method overrides `Step.effects`; whoever estimates looks at these classes alone and at no method's name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 #: How a target writes a stored weight: each has its own row in the table of what graphs cost.
 Form = Literal["integer", "dynamic", "float", "groups", "codes"]
+
+#: Granularity of a grid -> what shares a scale.
+SHARED: Final[Mapping[str, Literal["channel", "layer"]]] = {"channel": "channel", "tensor": "layer"}
 
 
 @dataclass(frozen=True)
