@@ -18,6 +18,8 @@ from app.tables.base import Json
 UNCERTAINTY = 2.0
 #: What needs least: suggested where a job does not fit.
 _SMALLEST = {"steps": [{"method": "quantize.dynamic"}]}
+#: The note of an estimate that no job has corrected.
+_UNPROVEN = "no such job has run here yet: memory and time are those of another machine"
 _GIB = 1024**3
 #: The largest number of bytes that a row can hold.
 _STORABLE = 2**62
@@ -84,13 +86,11 @@ async def guess(session: AsyncSession, asked: Asked, known: Known, ttl_s: float)
     told = f"memory and time are corrected by {ratio.jobs} jobs that ran here" if ratio.jobs else _UNPROVEN
     memory, largest = min(round(raw.peak_memory_bytes * ratio.memory), _STORABLE), _largest(able)
     faults: tuple[RecipeFault, ...] = ()
-    if largest is not None and memory / UNCERTAINTY > largest:
+    # Corrections come from everybody's jobs: they may save a job from a refusal, but not lead to one.
+    if largest is not None and min(memory, raw.peak_memory_bytes) / UNCERTAINTY > largest:
         smaller = estimate(_question(parse_recipe(_SMALLEST), asked.targets, known, machine))
         faults = (_does_not_fit(raw, asked.recipe, memory, largest, smaller),)
     return Guess(raw, memory, raw.run_s * ratio.run, largest, (*raw.notes, told), faults)
-
-
-_UNPROVEN = "no such job has run here yet: memory and time are those of another machine"
 
 
 def able_workers(targets: Sequence[str], compute: str, live: Sequence[Worker]) -> list[Worker]:

@@ -89,7 +89,9 @@ class EstimateView(BaseModel):
 
     size_bytes: int = Field(description="Of all artifacts together.")
     targets: dict[str, int] = Field(description="Of the artifact for each target.")
-    peak_memory_bytes: int = Field(description="Of the job's processes together, right within a factor of 2.")
+    peak_memory_bytes: int = Field(
+        description="Of the job's processes together; right within a factor of 1.5 for most."
+    )
     run_s: float = Field(description="Of one attempt, without waiting.")
     fits: bool = Field(description="Whether a live worker has so much memory for a job.")
     notes: list[str] = Field(description="What most goes into, and what was not known.")

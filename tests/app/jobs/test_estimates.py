@@ -172,6 +172,20 @@ async def test_estimates_learn_from_jobs_that_ran(stage: Stage, api: httpx.Async
     assert (await api.post("/v1/jobs:estimate", json=dynamic)).json()["peak_memory_bytes"] > 2 * first
 
 
+async def test_what_others_ran_refuses_no_job(stage: Stage, api: httpx.AsyncClient) -> None:
+    request = await asked(stage)
+    raw = (await api.post("/v1/jobs:estimate", json=request)).json()["peak_memory_bytes"]
+    await stage.run(stage.leases.forget_worker, CPU.id)
+    await stage.offer(sized("just", raw))
+    for _ in range(9):
+        await stage.run(
+            lambda session: ratios.learn(session, ["quantize.static"], ["onnxruntime"], "cpu", memory=20, run=1)
+        )
+    assert (await api.post("/v1/jobs:estimate", json=request)).json()["peak_memory_bytes"] > 4 * raw
+    job = (await api.post("/v1/jobs", json=request)).json()
+    assert job["memory_bytes"] == raw
+
+
 async def test_one_strange_job_moves_little(stage: Stage) -> None:
     for run in [1.0] * 30 + [1e9]:
         await stage.run(lambda session, run=run: ratios.learn(session, ["a"], ["t"], "cpu", memory=1, run=run))
