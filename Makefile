@@ -18,7 +18,7 @@ ARGS ?=
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads chaos operators conformance clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates chaos operators conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-compression: $(VENV)/.test ## Measure pruning, factorizing, distillation, 
 
 bench-formats: $(VENV)/.test ## Measure reading of 2 GB, and a pretrained MiniLM in int8 (twenty minutes).
 	@$(BIN)/python benchmarks/formats.py $(ARGS)
+
+bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took (a quarter of an hour).
+	@$(BIN)/python benchmarks/estimates.py $(ARGS)
 
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
 	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)

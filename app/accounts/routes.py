@@ -23,8 +23,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 #: Outcomes that say nothing of the operation itself, so that a repetition tries again.
 _NOT_REMEMBERED = frozenset({401, 403, 408, 429})
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Names of endpoints whose calls say nothing to who reads the audit log: pieces of an upload that was recorded.
-_UNRECORDED = frozenset({"append_upload", "overridden"})
+#: Names of endpoints whose calls the audit log need not hold: pieces of an upload that was recorded, and questions.
+_UNRECORDED = frozenset({"append_upload", "overridden", "estimate_job"})
 
 
 class WorkspaceRoute(APIRoute):

@@ -3,7 +3,7 @@
 from app.tables.accounts import AuditEvent, IdempotencyKey, Key, UploadSlot, Workspace
 from app.tables.base import Base, new_id
 from app.tables.counts import Count
-from app.tables.jobs import DATASETS, Artifact, Checkpoint, Job, JobEvent, Metric, Worker
+from app.tables.jobs import DATASETS, Artifact, Checkpoint, EstimateRatio, Job, JobEvent, Metric, Worker
 from app.tables.uploads import Blob, Dataset, Model, ResumableUpload, UploadPart
 from app.tables.webhooks import Webhook, WebhookDelivery
 
@@ -16,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "Count",
     "Dataset",
+    "EstimateRatio",
     "IdempotencyKey",
     "Job",
     "JobEvent",

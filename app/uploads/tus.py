@@ -1,7 +1,6 @@
 """The words of tus 1.0 (https://tus.io/protocols/resumable-upload): headers read and written, nothing else."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -56,7 +55,7 @@ def metadata(sent: str) -> dict[str, str]:
             text = base64.b64decode(value, validate=True).decode()
         except UnicodeDecodeError:
             continue
-        except binascii.Error as error:
+        except ValueError as error:
             raise invalid_header("Upload-Metadata", f"base64 after the key {key!r}") from error
         if is_storable(text):
             read[key] = text
@@ -89,7 +88,7 @@ class Checksum:
         digest = hashlib.new(algorithm, usedforsecurity=False)
         try:
             wanted = base64.b64decode(value, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise invalid_header("Upload-Checksum", "an algorithm and a digest in base64") from error
         if len(wanted) != digest.digest_size:
             raise invalid_header("Upload-Checksum", f"{digest.digest_size} bytes in base64 for {algorithm}")

@@ -183,7 +183,7 @@ class Supervisor:
                 await self._log_output(process)
                 return Fault(last.code, last.detail)
             return UserError(last.code, last.detail)
-        return await self._collect(last, folder)
+        return await self._collect(last, folder, process.peak_bytes)
 
     async def _listen(self, process: JobProcess, folder: JobFolder) -> Result | Failure | None:
         """Handles reports until the last one; None where the process ended without one."""
@@ -229,11 +229,17 @@ class Supervisor:
         if not owned:
             self._stop_for(Stop.LEASE_LOST)
 
-    async def _collect(self, result: Result, folder: JobFolder) -> Outcome:
+    async def _collect(self, result: Result, folder: JobFolder, peak_bytes: int) -> Outcome:
         """Stores the artifacts; they are published by the guarded finish."""
         with tracing.span("job store"):
             made = [await self._store_artifact(artifact, folder) for artifact in result.artifacts]
-        return Finished(artifacts=made, metrics=result.metrics, gate=result.gate, facts=result.facts)
+        return Finished(
+            artifacts=made,
+            metrics=result.metrics,
+            gate=result.gate,
+            facts=result.facts,
+            peak_memory_bytes=peak_bytes,
+        )
 
     async def _store_artifact(self, artifact: ArtifactFile, folder: JobFolder) -> NewArtifact:
         if artifact.target not in self._lease.targets:

@@ -15,6 +15,7 @@ from app.config import Settings
 from app.jobs import transitions
 from app.jobs.states import Event
 from app.main import create_app
+from app.rates import Rates
 from app.storage import open_store
 from app.web.services import Services
 from app.webhooks.sender import sending
@@ -104,9 +105,14 @@ class Hooks:
     async def sender(self) -> AsyncIterator[None]:
         """A process that sends, with connections of its own."""
         settings = self.stage.settings
-        services = Services(settings, self.stage.database, open_store(settings), self.stage.queue)
-        async with sending(services):
-            yield
+        services = Services(
+            settings, self.stage.database, open_store(settings), self.stage.queue, Rates(settings.broker_url)
+        )
+        try:
+            async with sending(services):
+                yield
+        finally:
+            await services.rates.close()
 
 
 @pytest.fixture
