@@ -28,6 +28,10 @@ BODIES: dict[str, dict[str, Any]] = {"/v1/workspaces/{workspace_id}": {"quotas":
 OWN_TRACES = ("audit_events", "idempotency_keys")
 
 
+#: Calls with a body that only ask.
+QUESTIONS = ("/v1/jobs:estimate",)
+
+
 @dataclass(frozen=True)
 class Call:
     """One method of one path."""
@@ -172,10 +176,10 @@ async def test_a_readers_key_changes_nothing(api: Api) -> None:
     before = await _everything(api)
     for call in _calls(api):
         answer = await _send(reader, call, call.filled(ids))
-        if call.method not in ("GET", "HEAD", "OPTIONS"):
+        if call.method not in ("GET", "HEAD", "OPTIONS") and call.path not in QUESTIONS:
             assert (answer.status_code, answer.json()["code"]) == (403, "role_too_weak"), call
         else:
-            assert answer.status_code in (200, 204, 403), (call, answer.text)
+            assert answer.status_code in (200, 204, 403, 422), (call, answer.text)
     assert await _everything(api) == before
 
 
