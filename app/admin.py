@@ -10,8 +10,8 @@ from typing import TypeVar
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts import repository
-from app.accounts.caller import DEFAULT_WORKSPACE
+from app.accounts import audit, repository
+from app.accounts.credentials import DEFAULT_WORKSPACE
 from app.accounts.keys import make_key
 from app.config import Settings
 from app.db import Database
@@ -57,6 +57,7 @@ def create_workspace(settings: Settings, name: str) -> str:
         made = await repository.insert_workspace(session, name)
         if made is None:
             raise AdminError(f"there is a workspace {name!r} already")
+        audit.record_command(session, "create_workspace", made.id, made.id)
         return made.id
 
     return _in_transaction(settings, work)
@@ -78,17 +79,16 @@ async def _add_key(session: AsyncSession, settings: Settings, wanted: KeyRequest
             f"there is no workspace {wanted.workspace!r}; make it with: modelpress-server workspace create"
         )
     made = make_key(settings.key_pepper)
-    session.add(
-        Key(
-            workspace_id=workspace.id,
-            name=wanted.name,
-            role=wanted.role,
-            prefix=made.prefix,
-            hash=made.hash,
-            expires_at=wanted.expires_at,
-        )
+    key = Key(
+        workspace_id=workspace.id,
+        name=wanted.name,
+        role=wanted.role,
+        prefix=made.prefix,
+        hash=made.hash,
+        expires_at=wanted.expires_at,
     )
-    await session.flush()
+    await repository.insert_key(session, key)
+    audit.record_command(session, "create_key", workspace.id, key.id)
     return made.text
 
 

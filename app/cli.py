@@ -11,15 +11,18 @@ from typing import Annotated
 
 import typer
 
+from app import logs
 from app.admin import AdminError, KeyRequest, create_key, create_workspace
 from app.config import Settings, get_settings
 from app.embedded.process import EmbeddedError
-from app.embedded.programs import api_program, listen, service_url, worker_program
+from app.embedded.programs import api_program, listen, service_url, shared_figures, worker_program
 from app.embedded.supervisor import StopRequestedError, Supervisor
 from app.embedded.up import UpOptions, answers, running_settings, up
 from app.migrate import MigrationError, upgrade
 
 _STEADY_WORKER_S = 10.0
+
+log = logging.getLogger(__name__)
 
 _ABOUT = "Starts the service or parts of it, and administers it."
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_ABOUT)
@@ -58,7 +61,8 @@ def up_command(
     server_user: Annotated[str, typer.Option(help="When started as root: who the servers run as.")] = "nobody",
 ) -> None:
     """Run the whole service: PostgreSQL, Valkey, API and workers, with all data in one folder."""
-    up(UpOptions(host, port, data, workers, server_user), _say)
+    _logging()
+    up(UpOptions(host, port, data, workers, server_user), _tell)
 
 
 @cli.command()
@@ -68,12 +72,13 @@ def api(
     workers: Annotated[int, typer.Option(min=1, help="API processes.")] = 1,
 ) -> None:
     """Run API processes alone; database, queue and store come from settings."""
+    settings = _logging()
     supervisor = Supervisor()
-    with listen(host, port) as listener, supervisor.signals():
+    with listen(host, port) as listener, shared_figures() as figures, supervisor.signals():
         for number in range(workers):
-            supervisor.start(api_program(listener, os.environ, number + 1))
+            supervisor.start(api_program(listener, {**os.environ, **figures}, number + 1, drain_s=settings.drain_s))
         url = service_url(listener)
-        supervisor.watch(lambda: answers(f"{url}/healthz"), lambda: _say(f"The API answers on {url}"))
+        supervisor.watch(lambda: answers(f"{url}/healthz"), lambda: _tell(f"The API answers on {url}"))
 
 
 @cli.command()
@@ -85,13 +90,14 @@ def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Jobs that run at once on each of cpu and gpu.")] = 1,
 ) -> None:
     """Run workers alone, one Celery process for each queue (checks of uploads have one slot of their own)."""
+    _logging()
     supervisor = Supervisor()
     with supervisor.signals():
         for name in dict.fromkeys(queue):
             slots = 1 if name is QueueName.CHECKS else concurrency
             supervisor.start(worker_program(name.value, slots, os.environ))
         steady = time.monotonic() + _STEADY_WORKER_S
-        supervisor.watch(lambda: time.monotonic() > steady, lambda: _say("The workers are running"))
+        supervisor.watch(lambda: time.monotonic() > steady, lambda: _tell("The workers are running"))
 
 
 @cli.command()
@@ -143,6 +149,21 @@ def main() -> None:
 
 def _settings(data: Path | None) -> Settings:
     return get_settings() if data is None else running_settings(data)
+
+
+def _logging() -> Settings:
+    """Logs as the settings say, for the commands that keep running."""
+    settings = get_settings()
+    logs.setup(settings)
+    return settings
+
+
+def _tell(text: str) -> None:
+    """News of a command that keeps running: for people, or a line of the log where machines read it."""
+    if get_settings().log_format == "json":
+        log.info(text)
+    else:
+        _say(text)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Engine, sessions, and the hook that runs things after a commit."""
+"""Engine, sessions, and the hooks that run things before and after a commit."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +9,8 @@ from sqlalchemy.pool import NullPool
 from app.config import Settings
 
 AfterCommit = Callable[[], Awaitable[None]]
+BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
+_BEFORE = "before_commit"
 _HOOKS = "after_commit"
 
 
@@ -30,16 +32,23 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A session that commits at the end, or rolls back on an error; hooks run only after the commit."""
+        """A session that commits at the end, or rolls back on an error, with its hooks around the commit."""
         async with self._sessions() as session:
             async with session.begin():
                 yield session
+                for last in session.info.pop(_BEFORE, []):
+                    await last(session)
             for hook in session.info.pop(_HOOKS, []):
                 await hook()
 
     async def close(self) -> None:
         """Closes every connection."""
         await self.engine.dispose()
+
+
+def before_commit(session: AsyncSession, hook: BeforeCommit) -> None:
+    """Runs `hook` as the last thing of this session's transaction; never if it fails before."""
+    session.info.setdefault(_BEFORE, []).append(hook)
 
 
 def after_commit(session: AsyncSession, hook: AfterCommit) -> None:

@@ -2,9 +2,10 @@
 
 ApiError
 ├── NotFound 404            Unauthenticated 401        Forbidden 403
+├── Gone 410                PreconditionFailed 412     ChecksumMismatch 460
 ├── Conflict 409            (object_in_use, job_already_finished, job_running, request_in_progress, ...)
 ├── PayloadTooLarge 413     UnsupportedMedia 415       Invalid 422 (with errors: [{pointer, detail}])
-├── InsufficientStorage 507 Unavailable 503 (with Retry-After)
+├── TooManyRequests 429     InsufficientStorage 507    Unavailable 503 (429 and 503 with Retry-After)
 └── BadRequest 400          MethodNotAllowed 405       RangeNotSatisfiable 416
 
 The codes are listed for users in docs/errors.md.
@@ -80,6 +81,24 @@ class Conflict(ApiError):
     status, code, title = 409, "conflict", "Conflict"
 
 
+class Gone(ApiError):
+    """The object was there, and is no more."""
+
+    status, code, title = 410, "gone", "Gone"
+
+
+class PreconditionFailed(ApiError):
+    """The client asks for another version of a protocol."""
+
+    status, code, title = 412, "precondition_failed", "Precondition failed"
+
+
+class ChecksumMismatch(ApiError):
+    """The bytes are not those of the checksum sent with them (a status of the tus protocol)."""
+
+    status, code, title = 460, "checksum_mismatch", "Checksum mismatch"
+
+
 class PayloadTooLarge(ApiError):
     """The upload is over the deployment's limit."""
 
@@ -102,6 +121,12 @@ class Invalid(ApiError):
     """Well-formed, but not acceptable; ``errors`` names each fault."""
 
     status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class TooManyRequests(ApiError):
+    """A limit that frees itself is reached; try again later."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
 
 
 class Unavailable(ApiError):

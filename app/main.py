@@ -1,12 +1,15 @@
 """The web process: `create_app` puts routers, error handler and lifespan together; nothing else happens here."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app import tracing
 from app.accounts.endpoints import router as accounts
 from app.artifacts.endpoints import router as artifacts
+from app.audit.endpoints import router as audit
 from app.catalog.endpoints import router as catalog
 from app.config import Settings, get_settings
 from app.datasets.endpoints import router as datasets
@@ -14,14 +17,21 @@ from app.db import Database
 from app.jobs.background import in_background
 from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
+from app.monitoring.endpoints import router as monitoring
+from app.oidc import open_issuer
 from app.queue import Queue
+from app.rates import Rates
 from app.storage import open_store
-from app.web import openapi, problems
+from app.uploads.endpoints import router as uploads
+from app.usage.endpoints import router as usage
+from app.web import openapi, problems, requests
+from app.web.health import Readiness
 from app.web.health import router as health
-from app.web.requests import RequestIds
 from app.web.services import Services
+from app.webhooks.endpoints import router as webhooks
+from app.webhooks.sender import sending
 
-ROUTERS = (accounts, models, datasets, jobs, artifacts, catalog, health)
+ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, webhooks, audit, usage, health, monitoring)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -29,6 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     if settings.auth_enabled and not settings.key_pepper.get_secret_value():
         raise ValueError("MODELPRESS_KEY_PEPPER is not set; API keys are hashed with it (or switch authentication off)")
+    tracer_provider = tracing.start(settings, "modelpress-api")
     app = FastAPI(
         title="Modelpress",
         version=openapi.VERSION,
@@ -38,13 +49,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry={
+            "tracer_provider": tracer_provider,
+            "tracing": tracer_provider is not None,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope["path"] in requests.PROBES,
+        },
     )
-    app.state.services = Services(settings, Database(settings), open_store(settings), Queue(settings))
+    app.state.services = Services(
+        settings,
+        Database(settings),
+        open_store(settings),
+        Queue(settings),
+        Rates(settings.broker_url),
+        open_issuer(settings),
+    )
+    app.state.readiness = Readiness(app.state.services)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(RequestIds)
+    requests.install(app)
     return app
 
 
@@ -52,7 +80,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     try:
-        async with in_background(services) as app.state.broadcast:
+        async with in_background(services) as app.state.broadcast, sending(services):
             yield
     finally:
-        await services.database.close()
+        app.state.readiness.stop()
+        await services.close()
+        await asyncio.to_thread(tracing.stop)

@@ -1,11 +1,15 @@
 """Brings a database to the newest tables: Alembic, driven from Python, with the migrations of the wheel."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 import migrations
 
@@ -37,3 +41,18 @@ def upgrade(database_url: str) -> None:
         ) from error
     except OperationalError as error:
         raise MigrationError(f"the database is not reachable: {error.orig}") from error
+
+
+@cache
+def newest_revision() -> str | None:
+    """The revision that this version's tables have."""
+    return ScriptDirectory.from_config(alembic_config("postgresql://")).get_current_head()
+
+
+async def revision_of(session: AsyncSession) -> str | None:
+    """The revision of the database's tables; None where it has none."""
+    try:
+        found: str | None = await session.scalar(text("SELECT version_num FROM alembic_version"))
+    except ProgrammingError:  # no such table: it was never migrated
+        return None
+    return found

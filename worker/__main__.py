@@ -7,7 +7,7 @@ import sys
 def command(queue: str, slots: int) -> list[str]:
     """The command line of such a worker."""
     options = ["-Q", queue, "-c", str(slots), "-n", f"{queue}@%h", "--without-mingle", "--without-gossip"]
-    return [sys.executable, "-m", "celery", "-A", "worker.main", "worker", "--loglevel", "INFO", *options]
+    return [sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker", "--loglevel", "INFO", *options]
 
 
 def main(arguments: list[str]) -> None:

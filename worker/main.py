@@ -16,6 +16,7 @@ from typing import Any
 
 from celery import signals
 
+from app import logs, tracing
 from app.config import get_settings
 from app.queue import LOOK, celery_app
 from worker import tasks
@@ -27,11 +28,8 @@ log = logging.getLogger(__name__)
 
 app = celery_app(get_settings())
 app.conf.update(
-    worker_hijack_root_logger=True,
     worker_redirect_stdouts=False,
     worker_send_task_events=False,
-    # Looks are cheap and say nothing: what happened is in the job's events.
-    worker_task_log_format="[%(asctime)s: %(levelname)s] %(message)s",
 )
 
 
@@ -55,6 +53,16 @@ def look() -> None:
     tasks.look(_process.slot, _process.shutdown)
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _set_up_logs(**_: object) -> None:
+    """Before the first line; and instead of Celery's own set-up, which is left out where somebody listens."""
+    logs.setup(get_settings())
+    # Looks are cheap and say nothing: what happened is in the lines of the job.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _open(instance: Any, **_: object) -> None:
     queues = sorted(instance.app.amqp.queues.consume_from)
@@ -72,8 +80,14 @@ def _open(instance: Any, **_: object) -> None:
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _enter_slot(**_: object) -> None:
+    tracing.start(get_settings(), "modelpress-worker")
     if _process.shutdown is not None:
         _process.shutdown.enter_slot()
+
+
+@signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _leave_slot(**_: object) -> None:
+    tracing.stop()
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

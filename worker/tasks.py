@@ -2,9 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
+from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import logs, tracing
 from app.db import Database
 from app.jobs.leases import Leases
 from app.jobs.outcomes import Lease
@@ -29,9 +34,24 @@ async def _drain(slot: Slot, shutdown: Shutdown) -> None:
     try:
         async with shutdown.watched() as stopping:
             while not stopping.is_set() and (lease := await _claim(slot, database, leases)):
-                await Supervisor(slot, database, leases, store, lease, stopping).run()
+                with _told(slot, lease):
+                    await Supervisor(slot, database, leases, store, lease, stopping).run()
     finally:
         await database.close()
+
+
+@contextmanager
+def _told(slot: Slot, lease: Lease) -> Iterator[None]:
+    """What is logged and traced within is about this attempt; its trace is that of the request which queued the job."""
+    about = {"job_id": lease.job_id, "workspace_id": lease.workspace_id, "attempt": lease.attempt}
+    attributes = {f"modelpress.{name}": value for name, value in about.items()}
+    attributes |= {"modelpress.kind": lease.kind, "messaging.destination.name": slot.offer.queue}
+    span = tracing.span("job run", attributes, parent=lease.trace_parent, kind=SpanKind.CONSUMER)
+    with logs.bound(**about), span:
+        if lease.queued_at is not None:
+            tracing.past("job wait", (datetime.now(UTC) - lease.queued_at).total_seconds())
+        log.info("attempt %d of %d starts", lease.attempt, lease.max_attempts)
+        yield
 
 
 async def _claim(slot: Slot, database: Database, leases: Leases) -> Lease | None:

@@ -1,52 +1,47 @@
-"""Who is asking: the key of a request, and what its role allows."""
+"""Who is asking, whether it may ask now, and what its role allows."""
 
-import hmac
+import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from app.accounts import repository
-from app.accounts.keys import hash_key, prefix_of
-from app.errors import Forbidden, Unauthenticated
-from app.tables.accounts import ROLES
+from app import logs
+from app.accounts import audit
+from app.accounts.credentials import Caller, WrongCredential, identify
+from app.config import Settings
+from app.errors import Forbidden, TooManyRequests
+from app.rates import Limit, Taken
+from app.web.requests import ANSWER_HEADERS
 from app.web.services import Services, get_services
 
-#: Where everything lives when authentication is switched off, and the first key's workspace.
-DEFAULT_WORKSPACE = "default"
-_TOUCH = timedelta(minutes=1)
+__all__ = ["Admin", "Caller", "Member", "Operator", "Reader", "authenticate", "rate_limit", "require"]
+
 #: For OpenAPI alone; the header is read by `authenticate`.
-_SCHEME = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `mpk_...`.")
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Attributes:
-    workspace_id: whose objects the caller sees.
-    role: one of `app.tables.accounts.ROLES`.
-    key_id: None where authentication is switched off.
-    """
-
-    workspace_id: str
-    role: str
-    key_id: str | None
-
-    def may(self, role: str) -> bool:
-        """Whether this caller's role includes `role`."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+_ABOUT = "An API key: `mpk_...`; or a token of the deployment's OpenID Connect issuer, where there is one."
+_SCHEME = HTTPBearer(auto_error=False, scheme_name="ApiKey", description=_ABOUT)
 
 
 async def authenticate(request: Request) -> Caller:
-    """The caller of `request`; found once per request. Raises `Unauthenticated`."""
+    """The caller of `request`; found, and counted against its rate, once per request.
+
+    Raises:
+        Unauthenticated, Forbidden: see `app.accounts.credentials.identify`.
+        TooManyRequests: ``rate_limited``; ``too_many_failures`` for an address that sends wrong keys.
+    """
     known: Caller | None = getattr(request.state, "caller", None)
     if known is None:
         services = get_services(request)
-        header = request.headers.get("authorization")
-        known = await (_by_key(services, header) if services.settings.auth_enabled else _anyone(services))
+        try:
+            known = await identify(services, request.headers.get("authorization"))
+        except WrongCredential as refusal:
+            await _count_failure(services, request)
+            await audit.record_refusal(request, "authenticate", refusal.code, suspect=refusal.suspect)
+            raise
+        await _count(services, request, known)
         request.state.caller = known
+        logs.bind(workspace_id=known.workspace_id)
     return known
 
 
@@ -68,34 +63,46 @@ Admin = Annotated[Caller, Depends(require("admin"))]
 Operator = Annotated[Caller, Depends(require("operator"))]
 
 
-async def _by_key(services: Services, header: str | None) -> Caller:
-    if header is None:
-        raise _unauthenticated("Send an API key: `Authorization: Bearer mpk_...`.", "key_missing", "")
-    scheme, _, text = header.partition(" ")
-    prefix = prefix_of(text.strip()) if scheme.lower() == "bearer" else None
-    if prefix is None:
-        raise _unauthenticated("The Authorization header does not hold a key of this service: `Bearer mpk_...`.")
-    async with services.database.transaction() as session:
-        key = await repository.live_key(session, prefix)
-        wanted = key.hash if key is not None else bytes(32)
-        proved = hmac.compare_digest(wanted, hash_key(text.strip(), services.settings.key_pepper))
-        if key is None or not proved:
-            raise _unauthenticated("This key is unknown, expired or revoked.")
-        if key.last_used_at is None or key.last_used_at < datetime.now(UTC) - _TOUCH:
-            await repository.touch_key(session, key.id)
-        return Caller(key.workspace_id, key.role, key.id)
+def rate_limit(settings: Settings) -> Limit:
+    """What one key may ask."""
+    return Limit("key", settings.rate_limit_per_s, settings.rate_limit_burst)
 
 
-async def _anyone(services: Services) -> Caller:
-    async with services.database.transaction() as session:
-        workspace = await repository.workspace_by_name(session, DEFAULT_WORKSPACE)
-        if workspace is None:
-            await repository.insert_workspace(session, DEFAULT_WORKSPACE)
-            workspace = await repository.workspace_by_name(session, DEFAULT_WORKSPACE)
-        if workspace is None:
-            raise RuntimeError("the default workspace vanished while it was made")
-        return Caller(workspace.id, "operator", None)
+async def _count(services: Services, request: Request, caller: Caller) -> None:
+    if caller.name is None:
+        return
+    limit = rate_limit(services.settings)
+    taken = await services.rates.take(limit, caller.name)
+    if taken is None:
+        return
+    setattr(request.state, ANSWER_HEADERS, _headers(limit, taken))
+    if not taken.allowed:
+        raise TooManyRequests(
+            f"This key may make {limit.per_s:g} requests per second, {limit.burst} at once.", headers=_wait(taken)
+        )
 
 
-def _unauthenticated(detail: str, code: str = "key_invalid", error: str = ', error="invalid_token"') -> Unauthenticated:
-    return Unauthenticated(detail, code=code, headers={"WWW-Authenticate": f'Bearer realm="modelpress"{error}'})
+async def _count_failure(services: Services, request: Request) -> None:
+    """Past the limit the refusal becomes a 429, which is not recorded either: a flood must not fill the audit log.
+
+    Valid keys from the same address still pass: behind one address there may be a whole company.
+    """
+    failures = services.settings.auth_failures_per_min
+    limit = Limit("failures", failures / 60, max(failures, 1))
+    taken = await services.rates.take(limit, audit.address_of(request) or "unknown")
+    if taken is not None and not taken.allowed:
+        detail = f"From this address, {failures} wrong keys or tokens were sent within a minute."
+        raise TooManyRequests(detail, code="too_many_failures", headers=_wait(taken))
+
+
+def _headers(limit: Limit, taken: Taken) -> dict[str, str]:
+    """RateLimit header fields (draft-ietf-httpapi-ratelimit-headers)."""
+    refill_s = math.ceil((limit.burst - taken.remaining) / limit.per_s)
+    return {
+        "RateLimit-Policy": f'"{limit.name}";q={limit.burst};w={math.ceil(limit.window_s)}',
+        "RateLimit": f'"{limit.name}";r={taken.remaining};t={refill_s}',
+    }
+
+
+def _wait(taken: Taken) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(taken.wait_s)))}

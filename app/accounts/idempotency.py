@@ -7,10 +7,8 @@ A response may hold a new API key, of which only a hash may be kept in clear: bo
 drawn from SHAKE-256 over the deployment's pepper and the row's random `owner`.
 """
 
-import asyncio
 import hashlib
 import json
-import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -21,9 +19,9 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, delete, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.renewal import renewed
 from app.db import Database
 from app.errors import BadRequest, Conflict, Invalid
 from app.tables import IdempotencyKey
@@ -33,9 +31,7 @@ HEADER = "Idempotency-Key"
 LEASE = timedelta(seconds=30)
 _LONGEST_KEY = 255
 #: Headers that belong to the response itself, not to its transport.
-_KEPT_HEADERS = ("content-type", "location", "retry-after")
-
-log = logging.getLogger(__name__)
+_KEPT_HEADERS = ("content-type", "location", "retry-after", "upload-offset", "upload-expires")
 
 
 class Replay(Exception):
@@ -68,14 +64,10 @@ class Once:
     async def lease(self) -> AsyncIterator[None]:
         """Holds the key while the block runs. Raises `Conflict` while another request holds it."""
         await self._take()
-        renewal = asyncio.create_task(self._renew())
-        try:
+        longer = update(IdempotencyKey).where(self._mine()).values(expires_at=func.clock_timestamp() + LEASE)
+        gone = delete(IdempotencyKey).where(self._mine())
+        async with renewed(self._database, longer, gone, LEASE.total_seconds() / 3):
             yield
-        finally:
-            renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
-            await asyncio.shield(self._release())
 
     def settle(self, fingerprint: str) -> None:
         """Tells what is asked for, as soon as it is known.
@@ -132,22 +124,6 @@ class Once:
             self._before = await session.get(IdempotencyKey, (self._workspace_id, self._key))
         if self._before is None or self._before.status is None:
             raise _in_progress()
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE.total_seconds() / 3)
-            try:
-                async with self._database.transaction() as session:
-                    await session.execute(
-                        update(IdempotencyKey).where(self._mine()).values(expires_at=func.clock_timestamp() + LEASE)
-                    )
-            except (SQLAlchemyError, OSError) as error:
-                # There are two more tries within the lease; `remember` finds out whether it was kept.
-                log.warning("the lease of an Idempotency-Key was not renewed: %s", error)
-
-    async def _release(self) -> None:
-        async with self._database.transaction() as session:
-            await session.execute(delete(IdempotencyKey).where(self._mine()))
 
     def _mine(self) -> ColumnElement[bool]:
         return (

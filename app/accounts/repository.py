@@ -1,6 +1,6 @@
 """SQL of workspaces and keys."""
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,9 +21,12 @@ async def insert_workspace(session: AsyncSession, name: str) -> Workspace | None
     return made
 
 
-async def workspace_exists(session: AsyncSession, workspace_id: str) -> bool:
-    """Whether there is a workspace of that id."""
-    return await session.get(Workspace, workspace_id) is not None
+async def find_workspace(session: AsyncSession, workspace_id: str, *, lock: bool = False) -> Workspace | None:
+    """The workspace of that id; `lock` lets whoever asks likewise wait for the end of this transaction."""
+    statement = select(Workspace).where(Workspace.id == workspace_id)
+    # Not the strongest lock: rows that refer to the workspace can still be added meanwhile.
+    locked = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return (await session.scalars(locked if lock else statement)).one_or_none()
 
 
 async def workspaces(
@@ -41,21 +44,36 @@ async def insert_key(session: AsyncSession, key: Key) -> None:
     await session.refresh(key)
 
 
-async def find_key(session: AsyncSession, key_id: str) -> Key | None:
-    """The key of that id, in any workspace."""
-    return await session.get(Key, key_id)
+async def key_by_prefix(session: AsyncSession, prefix: str) -> tuple[Key | None, bool]:
+    """The key with that public prefix, and whether it is neither revoked nor expired."""
+    row = (await session.execute(select(Key, _live()).where(Key.prefix == prefix))).one_or_none()
+    return (row[0], bool(row[1])) if row is not None else (None, False)
 
 
-async def live_key(session: AsyncSession, prefix: str) -> Key | None:
-    """The key with that public prefix, if it is neither revoked nor expired."""
-    found: Key | None = await session.scalar(
-        select(Key).where(
-            Key.prefix == prefix,
-            Key.revoked_at.is_(None),
-            Key.expires_at.is_(None) | (Key.expires_at > func.clock_timestamp()),
-        )
-    )
+async def lock_key(session: AsyncSession, key_id: str) -> tuple[Key | None, bool]:
+    """The key of that id, in any workspace, locked; and whether it is neither revoked nor expired."""
+    statement = select(Key, _live()).where(Key.id == key_id)
+    row = (await session.execute(statement.with_for_update().execution_options(populate_existing=True))).one_or_none()
+    return (row[0], bool(row[1])) if row is not None else (None, False)
+
+
+async def successor(session: AsyncSession, key_id: str) -> str | None:
+    """Id of the newest key that was made to replace this one."""
+    statement = select(Key.id).where(Key.replaces == key_id).order_by(Key.created_at.desc()).limit(1)
+    found: str | None = await session.scalar(statement)
     return found
+
+
+async def lock_operator_keys(session: AsyncSession) -> set[str]:
+    """Ids of the live operators' keys, locked: whoever revokes one waits for whoever revokes another."""
+    statement = select(Key.id).where(Key.role == "operator", _live()).order_by(Key.id)
+    return set(await session.scalars(statement.with_for_update()))
+
+
+async def expire_key(session: AsyncSession, key_id: str, after_s: float) -> None:
+    """Ends a key in `after_s` seconds, or when it would have ended anyway."""
+    end = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, after_s)
+    await session.execute(update(Key).where(Key.id == key_id).values(expires_at=func.least(Key.expires_at, end)))
 
 
 async def touch_key(session: AsyncSession, key_id: str) -> None:
@@ -78,3 +96,7 @@ async def revoke(session: AsyncSession, key_id: str) -> None:
     """Revokes a key; repeating it changes nothing."""
     revoked = func.coalesce(Key.revoked_at, func.clock_timestamp())
     await session.execute(update(Key).where(Key.id == key_id).values(revoked_at=revoked))
+
+
+def _live() -> ColumnElement[bool]:
+    return Key.revoked_at.is_(None) & (Key.expires_at.is_(None) | (Key.expires_at > func.clock_timestamp()))

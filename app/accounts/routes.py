@@ -1,4 +1,7 @@
-"""The route class of everything under ``/v1``: one transaction per request, and Idempotency-Key on every POST."""
+"""The route class of everything under ``/v1``: one transaction per request, Idempotency-Key on every POST, audit log.
+
+What changes something is recorded in the transaction of the change; what is forbidden is recorded when it is refused.
+"""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
@@ -8,8 +11,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
+from app.accounts import audit
 from app.accounts.caller import authenticate
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
+from app.errors import Forbidden
 from app.web.problems import as_api_error, render
 from app.web.services import get_services
 
@@ -17,6 +22,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 #: Outcomes that say nothing of the operation itself, so that a repetition tries again.
 _NOT_REMEMBERED = frozenset({401, 403, 408, 429})
+_CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Names of endpoints whose calls the audit log need not hold: pieces of an upload that was recorded, and questions.
+_UNRECORDED = frozenset({"append_upload", "overridden", "estimate_job"})
 
 
 class WorkspaceRoute(APIRoute):
@@ -26,24 +34,39 @@ class WorkspaceRoute(APIRoute):
     rolled back on any error. A response that streams must not use it: it is closed by then.
     """
 
-    #: Whether forms are read as a stream, by an endpoint that holds the limit and tells what is asked for itself.
-    streams_forms: ClassVar[bool] = False
+    #: Beginnings of the media types that are read as a stream, by an endpoint that holds the limit and tells what is
+    #: asked for itself.
+    streamed: ClassVar[tuple[str, ...]] = ()
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint inside its transaction."""
         endpoint = super().get_route_handler()
+        action = self.name
 
-        async def handle(request: Request) -> Response:
-            streams = self.streams_forms and _is_form(request)
+        async def recorded(request: Request) -> Response:
+            response = await endpoint(request)
+            if request.method not in _CHANGES_NOTHING and action not in _UNRECORDED:
+                audit.record_change(request.state.session, request, action, response)
+            return response
+
+        async def answer(request: Request) -> Response:
+            streams = request.headers.get("content-type", "").lower().startswith(self.streamed)
             if not streams:
                 request = _limited(request, get_services(request).settings.max_body_bytes)
             key = request.headers.get(HEADER) if request.method == "POST" else None
             if key is None:
-                return await _in_transaction(request, endpoint, None)
+                return await _in_transaction(request, recorded, None)
             caller = await authenticate(request)
             once = Once(get_services(request), caller.workspace_id, key)
             async with once.lease():
-                return await _answer_once(request, endpoint, once, streams=streams)
+                return await _answer_once(request, recorded, once, streams=streams)
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except Forbidden as refusal:
+                await audit.record_refusal(request, action, refusal.code)
+                raise
 
         return handle
 
@@ -51,7 +74,7 @@ class WorkspaceRoute(APIRoute):
 class UploadRoute(WorkspaceRoute):
     """A route that takes a file of any size as a form."""
 
-    streams_forms = True
+    streamed = ("multipart/",)
 
 
 def get_once(request: Request) -> Once | None:
@@ -87,10 +110,6 @@ async def _in_transaction(request: Request, endpoint: Endpoint, once: Once | Non
         if once is not None:
             await once.remember(session, response)
         return response
-
-
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def _limited(request: Request, limit: int) -> Request:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import quotas
 from app.accounts.caller import Caller
 from app.datasets import repository
 from app.datasets.schemas import DatasetFields
@@ -16,7 +17,7 @@ from app.web.services import Services
 
 
 async def create(session: AsyncSession, services: Services, caller: Caller, upload: Arrived[DatasetFields]) -> Dataset:
-    """Records an uploaded dataset, and has it checked."""
+    """Records an uploaded dataset, and has it checked. Raises `Forbidden` where the workspace is full."""
     dataset = Dataset(
         workspace_id=caller.workspace_id,
         name=upload.fields.name,
@@ -27,6 +28,7 @@ async def create(session: AsyncSession, services: Services, caller: Caller, uplo
         sha256=upload.file.sha256,
     )
     await repository.insert(session, dataset)
+    await quotas.hold_bytes(session, services.settings, caller.workspace_id)
     await queue_check(session, services, dataset)
     await session.refresh(dataset)
     return dataset

@@ -4,11 +4,17 @@ import errno
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from app.embedded.process import EmbeddedError, Program
 
+#: Seconds that an API process gets to end its requests, after those in which it drains.
+API_GRACE_S: Final = 10.0
+#: Where prometheus_client looks for the folder in which API processes add up their figures.
+_FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: Seconds that a worker gets to hand back what it is doing.
 WORKER_GRACE_S: Final = 15.0
 
@@ -52,14 +58,25 @@ def service_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def api_program(listener: socket.socket, env: Mapping[str, str], number: int = 0) -> Program:
-    """One API process that accepts on `listener`."""
+@contextmanager
+def shared_figures() -> Iterator[dict[str, str]]:
+    """Environment that names a fresh folder, in which all API processes keep their figures (`app.instruments`).
+
+    Counters of processes start from zero with their supervisor, as Prometheus expects of a restart.
+    """
+    with tempfile.TemporaryDirectory(prefix="modelpress-figures-", ignore_cleanup_errors=True) as folder:
+        yield {_FIGURES: folder}
+
+
+def api_program(listener: socket.socket, env: Mapping[str, str], number: int = 0, *, drain_s: float = 0.0) -> Program:
+    """One API process that accepts on `listener`, and serves on for `drain_s` when it is asked to end."""
     descriptor = listener.fileno()
     return Program(
         name=f"api-{number}" if number else "api",
         argv=(sys.executable, "-m", "app.embedded.serve", str(descriptor)),
         env={**env, "PYTHONUNBUFFERED": "1"},
         pass_fds=(descriptor,),
+        stop_grace_s=drain_s + API_GRACE_S,
     )
 
 
@@ -68,7 +85,7 @@ def worker_program(queue: str, concurrency: int, env: Mapping[str, str]) -> Prog
     options = ("-Q", queue, "-c", str(concurrency), "-n", f"{queue}@%h", "--without-mingle", "--without-gossip")
     return Program(
         name=f"worker-{queue}",
-        argv=(sys.executable, "-m", "celery", "-A", "worker.main", "worker", "--loglevel", "INFO", *options),
+        argv=(sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker", "--loglevel", "INFO", *options),
         env={**env, "PYTHONUNBUFFERED": "1"},
         stop_signal=signal.SIGTERM,
         stop_grace_s=WORKER_GRACE_S,

@@ -6,25 +6,52 @@ several processes can share it.
 
 import socket
 import sys
+import threading
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
-from app.config import get_settings
+from app import logs
+from app.config import Settings, get_settings
+from app.main import create_app
+
+
+class Server(uvicorn.Server):
+    """At SIGTERM it stops being ready, serves on for ``drain_s`` so that load balancers turn away, and then ends."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                proxy_headers=True,
+                forwarded_allow_ips=settings.forwarded_allow_ips,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+                log_config=None,  # the lines are ours: app.logs, app.web.requests
+                access_log=False,
+            )
+        )
+        self._app, self._drain_s = app, settings.drain_s
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal handler; a second signal ends the wait."""
+        self._app.state.readiness.stop()
+        if self._draining or self._drain_s <= 0:
+            super().handle_exit(sig, frame)
+            return
+        self._draining = True
+        timer = threading.Timer(self._drain_s, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()
 
 
 def main(descriptor: int) -> None:
     """Serves until SIGTERM."""
     settings = get_settings()
-    config = uvicorn.Config(
-        "app.main:create_app",
-        factory=True,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-        log_level="info",
-    )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    logs.setup(settings)
+    Server(create_app(settings), settings).run(sockets=[socket.socket(fileno=descriptor)])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from app.embedded.binaries import find_postgres, find_valkey, reachable_postgres
 from app.embedded.folder import DataFolder, open_data_folder, read_running
 from app.embedded.postgres import Postgres, socket_url
 from app.embedded.process import Account, servers_account
-from app.embedded.programs import api_program, listen, service_url, worker_program
+from app.embedded.programs import api_program, listen, service_url, shared_figures, worker_program
 from app.embedded.supervisor import Supervisor
 from app.embedded.valkey import Valkey
 from app.migrate import upgrade
@@ -45,12 +45,12 @@ def up(options: UpOptions, say: Say) -> None:
     """
     with _opened(options.data) as folder, listen(options.host, options.port) as listener:
         supervisor = Supervisor(folder.log)
-        with supervisor.signals():
+        with shared_figures() as figures, supervisor.signals():
             settings, env = _start_servers(supervisor, folder, options.server_user)
             upgrade(settings.database_url)
             key_file = folder / "admin.key"
             make_first_key(settings, key_file)
-            supervisor.start(api_program(listener, env))
+            supervisor.start(api_program(listener, {**env, **figures}, drain_s=settings.drain_s))
             supervisor.start(worker_program("cpu", options.workers, env))
             supervisor.start(worker_program("checks", 1, env))
             url = service_url(listener)

@@ -3,7 +3,20 @@
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Interval, and_, cast, func, literal, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Interval,
+    and_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -11,9 +24,13 @@ from sqlalchemy.orm import aliased
 from app.jobs.inputs import inputs_ready
 from app.jobs.outcomes import LeaseState, Offer
 from app.jobs.states import State
-from app.tables import Job
+from app.tables import Job, Workspace
 
 NOW = func.clock_timestamp()
+#: A worker that does not say how much memory a job may use takes any.
+MOST_BYTES = 2**62
+#: Jobs of a workspace that a claim compares.
+_FIRST = 64
 
 
 def expired() -> ColumnElement[bool]:
@@ -32,14 +49,27 @@ def claimable() -> ColumnElement[bool]:
 
 
 def fits(offer: Offer) -> ColumnElement[bool]:
-    """This worker can run the job: its queue, and every target that the job asks for."""
+    """This worker can run the job: its queue, every target that the job asks for, and the memory that it needs."""
     anywhere = and_(Job.queue.is_(None), Job.kind == "compress")
     queue = Job.queue == offer.queue if offer.queue == "checks" else or_(Job.queue == offer.queue, anywhere)
-    return and_(queue, Job.targets.contained_by(cast(list(offer.targets), JSONB)))
+    targets = Job.targets.contained_by(cast(list(offer.targets), JSONB))
+    memory = or_(Job.memory_bytes.is_(None), Job.memory_bytes <= (offer.memory_bytes or MOST_BYTES))
+    return and_(queue, targets, memory)
+
+
+def _waiting() -> ColumnElement[bool]:
+    """The condition of `ix_jobs_waiting`, in constants: a prepared plan must see that the index serves it."""
+    states = [State.QUEUED.value, State.RUNNING.value]
+    named: BindParameter[list[str]] = bindparam("waiting", states, expanding=True, literal_execute=True)
+    return Job.state.in_(named)
 
 
 async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | None:
-    """Takes the best claimable job: priority first, then the workspace with the fewest running jobs, then age."""
+    """Takes the best claimable job: priority first, then the workspace with the fewest running jobs, then age.
+
+    Only the first jobs of each workspace are compared, which `ix_jobs_waiting` has in order: a long queue costs no more
+    than a short one. They are as many as workers can hold locked at once, whom this one passes by.
+    """
     other = aliased(Job)
     busy = (
         select(other.workspace_id, func.count().label("running"))
@@ -47,10 +77,20 @@ async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | No
         .group_by(other.workspace_id)
         .subquery()
     )
+    first = (
+        select(Job.id)
+        .where(Job.workspace_id == Workspace.id, _waiting(), claimable(), fits(offer))
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .limit(_FIRST)
+        .correlate(Workspace)
+        .lateral()
+    )
+    candidates = select(first.c.id).select_from(Workspace).join(first, true()).subquery()
     best = (
         select(Job.id)
+        .join(candidates, candidates.c.id == Job.id)
         .outerjoin(busy, busy.c.workspace_id == Job.workspace_id)
-        .where(claimable(), fits(offer))
+        .where(claimable())
         .order_by(Job.priority.desc(), func.coalesce(busy.c.running, 0), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(of=Job, skip_locked=True)

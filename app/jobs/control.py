@@ -2,6 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import quotas
 from app.errors import Conflict, NotFound
 from app.jobs import events, inputs, transitions
 from app.jobs.leases import Leases
@@ -39,6 +40,7 @@ async def retry(session: AsyncSession, leases: Leases, workspace_id: str, job_id
     Raises:
         NotFound, Conflict: ``job_not_finished``, ``job_already_finished``, or ``inputs_gone`` where a file that it
             reads was rejected or deleted.
+        TooManyRequests, Forbidden: see `app.accounts.quotas.hold_job`.
     """
     job = await locked(session, workspace_id, job_id)
     await transitions.move(session, job, Event.RETRY)
@@ -47,6 +49,7 @@ async def retry(session: AsyncSession, leases: Leases, workspace_id: str, job_id
         raise Conflict(f"{lost}, which the job reads, was rejected or deleted: upload it again", code="inputs_gone")
     job.max_attempts += 1
     await session.flush()
+    await quotas.hold_job(session, leases.settings, workspace_id)
     await leases.look_for(session, [job])
     return job
 

@@ -9,7 +9,7 @@ from app.accounts.routes import WorkspaceRoute
 from app.jobs import control, service, streams, submission
 from app.jobs.leases import Leases
 from app.jobs.openapi import inlined
-from app.jobs.schemas import JobRequest, JobView
+from app.jobs.schemas import EstimateView, JobRequest, JobView
 from app.jobs.states import State
 from app.web.fields import Text
 from app.web.pagination import Page, PageDep
@@ -46,6 +46,14 @@ async def create_job(
     response.headers["Location"] = str(request.url_for("get_job", job_id=job.id))
     response.headers["Retry-After"] = RETRY_AFTER
     return await service.view(session, request, job)
+
+
+@router.post(":estimate", summary="Estimate a job", responses=responses(409), openapi_extra=_BODY)
+async def estimate_job(
+    body: Annotated[dict[str, Any], Body()], caller: Reader, session: SessionDep, leases: LeasesDep
+) -> EstimateView:
+    """Tell the size of the artifacts, the memory and the time of a job without queueing it."""
+    return await submission.estimate(session, leases, caller.workspace_id, body)
 
 
 @router.get("", summary="List jobs", responses=responses())

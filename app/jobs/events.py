@@ -76,6 +76,13 @@ async def after(
     return (await session.scalars(statement.order_by(JobEvent.number).limit(limit))).all()
 
 
+async def last_state(session: AsyncSession, job_id: str) -> str | None:
+    """What the job's last event of a state says; None before the first."""
+    statement = select(JobEvent.data["state"].astext).where(JobEvent.job_id == job_id, JobEvent.type == "state")
+    state: str | None = await session.scalar(statement.order_by(JobEvent.number.desc()).limit(1))
+    return state
+
+
 def _bounded(event: NewEvent) -> NewEvent:
     size = len(json.dumps(event.data))
     if size <= MAX_EVENT_BYTES:

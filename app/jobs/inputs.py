@@ -37,6 +37,12 @@ class Known:
         return {model_id: facts for model_id, facts in found.items() if facts is not None}
 
     @property
+    def unchecked(self) -> bool:
+        """Whether something that is named here is still being checked."""
+        rows: list[Model | Dataset] = [*self.datasets.values(), *self.step_models.values()]
+        return any(row.state == "checking" for row in rows if row is not None)
+
+    @property
     def task(self) -> str | None:
         """What the model is for, where its uploader said."""
         return None if self.model is None else self.model.task

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.db import after_commit
-from app.jobs import claims, events, inputs, results, workers
+from app.jobs import claims, counts, estimates, events, inputs, results, workers
 from app.jobs.clean import clean
+from app.jobs.estimates import Asked
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import (
     Fault,
@@ -28,7 +29,7 @@ from app.jobs.outcomes import (
     UserError,
 )
 from app.jobs.states import Event, State
-from app.jobs.transitions import move
+from app.jobs.transitions import clock, move
 from app.jobs.validation import fact_faults, resolve_recipe
 from app.queue import Queue
 from app.recipes import DatasetFacts, Limits, ModelFacts
@@ -45,6 +46,11 @@ class Leases:
     def __init__(self, settings: Settings, queue: Queue) -> None:
         self._settings = settings
         self._queue = queue
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the deployment."""
+        return self._settings
 
     @property
     def worker_ttl_s(self) -> float:
@@ -69,6 +75,8 @@ class Leases:
         job = await claims.claim(session, offer, self._settings.lease_s)
         if job is None or job.lease_token is None or job.lease_expires_at is None:
             return None
+        lost = job.attempt > 1 and await events.last_state(session, job.id) == State.RUNNING
+        counts.claimed(session, job, lost_by=lost)
         await events.append(session, job.id, [events.state_event(job.state, job.attempt, None)])
         return Lease(
             job_id=job.id,
@@ -84,6 +92,8 @@ class Leases:
             targets=tuple(job.targets),
             request=job.request,
             inputs=await inputs.files_of(session, job),
+            queued_at=job.queued_at,
+            trace_parent=job.trace_parent,
         )
 
     async def renew(self, session: AsyncSession, lease: Lease) -> LeaseState:
@@ -166,11 +176,21 @@ class Leases:
         if job.kind != "compress":
             return await self._checked(session, job, dict(outcome.facts or {}))
         await results.replace_results(session, job, outcome.artifacts, outcome.metrics)
+        await self._measured(session, job, outcome.peak_memory_bytes)
         job.gate = clean(dict(outcome.gate)) if outcome.gate is not None else None
         if job.gate is not None and not job.gate.get("passed"):
+            counts.gate_failed(session, job.gate)
             return await move(session, job, Event.USER_ERROR, error=_error("limits_not_met", _broken(job.gate)))
         await results.drop_checkpoints(session, job.id)
         return await move(session, job, Event.FINISHED)
+
+    async def _measured(self, session: AsyncSession, job: Job, peak_memory_bytes: int) -> None:
+        """What the job took is kept, and later estimates learn of it."""
+        job.peak_memory_bytes = peak_memory_bytes or None
+        worker = await workers.find(session, job.worker_id)
+        if worker is not None and job.started_at is not None:
+            run_s = (await clock(session) - job.started_at).total_seconds()
+            await estimates.learn(session, job, run_s, worker.queue)
 
     async def _checked(self, session: AsyncSession, job: Job, facts: Json) -> State | None:
         """The file is what its check says; who waits for it is looked at."""
@@ -181,10 +201,14 @@ class Leases:
             return await self._fault(session, job, _error("invalid_report", f"the check reported no facts: {error}"))
         input_id = await results.accept_upload(session, job, facts)
         state = await move(session, job, Event.FINISHED)
-        await self.look_for(session, await _fit_to_start(session, input_id))
+        await self.look_for(session, await _fit_to_start(session, input_id, self.worker_ttl_s))
         return state
 
     async def _fault(self, session: AsyncSession, job: Job, error: Json) -> State | None:
+        if error["code"] == "out_of_memory":
+            worker, live = await workers.find(session, job.worker_id), await workers.live(session, self.worker_ttl_s)
+            more = None if worker is None else estimates.more_memory(job, worker, live)
+            job.memory_bytes = more or job.memory_bytes
         pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), MAX_PAUSE_S)
         return await move(session, job, Event.FAULT, error=error, pause_s=pause_s)
 
@@ -200,7 +224,7 @@ class _Look:
         await self._queue.look(self._name)
 
 
-async def _fit_to_start(session: AsyncSession, input_id: str) -> list[Job]:
+async def _fit_to_start(session: AsyncSession, input_id: str, ttl_s: float) -> list[Job]:
     """The jobs that waited for this input, now that it is known; those that do not fit it are failed."""
     fit = []
     for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
@@ -209,6 +233,11 @@ async def _fit_to_start(session: AsyncSession, input_id: str) -> list[Job]:
         recipe, faults = resolve_recipe(job.recipe)
         if recipe is not None:
             faults = list(fact_faults(recipe, limits, known))
+        if recipe is not None and not faults:
+            asked = Asked(recipe, job.targets, job.queue or "any")
+            guess = await estimates.guess(session, asked, known, ttl_s)
+            if guess is not None:
+                job.estimate, job.memory_bytes, faults = guess.to_json(), guess.needed_bytes, list(guess.faults)
         if faults:
             await move(session, job, Event.USER_ERROR, error=_error(faults[0].code, faults[0].detail))
         else:

@@ -13,6 +13,8 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import audit
+from app.accounts.holdings import HOLDERS, forget_lost_slots
 from app.accounts.idempotency import forget_expired
 from app.config import Settings
 from app.db import Database
@@ -21,7 +23,9 @@ from app.jobs.leases import Leases
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
-from app.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
+from app.tables import Blob, Job
+from app.uploads.repository import forget_expired_uploads
+from app.webhooks.repository import forget_finished
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
@@ -64,7 +68,7 @@ class Maintenance:
         async with self._database.transaction() as guard:
             if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
                 return False
-            for step in (expired_leases, time_outs, rejected_inputs, self._looks, self._workers, forget_expired):
+            for step in self._steps():
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
@@ -73,11 +77,22 @@ class Maintenance:
             await collect_blobs(self._database, self._store)
         return True
 
+    def _steps(self) -> Sequence[Step]:
+        own = (self._looks, self._workers, self._deliveries, self._audit)
+        forgotten = (forget_expired, forget_lost_slots, forget_expired_uploads)
+        return (expired_leases, time_outs, rejected_inputs, *own, *forgotten)
+
     async def _looks(self, session: AsyncSession) -> None:
         await repeat_looks(session, self._leases, self._settings.stale_queued_s)
 
     async def _workers(self, session: AsyncSession) -> None:
         await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
+
+    async def _deliveries(self, session: AsyncSession) -> None:
+        await forget_finished(session, self._settings.webhook_retention_s)
+
+    async def _audit(self, session: AsyncSession) -> None:
+        await audit.forget_old(session, self._settings.audit_retention_days)
 
 
 async def expired_leases(session: AsyncSession) -> None:
@@ -139,7 +154,7 @@ def _unreferenced() -> ColumnElement[bool]:
     return and_(
         *(
             ~exists(select(1).where(table.workspace_id == Blob.workspace_id, table.sha256 == Blob.sha256))
-            for table in (Model, Dataset, Artifact, Checkpoint)
+            for table in HOLDERS
         )
     )
 

@@ -26,6 +26,23 @@ class Offer:
     targets: Sequence[str] = ()
     capabilities: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """What a job may use; None: it does not say."""
+        return job_memory_bytes(self.capabilities)
+
+
+def job_memory_bytes(capabilities: Mapping[str, Any]) -> int | None:
+    """The memory that a job may use on a worker of these capabilities; None: it does not say."""
+    found = (capabilities.get("job") or {}).get("memory_bytes")
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def job_threads(capabilities: Mapping[str, Any]) -> int:
+    """The processors that a job may use there."""
+    found = (capabilities.get("job") or {}).get("threads")
+    return found if isinstance(found, int) and found > 0 else 1
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -49,6 +66,8 @@ class Lease:
         inputs: by role: model, calibration, evaluation, training; models that steps name by their ids; for checks:
             model or dataset.
         request: what the user sent, with defaults (limits, seed, ...).
+        queued_at: since when it has waited.
+        trace_parent: W3C ``traceparent`` of the span that queued it.
     """
 
     job_id: str
@@ -64,6 +83,8 @@ class Lease:
     targets: Sequence[str]
     request: Mapping[str, Any]
     inputs: Mapping[str, InputFile]
+    queued_at: datetime | None = None
+    trace_parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +116,14 @@ class Finished:
         metrics: ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``.
         gate: a failed gate makes the job failed with ``limits_not_met``.
         facts: for checks: what the file is.
+        peak_memory_bytes: the most that its processes held together; 0: not known.
     """
 
     artifacts: Sequence[NewArtifact] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     gate: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] | None = None
+    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,19 @@ class JobRequest(_Strict):
     timeouts: Timeouts = Field(default_factory=Timeouts)
 
 
+class EstimateView(BaseModel):
+    """What a job will come to, before it runs."""
+
+    size_bytes: int = Field(description="Of all artifacts together.")
+    targets: dict[str, int] = Field(description="Of the artifact for each target.")
+    peak_memory_bytes: int = Field(
+        description="Of the job's processes together; right within a factor of 1.5 for most."
+    )
+    run_s: float = Field(description="Of one attempt, without waiting.")
+    fits: bool = Field(description="Whether a live worker has so much memory for a job.")
+    notes: list[str] = Field(description="What most goes into, and what was not known.")
+
+
 class ErrorView(BaseModel):
     """Why a job failed."""
 
@@ -94,7 +107,7 @@ class ErrorView(BaseModel):
 #: What the view takes from the job's own columns.
 _COLUMNS = (
     *("id", "state", "phase", "progress", "eta_s", "attempt", "max_attempts", "created_at", "started_at"),
-    *("finished_at", "error", "gate"),
+    *("finished_at", "error", "gate", "memory_bytes", "peak_memory_bytes"),
 )
 
 
@@ -107,6 +120,12 @@ class JobView(BaseModel):
     progress: float = Field(ge=0, le=1)
     eta_s: float | None
     queue_position: int | None = Field(description="1 for the queued job that is next by priority and age.")
+    queue_note: str | None = Field(description="Why no live worker takes a queued job; null where one can.")
+    estimate: dict[str, Any] | None = Field(
+        description="What it was estimated to come to: size_bytes, targets, peak_memory_bytes, run_s."
+    )
+    memory_bytes: int | None = Field(description="Only workers with so much memory for a job take it.")
+    peak_memory_bytes: int | None = Field(description="What the job's processes really took together.")
     attempt: int
     created_at: datetime
     started_at: datetime | None = Field(description="When the latest attempt started.")
@@ -135,7 +154,13 @@ class JobView(BaseModel):
 
     @classmethod
     def of(
-        cls, job: Job, *, metrics: dict[str, Any] | None, artifacts: list[JobArtifactView], queue_position: int | None
+        cls,
+        job: Job,
+        *,
+        metrics: dict[str, Any] | None,
+        artifacts: list[JobArtifactView],
+        queue_position: int | None,
+        queue_note: str | None = None,
     ) -> "JobView":
         """The view of a row and what belongs to it."""
         columns = {name: getattr(job, name) for name in _COLUMNS}
@@ -147,6 +172,10 @@ class JobView(BaseModel):
                 "metrics": metrics,
                 "artifacts": artifacts,
                 "queue_position": queue_position,
+                "queue_note": queue_note,
+                "estimate": {key: value for key, value in job.estimate.items() if key != "raw"}
+                if job.estimate
+                else None,
             }
         )
 

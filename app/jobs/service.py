@@ -8,10 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.artifacts.schemas import JobArtifactView
 from app.errors import NotFound
-from app.jobs import repository
+from app.jobs import estimates, repository, workers
 from app.jobs.schemas import JobView
 from app.tables import Job
 from app.web.pagination import Page, PageRequest
+from app.web.services import get_services
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,16 @@ async def _views(
     metrics = await repository.metrics_of(session, ids, metric_names)
     artifacts = await repository.artifacts_of(session, ids)
     positions = await repository.queue_positions(session, jobs)
+    waiting = [job for job in jobs if job.state == "queued"]
+    live = await workers.live(session, get_services(request).settings.worker_ttl_s) if waiting else []
+    notes = {job.id: estimates.why_waiting(job, live) for job in waiting}
     return [
         JobView.of(
             job,
             metrics=metrics.get(job.id),
             artifacts=[JobArtifactView.of(row, request) for row in artifacts.get(job.id, [])],
             queue_position=positions.get(job.id),
+            queue_note=notes.get(job.id),
         )
         for job in jobs
     ]

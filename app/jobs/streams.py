@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from app.accounts.caller import Reader
 from app.db import Database
 from app.errors import BadRequest, NotFound
+from app.instruments import STREAMS
 from app.jobs import events, repository
 from app.jobs.broadcast import Broadcast
 from app.jobs.schemas import EventPage, EventView
@@ -109,7 +110,7 @@ async def _stream(
     database: Database, broadcast: Broadcast, job_id: str, after: int, keepalive_s: float
 ) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MS}\n\n"
-    with broadcast.follow(job_id) as news:
+    with broadcast.follow(job_id) as news, STREAMS.track_inprogress():
         while True:
             news.clear()
             async with database.transaction() as session:

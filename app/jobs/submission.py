@@ -1,15 +1,22 @@
 """Takes a job in: everything that is known is checked first, all faults are told at once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry.trace import SpanKind
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import inputs, validation, workers
+from app import logs, tracing
+from app.accounts import quotas
+from app.errors import Conflict
+from app.jobs import estimates, inputs, validation, workers
+from app.jobs.estimates import Asked
 from app.jobs.events import append, state_event
+from app.jobs.inputs import Known
 from app.jobs.leases import Leases
-from app.jobs.schemas import JobRequest
+from app.jobs.schemas import EstimateView, JobRequest
 from app.recipes import Recipe, RecipeFault, check_targets
 from app.tables import DATASETS, Job
 
@@ -19,27 +26,80 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
 
     Raises:
         Invalid: every fault, each with its code and pointer.
+        TooManyRequests, Forbidden: see `app.accounts.quotas.hold_job`.
     """
-    request, faults = validation.parse_request(raw)
-    recipe, recipe_faults = validation.resolve_recipe(raw["recipe"]) if "recipe" in raw else (None, [])
-    faults += recipe_faults
-    if request is not None:
-        faults += await _faults(session, leases, workspace_id, request, recipe)
-    if faults or request is None or recipe is None:
-        raise validation.invalid(faults)
-    job = _row(workspace_id, request, recipe)
-    session.add(job)
-    await session.flush()
-    await append(session, job.id, [state_event(job.state, job.attempt, None)])
-    await leases.look_for(session, [job])
+    checked = await _checked(session, leases, workspace_id, raw)
+    found = await estimates.guess(session, checked.asked, checked.known, leases.worker_ttl_s)
+    if found is not None and found.faults:
+        raise validation.invalid(found.faults)
+    job = _row(workspace_id, checked.request, checked.recipe)
+    if found is not None:
+        job.estimate, job.memory_bytes = found.to_json(), found.needed_bytes
+    return await _queue(session, leases, job)
+
+
+async def _queue(session: AsyncSession, leases: Leases, job: Job) -> Job:
+    with tracing.span("job submit", kind=SpanKind.PRODUCER) as span:
+        job.trace_parent = tracing.traceparent()
+        session.add(job)
+        await session.flush()
+        await quotas.hold_job(session, leases.settings, job.workspace_id)
+        span.set_attribute("modelpress.job_id", job.id)
+        logs.bind(job_id=job.id)
+        await append(session, job.id, [state_event(job.state, job.attempt, None)])
+        await leases.look_for(session, [job])
     return job
 
 
-async def _faults(
-    session: AsyncSession, leases: Leases, workspace_id: str, request: JobRequest, recipe: Recipe | None
-) -> list[RecipeFault]:
+async def estimate(session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any]) -> EstimateView:
+    """What the job that `raw` asks for will come to; nothing is queued.
+
+    Raises:
+        Invalid: what `submit` would refuse it for; that it does not fit is an answer here.
+        Conflict: ``inputs_checking``.
+    """
+    checked = await _checked(session, leases, workspace_id, raw)
+    found = await estimates.guess(session, checked.asked, checked.known, leases.worker_ttl_s)
+    if found is None:
+        detail = "The model or its data is still being checked: ask again once it is ready (GET its id)."
+        raise Conflict(detail, code="inputs_checking", headers={"Retry-After": "2"})
+    return EstimateView.model_validate(estimates.told(found))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A request that nothing is wrong with, as far as is known."""
+
+    request: JobRequest
+    recipe: Recipe
+    known: Known
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.recipe, self.request.targets, self.request.compute)
+
+
+async def _checked(session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any]) -> _Checked:
+    request, faults = validation.parse_request(raw)
+    recipe, recipe_faults = validation.resolve_recipe(raw["recipe"]) if "recipe" in raw else (None, [])
+    faults += recipe_faults
+    known = None
+    if request is not None:
+        known = await _known(session, workspace_id, request, recipe)
+        faults += await _faults(session, leases, request, recipe, known)
+    if faults or request is None or recipe is None or known is None:
+        raise validation.invalid(faults)
+    return _Checked(request, recipe, known)
+
+
+async def _known(session: AsyncSession, workspace_id: str, request: JobRequest, recipe: Recipe | None) -> Known:
     ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in DATASETS}}
-    known = await inputs.known_inputs(session, workspace_id, ids, recipe.models if recipe is not None else ())
+    return await inputs.known_inputs(session, workspace_id, ids, recipe.models if recipe is not None else ())
+
+
+async def _faults(
+    session: AsyncSession, leases: Leases, request: JobRequest, recipe: Recipe | None, known: Known
+) -> list[RecipeFault]:
     faults = list(validation.input_faults(request, known))
     if recipe is None:
         return faults

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import events
+from app.jobs import counts, events, notices
 from app.jobs.inputs import dataset_of_check, waiting_on
 from app.jobs.states import TERMINAL, Event, State, decide
 from app.tables import Dataset, Job, Model
@@ -45,6 +45,7 @@ async def move(
     if state is None or state == job.state:
         return state
     now = await clock(session)
+    _count(session, job, event, state, now, error)
     job.state = state.value
     if state == State.QUEUED:
         _queue_again(job, now, pause_s)
@@ -56,6 +57,8 @@ async def move(
     if state in (State.FAILED, State.CANCELED) and job.kind != "compress":
         canceled = {"code": "check_canceled", "detail": "the check of this file was canceled; upload it again"}
         await reject_upload(session, job, error or canceled)
+    if state in TERMINAL and job.kind == "compress":
+        await notices.tell_end(session, job, now)
     return state
 
 
@@ -91,6 +94,20 @@ def rejection(job: Job, input_id: str, cause: Json | None) -> Json:
     if cause is None:
         return {"code": code, "detail": f"{input_id} was deleted before the job could start; upload it again"}
     return {"code": code, "detail": f"{input_id} was rejected by its check: {cause['detail']} [{cause['code']}]"}
+
+
+def _count(session: AsyncSession, job: Job, event: Event, state: State, now: datetime, error: Json | None) -> None:
+    """Counts what the move ends: an attempt, the job, a lease; with the job as it is before."""
+    if job.lease_token is not None and job.started_at is not None and state != State.CANCELING:
+        again = "released" if event == Event.RELEASED else "requeued"
+        outcome = again if state == State.QUEUED else state.value
+        counts.attempt_ended(session, job, outcome, (now - job.started_at).total_seconds())
+    if state in TERMINAL and job.state not in TERMINAL:
+        counts.job_ended(session, job, state)
+    if event == Event.LEASE_EXPIRED:
+        counts.lease_lost(session, job)
+    elif event == Event.FAULT and error is not None and job.state == State.RUNNING:
+        counts.fault(session, job, str(error["code"]))
 
 
 def _queue_again(job: Job, now: datetime, pause_s: float) -> None:

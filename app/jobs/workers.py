@@ -41,6 +41,11 @@ async def live(session: AsyncSession, ttl_s: float) -> Sequence[Worker]:
     return (await session.scalars(select(Worker).where(Worker.seen_at >= since).order_by(Worker.id))).all()
 
 
+async def find(session: AsyncSession, worker_id: str | None) -> Worker | None:
+    """A worker, live or not; None where it is not known (any more)."""
+    return None if worker_id is None else await session.get(Worker, worker_id)
+
+
 async def queues_for(session: AsyncSession, queue: str | None, targets: Sequence[str], ttl_s: float) -> list[str]:
     """Queues on which a look finds a worker that can run such a job; a named queue is always one of them."""
     if queue is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts import quotas
 from app.accounts.caller import Caller
 from app.errors import NotFound
 from app.models import repository
@@ -16,7 +17,7 @@ from app.web.services import Services
 
 
 async def create(session: AsyncSession, services: Services, caller: Caller, upload: Arrived[ModelFields]) -> Model:
-    """Records an uploaded model, and has it checked."""
+    """Records an uploaded model, and has it checked. Raises `Forbidden` where the workspace is full."""
     model = Model(
         workspace_id=caller.workspace_id,
         name=upload.fields.name,
@@ -28,6 +29,7 @@ async def create(session: AsyncSession, services: Services, caller: Caller, uplo
         sha256=upload.file.sha256,
     )
     await repository.insert(session, model)
+    await quotas.hold_bytes(session, services.settings, caller.workspace_id)
     await queue_check(session, services, model)
     await session.refresh(model)
     return model

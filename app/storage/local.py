@@ -19,6 +19,8 @@ from app.storage.files import copy_verified
 
 #: How much of an upload is written before it is flushed.
 _FLUSH = 8 * CHUNK
+#: Size of the file by which the store is tried, in bytes.
+_PROBE = 4096
 
 
 class LocalStore:
@@ -75,7 +77,7 @@ class LocalStore:
         return await asyncio.to_thread(self._free)
 
     async def check(self) -> None:
-        """Whether the folder is there, or can be made, and written."""
+        """Whether the folder is there, or can be made, and a file in it."""
         await asyncio.to_thread(self._check)
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
@@ -90,9 +92,9 @@ class LocalStore:
         return shutil.disk_usage(self._root).free
 
     def _check(self) -> None:
-        self._free()
-        if not os.access(self._root, os.W_OK | os.X_OK):
-            raise PermissionError(f"{self._root} is not writable")
+        self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._staging) as file:
+            os.posix_fallocate(file.fileno(), 0, _PROBE)  # what a full disk refuses; a write might be taken and lost
 
 
 class LocalStaged:

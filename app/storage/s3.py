@@ -88,13 +88,11 @@ class S3Store:
         return None
 
     async def check(self) -> None:
-        """Whether the bucket answers."""
+        """Whether the bucket takes an object: an empty one, always of the same name."""
         try:
-            await obstore.head_async(self._bucket, ".staging/none")
-        except (NotFoundError, FileNotFoundError):
-            return
-        except BaseError as error:
-            raise OSError(f"the bucket does not answer: {str(error).splitlines()[0]}") from error
+            await obstore.put_async(self._bucket, ".staging/ready", b"")
+        except (BaseError, FileNotFoundError) as error:
+            raise OSError(f"the bucket takes nothing: {str(error).splitlines()[0]}") from error
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Copies an object out."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
@@ -28,6 +28,15 @@ class Job(Base):
             "queue",
             "state",
             postgresql_where=text("state IN ('queued','running','canceling')"),
+        ),
+        #: The order in which a workspace's jobs are claimed.
+        Index(
+            "ix_jobs_waiting",
+            "workspace_id",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("state IN ('queued','running')"),
         ),
     )
 
@@ -68,6 +77,15 @@ class Job(Base):
     #: Not claimable before this time: the pause after an infrastructure fault.
     not_before: Mapped[datetime | None]
     last_event: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+    #: W3C ``traceparent`` of the span that queued the job; null where it was not traced.
+    trace_parent: Mapped[str | None] = mapped_column(String(55))
+    #: What it was estimated to come to when it was queued: sizes, peak_memory_bytes, run_s; null: not known then.
+    estimate: Mapped[Json | None]
+    #: A worker needs so much for it; null: any will do.
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    #: What its process took in the last attempt that ran to its end.
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
 
     error: Mapped[Json | None]
     gate: Mapped[Json | None]
@@ -145,6 +163,21 @@ class Artifact(Base):
     sha256: Mapped[Sha256]
     manifest: Mapped[Json]
     created_at: Mapped[CreatedAt]
+
+
+class EstimateRatio(Base):
+    """What jobs of a kind really took over what they were estimated to: a mean of logarithms that forgets slowly."""
+
+    __tablename__ = "estimate_ratios"
+
+    #: Methods of the recipe, in order, and targets; empty: all jobs of the queue.
+    methods: Mapped[str] = mapped_column(primary_key=True)
+    targets: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    jobs: Mapped[int]
+    #: Natural logarithms of measured over estimated.
+    memory: Mapped[float]
+    run: Mapped[float]
 
 
 class Worker(Base):

@@ -1,4 +1,6 @@
-"""Blobs, and the models and datasets made of them."""
+"""Blobs, the resumable uploads that bring them, and the models and datasets made of them."""
+
+from datetime import datetime
 
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -16,6 +18,50 @@ class Blob(Base):
     size_bytes: Mapped[Bytes]
     #: Renewed whenever something new refers to it, so that the collector leaves fresh ones alone.
     touched_at: Mapped[CreatedAt]
+
+
+class ResumableUpload(Base):
+    """A file that arrives in pieces (tus).
+
+    Its bytes are the `UploadPart`s up to `received_bytes`; a part counts once this row says so, so that of several
+    requests that send the same bytes at once one wins and nothing is torn.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace_id", "sha256"], ["blobs.workspace_id", "blobs.sha256"]),
+        CheckConstraint("received_bytes <= size_bytes", name="received"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("upl"))
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    #: The file's name, where the client told it.
+    filename: Mapped[str]
+    #: `Upload-Metadata` as it was sent.
+    meta: Mapped[str] = mapped_column("metadata")
+    size_bytes: Mapped[Bytes]
+    received_bytes: Mapped[Bytes] = mapped_column(server_default="0")
+    #: The whole file, once its parts were put together.
+    sha256: Mapped[Sha256 | None]
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class UploadPart(Base):
+    """Some bytes of a resumable upload, in the store like any others."""
+
+    __tablename__ = "upload_parts"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace_id", "sha256"], ["blobs.workspace_id", "blobs.sha256"]),
+        Index("ix_upload_parts_blob", "workspace_id", "sha256"),
+    )
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    #: Where in the file they begin.
+    start: Mapped[Bytes] = mapped_column(primary_key=True)
+    workspace_id: Mapped[str]
+    size_bytes: Mapped[Bytes]
+    sha256: Mapped[Sha256]
 
 
 class Model(Base):

@@ -139,7 +139,7 @@ class FormParser:
             return
         if filename is None:
             raise Invalid("The part `file` has no filename; send it as a file.", code="file_missing")
-        self._events.append(FileStart(_basename(_text(filename, "the filename"))))
+        self._events.append(FileStart(basename(_text(filename, "the filename"))))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._value is None:
@@ -169,7 +169,7 @@ def _text(data: bytes, what: str) -> str:
     raise BadRequest(f"In the form, {what} is not UTF-8 text without NUL.", code="invalid_multipart")
 
 
-def _basename(filename: str) -> str:
+def basename(filename: str) -> str:
     """The last part of a path, whichever way its separators lean; ``upload`` where nothing is left."""
     name = filename.replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable())

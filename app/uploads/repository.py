@@ -1,13 +1,15 @@
-"""SQL of blobs, and of the checks of uploads."""
+"""SQL of blobs, of resumable uploads, and of the checks of uploads."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, Update, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.storage import Stored
-from app.tables import DATASETS, Blob, Job
+from app.tables import DATASETS, Blob, Job, ResumableUpload, UploadPart
 from app.tables.jobs import TERMINAL
 
 
@@ -46,3 +48,54 @@ async def cancel_checks(session: AsyncSession, input_id: str) -> None:
         update(Job).where(*checks, Job.state == "queued").values(state="canceled", finished_at=func.clock_timestamp())
     )
     await session.execute(update(Job).where(*checks, Job.state == "running").values(state="canceling"))
+
+
+async def insert_upload(session: AsyncSession, ttl: timedelta, **values: Any) -> ResumableUpload:
+    """A new resumable upload that expires after `ttl`."""
+    statement = insert(ResumableUpload).values(expires_at=func.clock_timestamp() + ttl, **values)
+    return (await session.scalars(statement.returning(ResumableUpload))).one()
+
+
+async def find_upload(session: AsyncSession, workspace_id: str, upload_id: str) -> tuple[ResumableUpload, bool] | None:
+    """The upload of this workspace, and whether its time is over."""
+    statement = select(ResumableUpload, ResumableUpload.expires_at < func.clock_timestamp())
+    statement = statement.where(ResumableUpload.id == upload_id, ResumableUpload.workspace_id == workspace_id)
+    row = (await session.execute(statement)).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+async def advance_upload(session: AsyncSession, parts: Sequence[UploadPart], end: int, ttl: timedelta) -> bool:
+    """Adds `parts`, which reach from where the upload is to `end`. False: it is elsewhere by now, or gone."""
+    here = _mine(parts[0].upload_id).where(ResumableUpload.received_bytes == parts[0].start)
+    values = {"received_bytes": end, "expires_at": func.clock_timestamp() + ttl}
+    moved = await session.scalar(here.values(values).returning(ResumableUpload.id))
+    if moved is not None:
+        session.add_all(parts)
+        await session.flush()
+    return moved is not None
+
+
+async def part_digests(session: AsyncSession, upload_id: str) -> Sequence[str]:
+    """Digests of the parts, in order."""
+    statement = select(UploadPart.sha256).where(UploadPart.upload_id == upload_id).order_by(UploadPart.start)
+    return (await session.scalars(statement)).all()
+
+
+async def complete_upload(session: AsyncSession, upload_id: str, sha256: str) -> None:
+    """The parts were put together: the upload is one blob now."""
+    await session.execute(_mine(upload_id).values(sha256=sha256))
+    await session.execute(delete(UploadPart).where(UploadPart.upload_id == upload_id))
+
+
+async def delete_upload(session: AsyncSession, upload_id: str) -> None:
+    """Forgets an upload and its parts."""
+    await session.execute(delete(ResumableUpload).where(ResumableUpload.id == upload_id))
+
+
+async def forget_expired_uploads(session: AsyncSession) -> None:
+    """Removes uploads past their time; for the maintenance loop."""
+    await session.execute(delete(ResumableUpload).where(ResumableUpload.expires_at < func.clock_timestamp()))
+
+
+def _mine(upload_id: str) -> Update:
+    return update(ResumableUpload).where(ResumableUpload.id == upload_id).execution_options(synchronize_session=False)

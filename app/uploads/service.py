@@ -1,7 +1,7 @@
 """From a request to bytes in the store with a check on its way: what models and datasets have in common."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import tracing
+from app.accounts import quotas
 from app.accounts.caller import Caller
 from app.accounts.idempotency import digest_of
 from app.accounts.routes import get_once
@@ -19,8 +21,9 @@ from app.db import after_commit
 from app.errors import Conflict, Invalid
 from app.storage import Stored
 from app.tables import Dataset, Job, Model
-from app.uploads import repository
-from app.uploads.receive import Received, receive_form
+from app.uploads import repository, resumable, sources
+from app.uploads.keep import publish
+from app.uploads.receive import receive_form
 from app.uploads.schemas import Source, UploadFields
 from app.web.services import Services
 
@@ -40,22 +43,26 @@ class Arrived(Generic[Fields]):
 async def receive(
     request: Request, services: Services, caller: Caller, kind: type[Fields]
 ) -> AsyncIterator[Arrived[Fields]]:
-    """Takes an upload in either form, published in the store under a fresh blob.
-
-    The blob is committed first: should the caller's transaction fail, the collector finds and removes the bytes.
-    """
+    """Takes an upload in either form, published in the store under a fresh blob."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-        raise await _no_source(request, kind)
-    async with receive_form(request, services.store, services.settings, caller.workspace_id) as received:
-        fields = _validated(kind, received)
+        fields, source = _as_json(await request.body(), kind)
+        async with quotas.upload_slot(services, caller.workspace_id):
+            fetched = await _fetch(services, caller.workspace_id, source)
+        yield Arrived(fields, *fetched)
+        return
+    async with (
+        quotas.upload_slot(services, caller.workspace_id),
+        receive_form(request, services, caller.workspace_id) as received,
+    ):
+        fields = _validated(kind, received.fields)
         once = get_once(request)
         if once is not None:
             once.settle(
                 digest_of(request, json.dumps([received.fields, received.file.sha256], sort_keys=True).encode())
             )
         async with services.database.transaction() as session:
-            await repository.touch_blob(session, caller.workspace_id, received.file)
-        await received.staged.publish()
+            await quotas.refuse_bytes(session, services.settings, caller.workspace_id, received.file)
+        await publish(services.database, received.staged, caller.workspace_id)
         yield Arrived(fields, received.filename, received.file)
 
 
@@ -66,6 +73,7 @@ async def queue_check(session: AsyncSession, services: Services, upload: Model |
         queue="checks",
         name=upload.name,
         run_timeout_s=services.settings.check_run_s,
+        trace_parent=tracing.traceparent(),
     )
     if isinstance(upload, Model):
         check.kind, check.model_id = "check_model", upload.id
@@ -83,37 +91,35 @@ async def refuse_while_used(session: AsyncSession, input_id: str) -> None:
         raise Conflict(f"{input_id} is used by {named}; cancel these or wait for their end.", code="object_in_use")
 
 
-def _validated(kind: type[Fields], received: Received) -> Fields:
+def _as_json(body: bytes, kind: type[Fields]) -> tuple[Fields, Source]:
+    """The JSON form: the same fields, and where the bytes are."""
     try:
-        return kind.model_validate(received.fields)
+        raw = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestValidationError(
+            [{"type": "json_invalid", "loc": ("body",), "ctx": {"error": str(error)}}]
+        ) from error
+    if not isinstance(raw, dict):
+        raise Invalid("The body must be a JSON object.")
+    try:
+        source = Source.model_validate(raw)
     except ValidationError as error:
         raise _as_request_error(error) from error
+    return _validated(kind, {name: value for name, value in raw.items() if name not in Source.model_fields}), source
 
 
-async def _no_source(request: Request, kind: type[UploadFields]) -> Exception:
-    """The JSON form is understood, but names nothing that is there."""
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "ctx": {"error": str(error)}}])
-    if not isinstance(body, dict):
-        return Invalid("The body must be a JSON object.")
-    try:
-        source = Source.model_validate(body)
-        kind.model_validate({name: value for name, value in body.items() if name not in Source.model_fields})
-    except ValidationError as error:
-        return _as_request_error(error)
+async def _fetch(services: Services, workspace_id: str, source: Source) -> tuple[str, Stored]:
+    """Name and bytes of what `source` names."""
     if source.upload_id is not None:
-        return Invalid(
-            f"There is no finished upload {source.upload_id!r}; send the file as multipart/form-data.",
-            code="upload_not_found",
-            errors=[{"pointer": "/upload_id", "detail": "no such upload"}],
-        )
-    return Invalid(
-        f"This deployment allows no source {source.source!r}; send the file as multipart/form-data.",
-        code="source_not_allowed",
-        errors=[{"pointer": "/source", "detail": "not among the allowed buckets"}],
-    )
+        return await resumable.finished(services, workspace_id, source.upload_id)
+    return await sources.take(services, workspace_id, source.source or "")
+
+
+def _validated(kind: type[Fields], fields: Mapping[str, object]) -> Fields:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _as_request_error(error) from error
 
 
 def _as_request_error(error: ValidationError) -> RequestValidationError:

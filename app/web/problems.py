@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from app.errors import (
     ApiError,
     BadRequest,
+    ChecksumMismatch,
     FieldError,
     Forbidden,
     Invalid,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMedia,
@@ -39,10 +41,11 @@ _BY_STATUS: dict[int, type[ApiError]] = {
         PayloadTooLarge,
         UnsupportedMedia,
         Invalid,
+        TooManyRequests,
     )
 }
 #: What any authenticated route can answer.
-_ALWAYS = (400, 401, 403, 422, 500, 503)
+_ALWAYS = (400, 401, 403, 422, 429, 500, 503)
 
 #: What pydantic calls a body that is something else, or text because its Content-Type does not say JSON.
 _NO_OBJECT = ("dict_type", "model_attributes_type", "model_type")
@@ -75,10 +78,11 @@ class Problem(BaseModel):
 def responses(*statuses: int, always: tuple[int, ...] = _ALWAYS) -> dict[int | str, dict[str, Any]]:
     """The error responses of a route for OpenAPI: `statuses`, and those that every authenticated route has."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
-        for status in sorted({*always, *statuses})
-    }
+    return {status: {"description": _phrase(status), "content": content} for status in sorted({*always, *statuses})}
+
+
+def _phrase(status: int) -> str:
+    return ChecksumMismatch.title if status == ChecksumMismatch.status else HTTPStatus(status).phrase
 
 
 def render(request: Request, error: ApiError) -> Response:

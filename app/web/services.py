@@ -1,4 +1,4 @@
-"""What every request can reach: settings, database, object store, queue."""
+"""What every request can reach: settings, database, object store, queue, rates, issuer of tokens."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.db import Database
+from app.oidc import Issuer
 from app.queue import Queue
+from app.rates import Rates
 from app.storage import ObjectStore
 
 
@@ -20,6 +22,13 @@ class Services:
     database: Database
     store: ObjectStore
     queue: Queue
+    rates: Rates
+    issuer: Issuer | None = None
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.rates.close()
+        await self.database.close()
 
 
 def get_services(request: Request) -> Services:

@@ -34,7 +34,7 @@ def test_import_is_light() -> None:
     heavy, modules, mebibytes = run.stdout.rsplit(maxsplit=2)
     assert heavy == "[]"
     # What decides the time of an import on any machine: 0.8 to 1.9 s of CPU were seen for these on two of them.
-    assert int(modules) < 1200
+    assert int(modules) < 1450
     assert float(mebibytes) < 150
 
 

@@ -29,6 +29,8 @@ from app.config import Settings
 from app.main import create_app
 from app.tables import Worker
 
+#: Bytes of resumable uploads are bytes.
+schemathesis.serializer.alias(["application/offset+octet-stream"], "application/octet-stream")
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 15
 
@@ -70,6 +72,8 @@ def live(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Live]:
             files = {"file": ("f", b"bytes")}
             made = httpx2.post(f"{live.url}/v1/{noun}", data=form, files=files, headers=live.headers)
             live.known[name] = made.json()["id"]
+        hook = {"url": "https://receiver.invalid/", "events": ["job.failed"], "name": "n"}
+        live.known["webhook_id"] = httpx2.post(f"{live.url}/v1/webhooks", json=hook, headers=live.headers).json()["id"]
         yield live
     finally:
         server.should_exit = True

@@ -46,6 +46,9 @@ def test_model_facts(model: Path) -> None:
     assert layers["head"].macs == 320
     assert (layers["head"].kind, layers["head"].parameters) == ("Linear", 330)
     assert facts.operators["Conv2d"] == 1
+    assert layers["conv"].shapes == {"weight": (8, 1, 3, 3), "bias": (8,)}
+    assert (layers["conv"].groups, layers["head"].groups) == (2, 1)
+    assert 0 < facts.live_bytes < facts.value_bytes
 
 
 def test_truncated_model_is_refused(model: Path, tmp_path: Path) -> None:

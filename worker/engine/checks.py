@@ -11,7 +11,7 @@ from app.recipes.facts import LayerFacts, TensorFacts
 from worker.engine import formats
 from worker.engine.data.check import check_dataset
 from worker.engine.errors import InvalidModel
-from worker.engine.measure.macs import count_macs, random_inputs
+from worker.engine.measure.macs import Costs, count_costs, random_inputs
 from worker.engine.network import Network, TensorSpec
 
 __all__ = ["check_dataset", "check_model"]
@@ -33,7 +33,7 @@ def check_model(path: Path, format: str | None = None, filename: str = "") -> Mo
     """
     network = formats.read(path, format)
     _refuse_nan(network)
-    macs = _run(network, filename or path.name)
+    costs = _run(network, filename or path.name)
     modules = dict(network.module.named_modules())
     called = dict.fromkeys(str(node.target) for node in network.module.graph.nodes if node.op == "call_module")
     layers = tuple(
@@ -41,7 +41,9 @@ def check_model(path: Path, format: str | None = None, filename: str = "") -> Mo
             name=name,
             kind=type(modules[name]).__name__,
             parameters=_scalars(modules[name]),
-            macs=macs.get(name, 0),
+            macs=costs.macs.get(name, 0),
+            shapes={key: tuple(value.shape) for key, value in modules[name].named_parameters()},
+            groups=int(getattr(modules[name], "groups", 1)),
         )
         for name in called
     )
@@ -52,6 +54,8 @@ def check_model(path: Path, format: str | None = None, filename: str = "") -> Mo
         parameters=network.parameters,
         layers=layers,
         operators=_operators(network, modules),
+        value_bytes=costs.value_bytes,
+        live_bytes=costs.live_bytes,
         notes=tuple(network.notes),
     )
 
@@ -65,9 +69,9 @@ def _refuse_nan(network: Network) -> None:
             )
 
 
-def _run(network: Network, name: str) -> dict[str, int]:
+def _run(network: Network, name: str) -> Costs:
     try:
-        macs = count_macs(network)
+        costs = count_costs(network)
         with torch.no_grad():
             outputs = network.module(*random_inputs(network, batch=1))
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, NotImplementedError) as error:
@@ -82,7 +86,7 @@ def _run(network: Network, name: str) -> dict[str, int]:
         raise InvalidModel(
             "model_does_not_run", f"{name} returns {len(outputs)} outputs and declares {len(network.outputs)}."
         )
-    return macs
+    return costs
 
 
 def _scalars(module: nn.Module) -> int:

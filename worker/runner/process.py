@@ -91,6 +91,7 @@ class JobProcess:
         self._watchers: list[asyncio.Task[None]] = []
         self._tail = b""
         self._over_memory = False
+        self._peak_bytes = 0
         self._oom_kills = 0
 
     async def __aenter__(self) -> "JobProcess":
@@ -140,6 +141,11 @@ class JobProcess:
     def pid(self) -> int:
         """The keeper's process id; the job's process is its child."""
         return self._process.pid
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that the process and its children have held together, as the limit counts it."""
+        return self._peak_bytes
 
     async def reports(self) -> AsyncIterator[Report]:
         """What the process reports, until its last line or its end.
@@ -200,9 +206,10 @@ class JobProcess:
             self._tail = (self._tail + chunk)[-_OUTPUT_TAIL:]
 
     async def _watch_memory(self) -> None:
-        while self._memory_bytes and self._process.returncode is None:
+        while self._process.returncode is None:
             used = sum(_private_bytes(process) for process in _descendants(self._process.pid))
-            if used > self._memory_bytes:
+            self._peak_bytes = max(self._peak_bytes, used)
+            if self._memory_bytes and used > self._memory_bytes:
                 self._over_memory = True
                 await self.kill()
                 return

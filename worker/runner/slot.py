@@ -80,16 +80,21 @@ def open_slot(settings: Settings, queue: str) -> Slot:
     for name in sweep(settings.work_dir):
         log.warning("removed what a dead worker left: %s", name)
     standing = _probe(settings)
+    memory = settings.job_memory_bytes or int(capabilities.memory_bytes() * _MEMORY_SHARE)
+    threads = settings.job_threads or capabilities.processors()
     sandbox = {"walls": list(standing.walls), "missing": standing.missing}
     offer = Offer(
         id=new_id("wrk"),
         hostname=socket.gethostname(),
         queue=queue,
         targets=() if queue == "checks" else capabilities.targets(),
-        capabilities={**capabilities.describe(), "sandbox": sandbox},
+        capabilities={
+            **capabilities.describe(),
+            "sandbox": sandbox,
+            "job": {"memory_bytes": memory, "threads": threads},
+        },
     )
-    memory = settings.job_memory_bytes or int(capabilities.memory_bytes() * _MEMORY_SHARE)
-    return Slot(settings, offer, standing, memory, settings.job_threads or capabilities.processors())
+    return Slot(settings, offer, standing, memory, threads)
 
 
 def _probe(settings: Settings) -> Standing:

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
+from app import tracing
 from app.db import Database
 from app.jobs.leases import Leases
 from app.jobs.outcomes import (
@@ -36,7 +37,7 @@ from app.uploads.keep import keep_file
 from worker.runner.assignment import prepare
 from worker.runner.folder import DISK_FULL, JobFolder, UntrustedFileError
 from worker.runner.journal import Journal
-from worker.runner.messages import ArtifactFile, CheckpointSaved, Failure, Log, Result
+from worker.runner.messages import ArtifactFile, CheckpointSaved, Failure, Log, Progress, Result
 from worker.runner.process import JobProcess, ProtocolError
 from worker.runner.slot import Slot
 
@@ -138,7 +139,8 @@ class Supervisor:
             async with self._folder() as (folder, uid):
                 async with self._database.transaction() as session:
                     checkpoint = await self._leases.latest_checkpoint(session, self._lease)
-                await prepare(self._lease, self._slot, self._store, folder, checkpoint)
+                with tracing.span("job prepare"):
+                    await prepare(self._lease, self._slot, self._store, folder, checkpoint)
                 return await self._run_process(folder, uid)
         except (ProtocolError, UntrustedFileError) as error:
             return UserError("job_protocol_error", f"the job's process was stopped: {error}")
@@ -181,18 +183,24 @@ class Supervisor:
                 await self._log_output(process)
                 return Fault(last.code, last.detail)
             return UserError(last.code, last.detail)
-        return await self._collect(last, folder)
+        return await self._collect(last, folder, process.peak_bytes)
 
     async def _listen(self, process: JobProcess, folder: JobFolder) -> Result | Failure | None:
         """Handles reports until the last one; None where the process ended without one."""
-        async for report in process.reports():
-            if isinstance(report, Result | Failure):
-                return report
-            if isinstance(report, CheckpointSaved):
-                await self._save_checkpoint(report, folder)
-            else:
+        phases = tracing.Phases("job ")
+        try:
+            async for report in process.reports():
+                if isinstance(report, Result | Failure):
+                    return report
+                if isinstance(report, CheckpointSaved):
+                    await self._save_checkpoint(report, folder)
+                    continue
+                if isinstance(report, Progress):
+                    phases.enter(report.phase)
                 await self._journal.add(report)
-        return None
+            return None
+        finally:
+            phases.end()
 
     async def _log_output(self, process: JobProcess) -> None:
         """What a broken process printed goes to the log of the worker, and its end to the job's."""
@@ -221,10 +229,17 @@ class Supervisor:
         if not owned:
             self._stop_for(Stop.LEASE_LOST)
 
-    async def _collect(self, result: Result, folder: JobFolder) -> Outcome:
+    async def _collect(self, result: Result, folder: JobFolder, peak_bytes: int) -> Outcome:
         """Stores the artifacts; they are published by the guarded finish."""
-        made = [await self._store_artifact(artifact, folder) for artifact in result.artifacts]
-        return Finished(artifacts=made, metrics=result.metrics, gate=result.gate, facts=result.facts)
+        with tracing.span("job store"):
+            made = [await self._store_artifact(artifact, folder) for artifact in result.artifacts]
+        return Finished(
+            artifacts=made,
+            metrics=result.metrics,
+            gate=result.gate,
+            facts=result.facts,
+            peak_memory_bytes=peak_bytes,
+        )
 
     async def _store_artifact(self, artifact: ArtifactFile, folder: JobFolder) -> NewArtifact:
         if artifact.target not in self._lease.targets:
@@ -247,6 +262,10 @@ class Supervisor:
     async def _record(self, outcome: Outcome | Stop) -> None:
         """Ends the attempt in the database, trying for as long as the lease can be ours."""
         await self._journal.flush()
+        if isinstance(outcome, Fault | UserError):
+            tracing.fail(outcome.code)
+        elif isinstance(outcome, Stop):
+            tracing.fail(outcome.name.lower())
         if outcome is Stop.LEASE_LOST:
             log.warning("job %s: the lease of attempt %d is lost", self._lease.job_id, self._lease.attempt)
             return

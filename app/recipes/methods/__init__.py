@@ -1,6 +1,7 @@
 """Every method's parameters, in one visible table."""
 
 from app.recipes.methods.base import LayerFilter, Step
+from app.recipes.methods.codebooks import QuantizeBinary, QuantizeCodebook, QuantizeTernary, SignStep
 from app.recipes.methods.distill import Distill
 from app.recipes.methods.factorize import (
     FactorizeCp,
@@ -14,15 +15,11 @@ from app.recipes.methods.prune_weights import PruneWeights
 from app.recipes.methods.quantize import (
     IntegerStep,
     QuantizeAwareTraining,
-    QuantizeBinary,
-    QuantizeCodebook,
     QuantizeDynamic,
     QuantizeFloat,
     QuantizeMixed,
     QuantizeStatic,
-    QuantizeTernary,
     QuantizeWeights,
-    SignStep,
 )
 from app.recipes.methods.search import SearchArchitecture
 from app.recipes.methods.training import Finetune, TrainedStep, TrainingStep

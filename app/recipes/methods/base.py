@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.recipes.methods.effects import Effects
+
 Stage = Literal["search", "factorize", "prune", "train", "quantize"]
 Data = Literal["calibration", "training"]
 
@@ -84,6 +86,11 @@ class Step(BaseModel):
     def models(self) -> tuple[str, ...]:
         """Ids of these models, each once."""
         return tuple(dict.fromkeys(self.models_at.values()))
+
+    @property
+    def effects(self) -> Effects:
+        """What it does to the model and what it costs, as far as the parameters tell; for estimates."""
+        return Effects()
 
     @classmethod
     def name(cls) -> str:

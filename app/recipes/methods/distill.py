@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.recipes.methods.effects import Effects, Narrowed, Work
 from app.recipes.methods.training import TrainingStep
 
 
@@ -105,6 +106,17 @@ class Distill(TrainingStep):
     def starts_anew(self) -> bool:
         """A student of its own is the uploaded model, or another one."""
         return self.student is not None
+
+    @property
+    def effects(self) -> Effects:
+        """The student takes the model's place; the teacher answers beside it."""
+        student = self.student or Student(width=1.0)
+        return Effects(
+            shape=None if student.width in (None, 1.0) else Narrowed(student.width),
+            depth=student.depth or 1.0,
+            model=student.model_id,
+            work=Work(epochs=self.epochs, batch=self.batch_size, taught=not self.needs_labels, held=2.0),
+        )
 
     @property
     def models_at(self) -> Mapping[str, str]:

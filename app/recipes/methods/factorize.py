@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage, Step
+from app.recipes.methods.effects import Effects, Factorized, Work
 
 
 class RankStep(Step):
@@ -57,6 +58,12 @@ class FactorizeSvd(RankStep):
         """Outputs are those on calibration samples."""
         return ("calibration",) if self.activation_aware else ()
 
+    @property
+    def effects(self) -> Effects:
+        """Two layers of the rank between them."""
+        work = Work(samples=self.samples, passes=1.0, held=1.0) if self.activation_aware else Work(held=1.0)
+        return Effects(shape=Factorized(self.rank_ratio, True, 2, round_to=self.round_to), work=work)
+
 
 class FactorizeTucker(RankStep):
     """Convolutions as a small one between two of 1x1; without a rank: as variational Bayes finds it.
@@ -77,6 +84,12 @@ class FactorizeTucker(RankStep):
             raise ValueError("ranks are 1 or more")
         return self
 
+    @property
+    def effects(self) -> Effects:
+        """Three layers."""
+        shape = Factorized(self.rank_ratio, False, 3, self.ranks, self.round_to)
+        return Effects(shape=shape, work=Work(held=1.0, per_weight=200.0))
+
 
 class FactorizeCp(RankStep):
     """Convolutions as 1x1, one depthwise along each axis, and 1x1; without a rank: as variational Bayes finds it.
@@ -94,6 +107,13 @@ class FactorizeCp(RankStep):
     ranks: int | None = Field(None, ge=1, le=65_536)
     restarts: int = Field(2, ge=1, le=20)
     iterations: int = Field(50, ge=1, le=10_000)
+
+    @property
+    def effects(self) -> Effects:
+        """Four layers, in as many alternating least squares as were asked for."""
+        ranks = None if self.ranks is None else (self.ranks, self.ranks)
+        shape = Factorized(self.rank_ratio, False, 4, ranks, self.round_to)
+        return Effects(shape=shape, work=Work(held=1.0, per_weight=20.0 * self.iterations))
 
 
 class FactorizeStructured(Step):
@@ -123,3 +143,8 @@ class FactorizeStructured(Step):
         if self.structure == "toeplitz" and self.terms not in (None, 1):
             raise ValueError("a Toeplitz matrix has one term: leave terms out, or take kronecker or monarch")
         return self
+
+    @property
+    def effects(self) -> Effects:
+        """Which layers are near enough to the structure only their weights tell."""
+        return Effects(shape=Factorized(None, True, 2), work=Work(held=1.0, per_weight=500.0))

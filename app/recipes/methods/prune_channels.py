@@ -1,10 +1,12 @@
 """Parameters of the pruning methods."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage
+from app.recipes.methods.effects import Effects, Narrowed
 from app.recipes.methods.training import TrainedStep
 
 #: Share of the channels that goes where neither `ratio` nor `max_macs_ratio` is given.
@@ -55,3 +57,19 @@ class PruneChannels(TrainedStep):
         seen: tuple[Data, ...] = () if self.criterion == "magnitude" else ("calibration",)
         trained: tuple[Data, ...] = ("training",) if self.epochs else ()
         return (*seen, *trained)
+
+    @property
+    def effects(self) -> Effects:
+        """Fewer channels; each iteration sees the samples and trains."""
+        seen = self.samples if "calibration" in self.needed else 0
+        work = replace(
+            self.training, samples=seen, passes=3.0 * self.iterations, epochs=self.training.epochs * self.iterations
+        )
+        goal = self.max_macs_ratio
+        shape = Narrowed(
+            1 - self.share if goal is None else None,
+            budget=goal or 1.0,
+            round_to=self.round_to,
+            competing=self.scope == "global",
+        )
+        return Effects(shape=shape, work=replace(work, held=max(work.held, 1.0)))

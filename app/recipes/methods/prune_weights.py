@@ -1,10 +1,12 @@
 """Parameters of pruning single weights."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage
+from app.recipes.methods.effects import Effects
 from app.recipes.methods.training import TrainedStep
 
 #: Criteria that weigh a layer's weights against each other and not against those of other layers.
@@ -80,3 +82,10 @@ class PruneWeights(TrainedStep):
         """Everything but magnitudes is seen on calibration samples."""
         calibration: tuple[Data, ...] = () if self.criterion == "magnitude" else ("calibration",)
         return (*calibration, "training") if self.trains else calibration
+
+    @property
+    def effects(self) -> Effects:
+        """Zeros are stored like other numbers."""
+        seen = self.samples if "calibration" in self.needed else 0
+        work = replace(self.training, samples=seen, passes=3.0, rows=self.criterion == "sparsegpt")
+        return Effects(work=replace(work, held=max(work.held, 1.0)))

@@ -1,11 +1,13 @@
 """Parameters of the quantization methods."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage, Step
+from app.recipes.methods.effects import SHARED, Effects, Storage, Work
 from app.recipes.methods.training import TrainedStep
 
 
@@ -25,6 +27,11 @@ class QuantizeDynamic(Step):
     granularity: Literal["channel", "tensor"] = "channel"
     avoid_saturation: bool | None = None
 
+    @property
+    def effects(self) -> Effects:
+        """int8 weights with their scales."""
+        return Effects(stored=Storage(self.weight_bits, "dynamic", SHARED[self.granularity]), work=Work(held=1.0))
+
 
 class QuantizeFloat(Step):
     """Weights in a shorter floating-point format."""
@@ -35,6 +42,13 @@ class QuantizeFloat(Step):
 
     method: Literal["quantize.float"] = "quantize.float"
     format: Literal["float16", "bfloat16", "float8_e4m3"] = "float16"
+
+    @property
+    def effects(self) -> Effects:
+        """Shorter numbers; only float8 needs scales."""
+        short = self.format == "float8_e4m3"
+        stored = Storage(8 if short else 16, "float", "channel" if short else None)
+        return Effects(stored=stored, work=Work(held=1.0))
 
 
 class QuantizeWeights(Step):
@@ -78,75 +92,11 @@ class QuantizeWeights(Step):
         """awq moves scales between layers."""
         return self.algorithm == "awq"
 
-
-class QuantizeCodebook(TrainedStep):
-    """Weights as the numbers of shared values, or of shared vectors, that k-means finds.
-
-    Attributes:
-        bits: width of a number: there are 2^bits centroids.
-        group: what shares a codebook.
-        vector: neighbouring weights of a channel that a centroid stands for; more than 1: product quantization.
-        finetune: train the centroids then, as `epochs` and the rest of `TrainedStep` say.
-    """
-
-    summary: ClassVar[str] = (
-        "weights from k-means codebooks, one for a layer or a channel; finetune needs training data"
-    )
-    stage: ClassVar[Stage] = "quantize"
-    asks: ClassVar[Mapping[str, str]] = {"bits": "codebook_bits"}
-
-    trains_with: ClassVar[str] = "finetune: true"
-
-    method: Literal["quantize.codebook"] = "quantize.codebook"
-    bits: Literal[4, 1, 2, 3, 5, 6, 7, 8] = 4
-    group: Literal["layer", "channel"] = "layer"
-    vector: int = Field(1, ge=1, le=16)
-    finetune: bool = False
-    epochs: int = Field(1, ge=1, le=1000)
-
     @property
-    def needed(self) -> tuple[Data, ...]:
-        """Centroids are tuned on training samples."""
-        return ("training",) if self.finetune else ()
-
-
-class SignStep(TrainedStep):
-    """What ternary and binary weights have in common.
-
-    Attributes:
-        scale: one for each channel, or one for the layer.
-        first_last: whether the first and the last layer stay in float.
-        epochs: passes over the training samples, straight-through; 0: weights are only rounded.
-    """
-
-    stage: ClassVar[Stage] = "quantize"
-    asks: ClassVar[Mapping[str, str]] = {"scale": "sign_scales"}
-
-    scale: Literal["channel", "layer"] = "channel"
-    first_last: Literal["keep", "quantize"] = "keep"
-    epochs: int = Field(0, ge=0, le=1000)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-
-    @property
-    def needed(self) -> tuple[Data, ...]:
-        """Training needs samples."""
-        return ("training",) if self.epochs else ()
-
-
-class QuantizeTernary(SignStep):
-    """Weights -s, 0 and s."""
-
-    summary: ClassVar[str] = "weights of three values, 2 bits; epochs > 0 trains them, on training data"
-
-    method: Literal["quantize.ternary"] = "quantize.ternary"
-
-
-class QuantizeBinary(SignStep):
-    """Weights -s and s."""
-
-    summary: ClassVar[str] = "weights of two values, 1 bit; epochs > 0 trains them, on training data"
-
-    method: Literal["quantize.binary"] = "quantize.binary"
+    def effects(self) -> Effects:
+        """Groups with a scale each."""
+        stored = Storage(self.bits, "groups", self.group_size, points=not self.symmetric)
+        return Effects(stored=stored, work=_rounding(self.algorithm, self.samples))
 
 
 class QuantizeMixed(Step):
@@ -185,10 +135,35 @@ class QuantizeMixed(Step):
         _check_points(self.algorithm, self.symmetric)
         return self
 
+    @property
+    def effects(self) -> Effects:
+        """As many bits as the budget has on average; every choice is tried first."""
+        bits = self.average_bits or (min(self.choices) + max(self.choices)) / 2
+        stored = Storage(bits, "groups", self.group_size, points=not self.symmetric, total_ratio=self.max_size_ratio)
+        work = _rounding(self.algorithm, self.samples)
+        tried = len(self.choices) + 1
+        work = replace(work, samples=self.samples, passes=work.passes * tried + tried, held=1.0 + tried / 4)
+        return Effects(stored=stored, work=replace(work, per_weight=work.per_weight * tried))
+
 
 def _check_points(algorithm: str, symmetric: bool) -> None:
     if algorithm == "hqq" and symmetric:
         raise ValueError("hqq moves zero points, and symmetric grids have none: take rtn, or symmetric: false")
+
+
+def _rounding(algorithm: str, samples: int) -> Work:
+    """What rounding weights in groups costs."""
+    seen, passes, per_weight = _ALGORITHMS[algorithm]
+    return Work(samples=samples if seen else 0, passes=passes, per_weight=per_weight, held=1.0, rows=seen)
+
+
+#: Algorithm -> whether it looks at samples, passes over each of them, steps of arithmetic for each weight.
+_ALGORITHMS: Mapping[str, tuple[bool, float, float]] = {
+    "rtn": (False, 0.0, 150.0),
+    "hqq": (False, 0.0, 400.0),
+    "awq": (True, 4.0, 300.0),
+    "gptq": (True, 2.0, 5000.0),
+}
 
 
 class IntegerStep(Step):
@@ -229,6 +204,12 @@ class IntegerStep(Step):
         """Equalization and smoothing move scales between layers; training leaves alone what is quantized."""
         return self.equalize or self.smooth > 0
 
+    @property
+    def effects(self) -> Effects:
+        """Integer weights with their scales; one pass over the samples finds the ranges."""
+        stored = Storage(self.weight_bits, "integer", SHARED[self.granularity])
+        return Effects(stored=stored, work=Work(samples=self.samples, passes=1.5, held=1.0))
+
 
 class QuantizeStatic(IntegerStep):
     """Integer weights and activations, with ranges found once on calibration data.
@@ -242,6 +223,15 @@ class QuantizeStatic(IntegerStep):
 
     method: Literal["quantize.static"] = "quantize.static"
     rounding: Literal["nearest", "adaptive"] = "nearest"
+
+    @property
+    def effects(self) -> Effects:
+        """Roundings that are learned take their time."""
+        effects = super().effects
+        if self.rounding == "nearest":
+            return effects
+        work = replace(effects.work, passes=effects.work.passes + 2, per_weight=300_000.0, rows=True)
+        return replace(effects, work=work)
 
 
 class QuantizeAwareTraining(IntegerStep, TrainedStep):
@@ -257,3 +247,9 @@ class QuantizeAwareTraining(IntegerStep, TrainedStep):
     method: Literal["quantize.aware_training"] = "quantize.aware_training"
     epochs: int = Field(3, ge=1, le=1000)
     learned_scale: bool = True
+
+    @property
+    def effects(self) -> Effects:
+        """As static quantization, and a training."""
+        effects = super().effects
+        return replace(effects, work=replace(self.training, samples=self.samples, passes=effects.work.passes))

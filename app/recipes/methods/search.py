@@ -5,6 +5,7 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Stage
+from app.recipes.methods.effects import Effects, Narrowed, Work
 from app.recipes.methods.training import TrainingStep
 
 #: Fine enough for a limit to be used up, and nothing so narrow that it teaches the others nothing.
@@ -57,3 +58,10 @@ class SearchArchitecture(TrainingStep):
     def needs_labels(self) -> bool:
         """Where the uploaded model does not teach."""
         return not self.teacher
+
+    @property
+    def effects(self) -> Effects:
+        """As narrow as the limit wants, which time keeps as arithmetic does; the supernet trains, then it is tried."""
+        shape = Narrowed(None, self.limit_ratio, "parameters" if self.limit == "size" else "macs", competing=True)
+        work = Work(epochs=self.epochs, batch=self.batch_size, taught=self.teacher, held=2.0, tries=self.trials)
+        return Effects(shape=shape, work=work)

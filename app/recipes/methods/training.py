@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from app.recipes.methods.base import Data, Stage, Step
+from app.recipes.methods.effects import Effects, Work
 
 
 class TrainedStep(Step):
@@ -36,6 +37,14 @@ class TrainedStep(Step):
         return self
 
     @property
+    def training(self) -> Work:
+        """What its training costs, for estimates; nothing where it does not train."""
+        if "training" not in self.needed:
+            return Work()
+        held = 2.0 if self.teacher else 1.0
+        return Work(epochs=self.epochs, batch=self.batch_size, taught=self.teacher, held=held)
+
+    @property
     def needs_labels(self) -> bool:
         """Where it trains without a teacher."""
         return "training" in self.needed and not self.teacher
@@ -65,6 +74,11 @@ class TrainingStep(Step):
     weight_decay: float = Field(0.01, ge=0, le=1)
     clip_norm: float = Field(1.0, gt=0)
     patience: int = Field(0, ge=0, le=1000)
+
+    @property
+    def effects(self) -> Effects:
+        """Weights change, and nothing else."""
+        return Effects(work=Work(epochs=self.epochs, batch=self.batch_size, held=1.0))
 
 
 class Finetune(TrainingStep):

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 ROLES = ("reader", "member", "admin", "operator")
 
 #: Method, path, and the weakest role that may.
+TUS = {"Tus-Resumable": "1.0.0"}
 MATRIX = [
     ("GET", "/v1/models", "reader"),
     ("GET", "/v1/models/mdl_x", "reader"),
@@ -40,6 +41,24 @@ MATRIX = [
     ("DELETE", "/v1/keys/key_x", "admin"),
     ("GET", "/v1/workspaces", "reader"),
     ("POST", "/v1/workspaces", "operator"),
+    ("PATCH", "/v1/workspaces/wsp_x", "operator"),
+    ("POST", "/v1/keys/key_x:rotate", "admin"),
+    ("GET", "/v1/audit", "admin"),
+    ("GET", "/v1/usage", "reader"),
+    ("OPTIONS", "/v1/uploads", "reader"),
+    ("POST", "/v1/uploads", "member"),
+    ("HEAD", "/v1/uploads/upl_x", "reader"),
+    ("PATCH", "/v1/uploads/upl_x", "member"),
+    ("DELETE", "/v1/uploads/upl_x", "member"),
+    ("GET", "/v1/webhooks", "admin"),
+    ("POST", "/v1/webhooks", "admin"),
+    ("GET", "/v1/webhooks/whk_x", "admin"),
+    ("PATCH", "/v1/webhooks/whk_x", "admin"),
+    ("DELETE", "/v1/webhooks/whk_x", "admin"),
+    ("POST", "/v1/webhooks/whk_x:rotate", "admin"),
+    ("POST", "/v1/webhooks/whk_x:test", "admin"),
+    ("GET", "/v1/webhooks/whk_x/deliveries", "admin"),
+    ("POST", "/v1/webhooks/whk_x/deliveries/whd_x:redeliver", "admin"),
 ]
 
 
@@ -49,7 +68,7 @@ async def test_roles(api: Any) -> None:
     wrong = []
     for method, path, weakest in MATRIX:
         for role, client in clients.items():
-            response = await client.request(method, path, json={} if method == "POST" else None)
+            response = await client.request(method, path, json={} if method == "POST" else None, headers=TUS)
             allowed = ROLES.index(role) >= ROLES.index(weakest)
             if (response.status_code != 403) != allowed or response.status_code in (401, 500):
                 wrong.append((method, path, role, response.status_code))
@@ -67,7 +86,8 @@ async def test_matrix_is_complete(api: Any) -> None:
         for method in methods
         if path.startswith("/v1/")
     }
-    nouns = {"mdl": "model", "dst": "dataset", "job": "job", "art": "artifact", "key": "key"}
+    nouns = {"mdl": "model", "dst": "dataset", "job": "job", "art": "artifact", "key": "key", "wsp": "workspace"}
+    nouns |= {"upl": "upload", "whk": "webhook", "whd": "delivery"}
     told = set()
     for method, path, _ in MATRIX:
         for short, noun in nouns.items():

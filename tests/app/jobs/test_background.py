@@ -7,6 +7,7 @@ import pytest
 
 from app.jobs import events
 from app.jobs.background import in_background
+from app.rates import Rates
 from app.storage import open_store
 from app.web.services import Services
 from tests.support.stage import Stage
@@ -15,7 +16,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_it_ends_at_any_moment_and_leaves_no_connection(stage: Stage) -> None:
-    services = Services(stage.settings, stage.database, open_store(stage.settings), stage.queue)
+    services = Services(
+        stage.settings, stage.database, open_store(stage.settings), stage.queue, Rates(stage.settings.broker_url)
+    )
     for pause in range(10):
         async with in_background(services):
             await asyncio.sleep(pause / 250)
@@ -25,7 +28,9 @@ async def test_it_ends_at_any_moment_and_leaves_no_connection(stage: Stage) -> N
 
 
 async def test_it_listens_and_maintains(stage: Stage) -> None:
-    services = Services(stage.settings, stage.database, open_store(stage.settings), stage.queue)
+    services = Services(
+        stage.settings, stage.database, open_store(stage.settings), stage.queue, Rates(stage.settings.broker_url)
+    )
     job_id, _ = await stage.in_state("running", max_attempts=1)
     await stage.expire(job_id)
     async with asyncio.timeout(20), in_background(services) as broadcast:

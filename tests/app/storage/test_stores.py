@@ -3,8 +3,7 @@
 import asyncio
 import hashlib
 import os
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
@@ -12,8 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from app.config import Settings
 from app.storage import CHUNK, LocalStore, ObjectMissing, ObjectStore, StoreFull, open_store, send_file
@@ -24,32 +21,11 @@ DATA = os.urandom(3 * CHUNK + 17)
 DIGEST = hashlib.sha256(DATA).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 service on a socket of the loopback interface, with one bucket."""
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    httpx2.put(f"{url}/bucket").raise_for_status()
-    yield url
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     if request.param == "local":
         return open_store(Settings(_env_file=None, store_url=f"file://{tmp_path}/st%20ore"))
-    environment = {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("s3_endpoint"),
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    request.getfixturevalue("s3")
     return open_store(Settings(_env_file=None, store_url=f"s3://bucket/{tmp_path.name}", s3_allow_http=True))
 
 

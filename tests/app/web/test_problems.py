@@ -128,5 +128,5 @@ async def test_openapi_tells_every_error(api: Any) -> None:
 
 
 def test_responses_can_be_extended() -> None:
-    assert set(responses(404)) == {400, 401, 403, 404, 422, 500, 503}
+    assert set(responses(404)) == {400, 401, 403, 404, 422, 429, 500, 503}
     assert set(responses(503, always=())) == {503}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from worker.engine import formats
-from worker.engine.measure.macs import count_macs, random_inputs
+from worker.engine.measure.macs import count_costs, count_macs, random_inputs
 from worker.engine.network import Network
 
 
@@ -37,6 +37,21 @@ def test_every_kind_of_product(tmp_path: Path, fixed: bool) -> None:
     assert counts.pop("up") == 8 * 4 * 4 * 4 * 4
     assert counts.pop("twice") == 2 * 6 * 16 * 16
     assert sum(counts.values()) == 6 * 6 * 16
+
+
+class Chain(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([x, x], 1)
+        z = y * 2
+        return z[:, :1] + 1.5
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_bytes_of_values_of_a_sample(tmp_path: Path, fixed: bool) -> None:
+    costs = count_costs(network(tmp_path, Chain(), (4, 8, 8), fixed=fixed))
+    one = 4 * 8 * 8 * 4
+    assert costs.value_bytes == (5.5 if fixed else 7.5) * one, "views count as well"
+    assert costs.live_bytes == 4 * one, "what is read and what is made of it; the input is gone by then"
 
 
 def test_random_inputs_are_repeatable_and_fit(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a worker offers agrees with what its engine can do."""
 
+from pathlib import Path
+
 import pytest
 
 from app.config import Settings
@@ -24,3 +26,9 @@ def test_facts_about_the_machine() -> None:
 def test_an_unknown_queue_is_refused() -> None:
     with pytest.raises(capabilities.CannotServeError, match="checks"):
         open_slot(Settings(_env_file=None), "fast")
+
+
+def test_a_worker_says_what_a_job_may_use(tmp_path: Path) -> None:
+    slot = open_slot(Settings(_env_file=None, work_dir=tmp_path, job_memory_bytes=3 * 2**30, job_threads=2), "checks")
+    assert slot.offer.capabilities["job"] == {"memory_bytes": 3 * 2**30, "threads": 2}
+    assert slot.offer.memory_bytes == slot.memory_bytes == 3 * 2**30

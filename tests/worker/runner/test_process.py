@@ -19,8 +19,8 @@ def folder(tmp_path: Path) -> Iterator[JobFolder]:
     made.remove()
 
 
-def run(folder: JobFolder, code: str, reports: list[Report] | None = None) -> Death:
-    """Runs `code`, listening until its last report, and tells its end."""
+def run(folder: JobFolder, code: str, reports: list[Report] | None = None, peaks: list[int] | None = None) -> Death:
+    """Runs `code`, listening until its last report, and tells its end; `peaks` gets the memory that it took."""
 
     async def watch() -> Death:
         process = JobProcess(
@@ -36,6 +36,8 @@ def run(folder: JobFolder, code: str, reports: list[Report] | None = None) -> De
                 if reports is not None:
                     reports.append(report)
             death = await process.ended()
+        if peaks is not None:
+            peaks.append(process.peak_bytes)
         assert "secret" not in process.output_tail()
         return death
 
@@ -135,3 +137,18 @@ os.kill(os.getpid(), 9)
     run(folder, code, reports)
     run(folder, code, reports)
     assert [report.message for report in reports if report.type == "log"] == ["held", "held"]
+
+
+def test_the_memory_of_the_process_and_its_children_is_measured(folder: JobFolder) -> None:
+    """Without a limit too; what is given back before the end still counts."""
+    code = """
+import subprocess
+taken = bytearray(os.urandom(64)) * 2**20
+child = subprocess.Popen([sys.executable, "-c", "import time; taken = bytearray(b'xy') * 2**24; time.sleep(1)"])
+child.wait()
+del taken
+time.sleep(0.5)
+"""
+    peaks: list[int] = []
+    run(folder, code, peaks=peaks)
+    assert 96 * 2**20 < peaks[0] < 160 * 2**20

@@ -1,0 +1,1 @@
+"""The service as its operators see it: figures for Prometheus."""

@@ -1,0 +1,216 @@
+"""Resumable uploads: bytes are kept part by part while they arrive.
+
+A killed server loses at most the part that was under way; a dropped connection not even that.
+
+Parts are blobs like any others, so this works alike on a disk and in S3, and with any number of API processes: of two
+requests that send the same bytes at once, the one whose part is counted first goes on, the other is told the new
+offset. They are put together when something is made of the upload.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from starlette.requests import ClientDisconnect
+
+from app.accounts import quotas
+from app.errors import Conflict, FieldError, Gone, Invalid, NotFound, PayloadTooLarge
+from app.storage import Stored, StoreFull
+from app.tables import ResumableUpload, UploadPart
+from app.uploads import repository
+from app.uploads.keep import publish
+from app.uploads.receive import receive_file
+from app.uploads.room import Room, no_room
+from app.uploads.sniff import refuse_code
+from app.uploads.tus import Checksum
+from app.web.fields import is_storable
+from app.web.services import Services
+
+
+async def create(services: Services, workspace_id: str, size: int, filename: str, meta: str) -> ResumableUpload:
+    """Announces a file of `size` bytes.
+
+    Raises `Invalid` (``empty_file``), `UnsupportedMedia` (``unsafe_format``, by the filename), `PayloadTooLarge`,
+    `InsufficientStorage`, `Forbidden` (``storage_quota_exceeded``).
+    """
+    if size == 0:
+        raise Invalid("Upload-Length is 0: an empty file is neither a model nor a dataset.", code="empty_file")
+    refuse_code(filename, b"")
+    await Room(services.store, services.settings).for_length(size)
+    values = {"workspace_id": workspace_id, "filename": filename, "meta": meta, "size_bytes": size}
+    async with services.database.transaction() as session:
+        await quotas.refuse_bytes(session, services.settings, workspace_id, Stored("", size))
+        return await repository.insert_upload(session, _ttl(services), **values)
+
+
+async def find(services: Services, workspace_id: str, upload_id: str) -> ResumableUpload:
+    """The upload of this workspace. Raises `NotFound`, `Gone`."""
+    async with services.database.transaction() as session:
+        row = await repository.find_upload(session, workspace_id, upload_id) if is_storable(upload_id) else None
+    if row is None:
+        raise NotFound(f"There is no upload {upload_id[:100]!r} in this workspace.", code="upload_not_found")
+    upload, expired = row
+    if expired:
+        raise Gone("This upload has expired; begin a new one.", code="upload_expired")
+    return upload
+
+
+async def append(
+    services: Services,
+    upload: ResumableUpload,
+    offset: int,
+    chunks: AsyncIterator[bytes],
+    checksum: Checksum | None,
+) -> ResumableUpload:
+    """Takes the bytes of `chunks` from `offset` on; with a checksum all of them or none. Returns the upload.
+
+    Raises:
+        Conflict: ``upload_offset_mismatch``, others have come this far already, or nobody.
+        ChecksumMismatch, PayloadTooLarge, InsufficientStorage, TooManyRequests.
+        ClientDisconnect: after what arrived without a checksum was kept.
+    """
+    if offset != upload.received_bytes:
+        raise _other_offset(upload.received_bytes)
+    async with quotas.upload_slot(services, upload.workspace_id):
+        await _take(services, upload, offset, _Body(chunks), checksum)
+    return await find(services, upload.workspace_id, upload.id)
+
+
+async def _take(
+    services: Services, upload: ResumableUpload, offset: int, body: "_Body", checksum: Checksum | None
+) -> None:
+    parts: list[UploadPart] = []
+    end = offset
+    while not body.ended:
+        part, size = await _keep(services, upload, end, body, checksum)
+        end += size
+        if part is not None:
+            parts.append(part)
+        if checksum is None:
+            parts = await _count(services, upload, parts, end)
+    if body.lost is not None:
+        raise body.lost
+    if checksum is not None:
+        checksum.verify()
+        await _count(services, upload, parts, end)
+
+
+async def discard(services: Services, upload: ResumableUpload) -> None:
+    """Forgets an upload; its bytes go with the last reference to them."""
+    async with services.database.transaction() as session:
+        await repository.delete_upload(session, upload.id)
+
+
+async def finished(services: Services, workspace_id: str, upload_id: str) -> tuple[str, Stored]:
+    """Name and bytes of a finished upload, put together where nobody has done so before.
+
+    Raises `Invalid` (``upload_not_found``, ``upload_incomplete``), `UnsupportedMedia`, `InsufficientStorage`.
+    """
+    try:
+        upload = await find(services, workspace_id, upload_id)
+    except (NotFound, Gone) as error:
+        raise _unusable("upload_not_found", f"{error.detail} Or send the file as multipart/form-data.") from error
+    if upload.received_bytes < upload.size_bytes:
+        have = f"{upload.received_bytes} of {upload.size_bytes} bytes"
+        raise _unusable("upload_incomplete", f"{upload.id} has {have}; send the rest first.")
+    if upload.sha256 is not None:
+        stored = Stored(upload.sha256, upload.size_bytes)
+        async with services.database.transaction() as session:
+            await repository.touch_blob(session, workspace_id, stored)
+        return upload.filename, stored
+    chunks = _whole(services, upload)
+    async with receive_file(services, workspace_id, upload.filename, upload.size_bytes, chunks) as received:
+        stored = await publish(services.database, received.staged, workspace_id)
+    async with services.database.transaction() as session:
+        await repository.complete_upload(session, upload.id, stored.sha256)
+    return upload.filename, stored
+
+
+@dataclass
+class _Body:
+    """The bytes of a request, cut into parts."""
+
+    chunks: AsyncIterator[bytes]
+    ended: bool = False
+    #: Why they ended early.
+    lost: ClientDisconnect | None = None
+    rest: bytes = b""
+
+    async def part(self, size: int) -> AsyncIterator[bytes]:
+        """The next `size` bytes, or as many as there are."""
+        while size:
+            data = self.rest or await self._next()
+            if not data:
+                return
+            self.rest, data = data[size:], data[:size]
+            size -= len(data)
+            yield data
+
+    async def _next(self) -> bytes:
+        try:
+            async for data in self.chunks:
+                if data:
+                    return data
+        except ClientDisconnect as lost:
+            self.lost = lost
+        self.ended = True
+        return b""
+
+
+async def _keep(
+    services: Services, upload: ResumableUpload, start: int, body: _Body, checksum: Checksum | None
+) -> tuple[UploadPart | None, int]:
+    """Stores the next part of `body`, which begins at `start`, without counting it yet."""
+    size = 0
+    try:
+        async with services.store.stage(upload.workspace_id) as staged:
+            async for data in body.part(services.settings.upload_part_bytes):
+                size += len(data)
+                if start + size > upload.size_bytes:
+                    raise PayloadTooLarge(f"The body goes beyond the {upload.size_bytes} bytes of Upload-Length.")
+                if checksum is not None:
+                    checksum.digest.update(data)
+                await staged.write(data)
+            if size == 0:
+                return None, 0
+            stored = await publish(services.database, staged, upload.workspace_id)
+    except StoreFull as error:
+        raise no_room() from error
+    part = UploadPart(
+        upload_id=upload.id, start=start, workspace_id=upload.workspace_id, size_bytes=size, sha256=stored.sha256
+    )
+    return part, size
+
+
+async def _count(services: Services, upload: ResumableUpload, parts: list[UploadPart], end: int) -> list[UploadPart]:
+    """Makes `parts` those of the upload up to `end`, unless another request was faster. Returns what is left."""
+    if parts:
+        async with services.database.transaction() as session:
+            advanced = await repository.advance_upload(session, parts, end, _ttl(services))
+        if not advanced:
+            raise _other_offset((await find(services, upload.workspace_id, upload.id)).received_bytes)
+    return []
+
+
+async def _whole(services: Services, upload: ResumableUpload) -> AsyncIterator[bytes]:
+    async with services.database.transaction() as session:
+        digests = await repository.part_digests(session, upload.id)
+    for digest in digests:
+        async for data in services.store.read(upload.workspace_id, digest):
+            yield data
+
+
+def _ttl(services: Services) -> timedelta:
+    return timedelta(seconds=services.settings.upload_ttl_s)
+
+
+def _other_offset(offset: int) -> Conflict:
+    return Conflict(
+        f"This upload has {offset} bytes; go on from there.",
+        code="upload_offset_mismatch",
+        headers={"Upload-Offset": str(offset)},
+    )
+
+
+def _unusable(code: str, detail: str) -> Invalid:
+    return Invalid(detail, code=code, errors=[FieldError(pointer="/upload_id", detail=detail)])

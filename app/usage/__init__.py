@@ -1,0 +1,1 @@
+"""What a workspace uses, and of how much."""

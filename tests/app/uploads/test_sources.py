@@ -1,0 +1,70 @@
+"""Files that the service takes from a bucket itself, on a real S3 server."""
+
+import hashlib
+from typing import Any
+
+import httpx2
+import obstore
+import pytest
+from obstore.store import S3Store
+
+pytestmark = pytest.mark.anyio
+DATA = b"PK\x03\x04" + bytes(range(256)) * 9000
+
+
+@pytest.fixture
+async def client(make_api: Any, s3: str) -> httpx2.AsyncClient:
+    for key in ("models/resnet.pt2", "models/bad.bin", "private/secret.pt2", "models/empty.pt2"):
+        _put(key, b"" if "empty" in key else DATA)
+    api = await make_api(sources=["s3://bucket/models/", "s3://gone"], s3_allow_http=True, max_upload_bytes=len(DATA))
+    client: httpx2.AsyncClient = await api.client()
+    return client
+
+
+def _put(key: str, data: bytes) -> None:
+    obstore.put(S3Store("bucket", client_options={"allow_http": True}), key, data)
+
+
+async def _post(client: httpx2.AsyncClient, source: str) -> httpx2.Response:
+    return await client.post("/v1/models", json={"name": "n", "source": source})
+
+
+async def test_a_model_from_a_bucket(client: httpx2.AsyncClient) -> None:
+    response = await _post(client, "s3://bucket/models/resnet.pt2")
+    assert response.status_code == 201, response.text
+    model = response.json()
+    assert (model["filename"], model["sha256"]) == ("resnet.pt2", hashlib.sha256(DATA).hexdigest())
+    assert (await client.get(f"/v1/models/{model['id']}/content")).content == DATA
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "code"),
+    [
+        ("s3://bucket/models/none.pt2", 422, "source_not_found"),
+        ("s3://gone/models/none.pt2", 422, "source_not_found"),
+        ("s3://bucket/private/secret.pt2", 422, "source_not_allowed"),
+        ("s3://bucket/models/../private/secret.pt2", 422, "source_not_allowed"),
+        ("s3://bucket/models", 422, "source_not_allowed"),
+        ("s3://bucket/modelsx/a", 422, "source_not_allowed"),
+        ("s3://other/a", 422, "source_not_allowed"),
+        ("https://bucket/models/resnet.pt2", 422, "source_not_allowed"),
+        ("file:///etc/passwd", 422, "source_not_allowed"),
+        ("s3://bucket/models/bad.bin", 415, "unsafe_format"),
+        ("s3://bucket/models/empty.pt2", 422, "empty_file"),
+    ],
+)
+async def test_what_cannot_be_taken(client: httpx2.AsyncClient, source: str, status: int, code: str) -> None:
+    response = await _post(client, source)
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+
+
+async def test_too_large(client: httpx2.AsyncClient) -> None:
+    _put("models/large.pt2", DATA + b"x")
+    response = await _post(client, "s3://bucket/models/large.pt2")
+    assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+
+
+async def test_a_store_that_is_away(client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    response = await _post(client, "s3://bucket/models/resnet.pt2")
+    assert (response.status_code, response.json()["code"]) == (422, "source_unreadable")
