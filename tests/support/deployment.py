@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,13 @@ def tensors(samples: int = 64, **columns: np.ndarray) -> bytes:
     rng = np.random.default_rng(0)
     np.savez(buffer, **(columns or {"input": rng.normal(size=(samples, 8)).astype(np.float32)}))
     return buffer.getvalue()
+
+
+def _as_text(value: Any) -> str:
+    """A setting as its variable holds it."""
+    if hasattr(value, "get_secret_value"):
+        return str(value.get_secret_value())
+    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else str(value)
 
 
 @dataclass
@@ -102,10 +110,7 @@ class Deployment:
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Environment of a service process with these settings."""
-        own = {
-            f"MODELPRESS_{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-            for name, value in self.settings
-        }
+        own = {f"MODELPRESS_{name.upper()}": _as_text(value) for name, value in self.settings}
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **own, **changes}
 
