@@ -13,6 +13,8 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 JOBS ?= 2
 # Threads of each: its share of the cores. Threads of several processes that wait for each other on the same cores spin.
 THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) : 1 )))
+# Which tests; CI runs "slow or not slow" at once, so that no core is idle at the end of either.
+MARKS ?= not slow
 ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
@@ -27,13 +29,13 @@ demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded servi
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "$(MARKS)" $(ARGS)
 
 test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
-test-slow: $(VENV)/.test ## Run the tests that take minutes.
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(ARGS)
+test-slow: MARKS = slow
+test-slow: test ## Run the tests that take minutes.
 
 lint: $(VENV)/.test ## Lint, formatting, types, import rules.
 	@$(BIN)/ruff check .

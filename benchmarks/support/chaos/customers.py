@@ -11,8 +11,8 @@ from modelpress import Client, Conflict, Event, JobRequest, Retries
 
 #: Whatever a monkey does is over long before a customer gives up.
 PATIENT = Retries(attempts=1000, base_s=0.2, cap_s=2.0)
-#: Attempts that a job has: blows may meet one job again and again.
-ATTEMPTS = 100
+#: Attempts that a job has, the most there may be: blows meet one job again and again.
+ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
