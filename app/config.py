@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     )
 
     job_memory_bytes: int = Field(0, description="Memory limit of a job's process; 0: 90 % of the machine's.")
-    job_file_bytes: int = Field(64 * GIB, description="Largest file that a job's process may write.")
+    job_file_bytes: int = Field(
+        64 * GIB, description="Most that a job may write: into one file, and into all together."
+    )
     job_processes: int = Field(512, description="Threads and processes that a job may have.")
     job_threads: int = Field(0, description="CPU threads of a job; 0: all cores.")
     check_run_s: float = Field(600.0, description="Time limit of the check of an upload.")

@@ -5,6 +5,7 @@ before this starts (`worker.runner.launch`). It ends with exit code 0 after a `R
 is a crash.
 """
 
+import errno
 import importlib
 import os
 import signal
@@ -55,7 +56,7 @@ def _failure(error: Exception, folder: Path) -> Failure:
     if isinstance(error, EngineError):
         detail = error.detail.replace(f"{folder}{os.sep}", "")[:_MAX_DETAIL]
         return Failure(code=error.code, detail=detail, user=isinstance(error, UserError))
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+    if _lacks_memory(error):
         detail = "The job needed more memory than it may use. Give it fewer or smaller samples, or a larger worker."
         return Failure(code="out_of_memory", detail=detail, user=False)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -63,6 +64,12 @@ def _failure(error: Exception, folder: Path) -> Failure:
         return Failure(code="storage_full", detail=detail, user=False)
     detail = f"The job met a fault of the service ({type(error).__name__}); the worker's log has the details."
     return Failure(code="internal_error", detail=detail, user=False)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Also a file that is larger than what may be mapped: the system answers with an error of files."""
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or refused or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
+from worker.runner import usage
 from worker.runner.folder import JobFolder
 from worker.runner.launch import SANDBOX
 from worker.runner.messages import MAX_LINE, REPORT, Failure, Report, Result
@@ -24,6 +26,8 @@ _OUTPUT_TAIL = 4096
 _KILL_GRACE_S = 3.0
 _EXIT_GRACE_S = 20.0
 _WATCH_S = 0.2
+#: How often files are looked at, and how long the watch rests for each second that it took.
+_WATCH_FILES_S, _REST = 1.0, 10
 
 
 class ProtocolError(Exception):
@@ -46,6 +50,7 @@ def environment(folder: JobFolder, threads: int) -> dict[str, str]:
         **{name: os.environ[name] for name in _PASSED if name in os.environ},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "PYTHONPATH": str(root),
+        "PYTHONSAFEPATH": "1",  # no modules from the working folder, which the job may write to
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(folder.home),
@@ -90,13 +95,15 @@ class JobProcess:
         self._pipe: asyncio.ReadTransport
         self._watchers: list[asyncio.Task[None]] = []
         self._tail = b""
-        self._over_memory = False
         self._peak_bytes = 0
+        self._over: Death | None = None
+        self._shared = 0
         self._oom_kills = 0
 
     async def __aenter__(self) -> "JobProcess":
         (self._folder.path / SANDBOX).write_text(self._confinement.to_json())
         self._oom_kills = _kernel_oom_kills()
+        usage.remove_shared_files(self._confinement.uid)  # of a job whose supervisor was killed
         read, write = os.pipe()
         lock = os.open(self._measure_lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)  # flock needs no more
         try:
@@ -112,6 +119,7 @@ class JobProcess:
             lambda: asyncio.StreamReaderProtocol(self._reports), os.fdopen(read, "rb", buffering=0)
         )
         self._watchers = [asyncio.create_task(self._keep_tail()), asyncio.create_task(self._watch_memory())]
+        self._watchers.append(asyncio.create_task(self._watch_files()))
         return self
 
     async def _spawn(self, report: int, lock: int) -> asyncio.subprocess.Process:
@@ -136,6 +144,7 @@ class JobProcess:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         self._pipe.close()
+        usage.remove_shared_files(self._confinement.uid)
 
     @property
     def pid(self) -> int:
@@ -174,8 +183,8 @@ class JobProcess:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
         code = self._process.returncode
-        if self._over_memory:
-            return Death("out_of_memory", f"the job used more than {self._memory_bytes >> 20} MiB")
+        if self._over is not None:
+            return self._over
         if code == 128 + signal.SIGKILL and _kernel_oom_kills() > self._oom_kills:
             return Death("out_of_memory", "the system ran out of memory and ended the job's process")
         if code is None:
@@ -189,13 +198,13 @@ class JobProcess:
     async def kill(self) -> None:
         """Ends the process, its children and whatever they started."""
         if self._process.returncode is None:
-            below = _descendants(self._process.pid)
+            below = usage.descendants(self._process.pid)
             _signal(self._process, signal.SIGTERM)
             try:
                 await asyncio.wait_for(self._process.wait(), _KILL_GRACE_S)
             except TimeoutError:
                 _signal(self._process, signal.SIGKILL)
-                for process in {*below, *_descendants(self._process.pid)}:
+                for process in {*below, *usage.descendants(self._process.pid)}:
                     with contextlib.suppress(psutil.Error):
                         process.kill()
                 await self._process.wait()
@@ -207,29 +216,28 @@ class JobProcess:
 
     async def _watch_memory(self) -> None:
         while self._process.returncode is None:
-            used = sum(_private_bytes(process) for process in _descendants(self._process.pid))
+            used = self._shared + sum(usage.private_bytes(one) for one in usage.descendants(self._process.pid))
             self._peak_bytes = max(self._peak_bytes, used)
             if self._memory_bytes and used > self._memory_bytes:
-                self._over_memory = True
-                await self.kill()
+                await self._end(Death("out_of_memory", f"the job used more than {self._memory_bytes >> 20} MiB"))
                 return
             await asyncio.sleep(_WATCH_S)
 
+    async def _watch_files(self) -> None:
+        """Less often, and beside the loop: the job decides how many files there are to look at."""
+        walls = self._confinement
+        while self._process.returncode is None:
+            started = time.monotonic()
+            pids = [process.pid for process in usage.descendants(self._process.pid)]
+            self._shared, written = await asyncio.to_thread(usage.shared_and_disk_bytes, pids, walls.uid, walls.write)
+            if written > walls.file_bytes:
+                await self._end(Death("storage_full", f"the job wrote more than {walls.file_bytes >> 20} MiB of files"))
+                return
+            await asyncio.sleep(max(_WATCH_FILES_S, _REST * (time.monotonic() - started)))
 
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def _private_bytes(process: psutil.Process) -> int:
-    """Resident memory without files mapped and memory shared, which several processes may count."""
-    try:
-        info = process.memory_info()
-    except psutil.Error:
-        return 0
-    return int(info.rss - info.shared)
+    async def _end(self, death: Death) -> None:
+        self._over = death
+        await self.kill()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

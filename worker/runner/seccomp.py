@@ -11,8 +11,9 @@ import platform
 import struct
 from dataclasses import dataclass
 
-#: Call -> its number on (x86_64, aarch64). No sockets at all (a pair of connected ones may still be made): neither the
-#: network nor the unix sockets of the database and the queue can be reached.
+#: Call -> its number on (x86_64, aarch64). No sockets at all: neither the network nor the unix sockets of the database
+#: and the queue can be reached. A pair of connected ones may still be made, but not one of datagrams, which could be
+#: sent to any other address (the system's log, say).
 REFUSED: dict[str, tuple[int | None, int | None]] = {
     "socket": (41, 198),
     "connect": (42, 203),
@@ -70,18 +71,20 @@ class _Machine:
     column: int
     audit_arch: int
     clone: int
+    socketpair: int
     clone3: int = 435
 
 
 _MACHINES = {
-    "x86_64": _Machine(0, 0xC000003E, 56),
-    "aarch64": _Machine(1, 0xC00000B7, 220),
+    "x86_64": _Machine(0, 0xC000003E, 56, 53),
+    "aarch64": _Machine(1, 0xC00000B7, 220, 199),
 }
 _X32_BIT = 0x40000000
 _NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 
-_LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _ARGUMENT_0 = 0, 4, 16  # offsets in struct seccomp_data
+_LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_NUMBER, _ARCH, _ARGUMENT_0, _ARGUMENT_1 = 0, 4, 16, 24  # offsets in struct seccomp_data
+_KIND, _STREAM = 0xF, 1  # of a socket; flags stand above
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _REFUSE, _ABSENT = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
@@ -108,6 +111,12 @@ def program() -> bytes:
     for number in refused:
         steps += [(_JUMP_EQ, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
     steps += [
+        (_JUMP_EQ, 0, 5, machine.socketpair),
+        (_LOAD, 0, 0, _ARGUMENT_1),
+        (_AND, 0, 0, _KIND),
+        (_JUMP_EQ, 1, 0, _STREAM),
+        (_RETURN, 0, 0, _REFUSE),
+        (_RETURN, 0, 0, _ALLOW),
         (_JUMP_EQ, 0, 3, machine.clone),
         (_LOAD, 0, 0, _ARGUMENT_0),
         (_JUMP_SET, 0, 1, _NAMESPACES),

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelpress import CheckReport, check
 
+from tests.support.hostile import ACCEPTED, GROUPS
 from tests.support.kinds import KINDS, MODEL
 from tests.support.pt2_files import entries, rebuild
 
@@ -251,3 +252,17 @@ def test_random_archives(tmp_path):
         data += struct.pack("<HHIIH", 1, 1, 46, len(data) - 54, 0)
         (tmp_path / "m").write_bytes(data)
         problem(tmp_path / "m")
+
+
+@pytest.mark.slow
+def test_the_corpus_of_the_service(tmp_path):
+    """The answer is always a report, soon, and never stricter than the service where that accepts."""
+    for group in GROUPS.values():
+        for case in group:
+            if case.kind == "model" and case.group not in ("truncated", "flipped"):
+                case.write(tmp_path / "m", tmp_path / "canary")
+                started = time.process_time()
+                report = check(tmp_path / "m")
+                assert time.process_time() - started < 10, case.name
+                assert report.accepted or case.codes != {ACCEPTED}, (case.name, report.problems)
+    assert not (tmp_path / "canary").exists()

@@ -80,6 +80,7 @@ def sequence(*steps):
     return {"type": "Sequence", "normalizers": list(steps)}
 
 
+LYING_MAP = base64.b64encode(b"\xff" * 4 + b"x\0").decode()
 CHARACTER_MAP = base64.b64encode(bytes(4) + b"x" * 100_000 + b"\0").decode()
 
 
@@ -94,6 +95,7 @@ CHARACTER_MAP = base64.b64encode(bytes(4) + b"x" * 100_000 + b"\0").decode()
         {"normalizer": sequence(*[{"type": "Lowercase"}] * 1000)},
         {"normalizer": sequence(*[{"type": "ByteLevel"}] * 10)},
         {"normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARACTER_MAP}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": LYING_MAP}},
         {"normalizer": {"type": "Prepend", "prepend": "x" * 100_000}},
         {"post_processor": {
             "type": "TemplateProcessing", "pair": [],
@@ -105,6 +107,32 @@ CHARACTER_MAP = base64.b64encode(bytes(4) + b"x" * 100_000 + b"\0").decode()
 def test_a_tokenizer_that_fails_or_multiplies_texts(parts, tmp_path):
     with pytest.raises(InvalidModel, match="tokenizer_invalid"):
         words.encode(written(tmp_path / "x.txt", ["red pink"]), changed(**parts), "calibration")
+
+
+def split(pattern):
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(a+)\1+b", r"\\(a)\1", r"(?<n>a\g<n>*)b", r"(?<n>a)\k<n>", "(a)?(?(1)b|c)", "(?~a)", r"a\\\\\g'n'"]
+)
+def test_regular_expressions_that_may_never_end(pattern, tmp_path):
+    """Their matching is not bounded by the library's count of steps."""
+    with pytest.raises(InvalidModel, match=r"tokenizer_invalid.*its own groups"):
+        words.encode(written(tmp_path / "x.txt", ["red"]), changed(pre_tokenizer=split(pattern)), "calibration")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"(?=(\d{3})+(?!\d))|(?<=a)b|(?>a|b)|\\1|\\\\g<n>|\G",
+    ],
+)
+def test_regular_expressions_that_models_have(pattern, tmp_path):
+    path = written(tmp_path / "x.txt", ["red"])
+    assert words.encode(path, changed(pre_tokenizer=split(pattern)), "calibration")["input_ids"].size
 
 
 def test_normalizers_that_models_have(tmp_path):

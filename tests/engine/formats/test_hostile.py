@@ -380,6 +380,20 @@ def test_json_with_values_swapped_is_refused_or_read(good, tmp_path, data):
         assert error.code in codes.ALL
 
 
+def test_a_name_in_the_code_page_of_old_programs(good, tmp_path):
+    """Windows writes names without the flag of UTF-8."""
+    path = rebuild({**entries(good), "extra/gr?n.txt": b"x"}, tmp_path / "m")
+    path.write_bytes(path.read_bytes().replace(b"gr?n", b"gr\x81n"))
+    assert formats.read(path).parameters > 0
+
+
+def test_an_archive_in_an_archive(good, tmp_path):
+    """The inner one's record of zip64, close to the end, is not the outer one's."""
+    with zipfile.ZipFile(tmp_path / "m", "w") as archive:
+        archive.writestr("m.pt2", good.read_bytes())
+    refused(tmp_path / "m", codes.UNKNOWN_FORMAT)
+
+
 def test_empty_file(tmp_path):
     (tmp_path / "m.pt2").write_bytes(b"")
     refused(tmp_path / "m.pt2", codes.EMPTY_FILE)

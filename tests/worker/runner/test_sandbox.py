@@ -1,99 +1,23 @@
 """Every wall, from inside: a real child program tries to get out, and must not."""
 
-import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.programs_inside import Inside, needs, run
 from worker.runner.folder import JobFolder
-from worker.runner.process import Death, JobProcess
+from worker.runner.process import Death
 from worker.runner.sandbox import WALLS, Confinement, Standing
 
 MIB = 1024**2
-Inside = Callable[..., dict[str, str]]
-
-PROLOGUE = """
-import ctypes, errno, json, os, pathlib, signal, socket, subprocess, sys, threading, time
-folder = pathlib.Path(sys.argv[1])
-found = {}
-def attempt(name, action):
-    try:
-        found[name] = "done: " + repr(action())[:200]
-    except BaseException as error:
-        found[name] = type(error).__name__
-"""
-EPILOGUE = """
-os.write(3, json.dumps({"type": "result", "facts": found}).encode() + b"\\n")
-"""
-
-
-@pytest.fixture(scope="session")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Standing:
-    folder = tmp_path_factory.mktemp("probe")
-    command = [sys.executable, "-m", "worker.runner.launch", "--probe", str(folder)]
-    return Standing.from_json(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, standing: Standing) -> Iterator[JobFolder]:
-    made = JobFolder.create(tmp_path, "job", standing.uid(os.getpid()))
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def confinement(folder: JobFolder, standing: Standing) -> Confinement:
-    return Confinement(
-        walls=standing.walls,
-        read=(str(folder.path),),
-        write=(str(folder.output), str(folder.tmp), str(folder.home)),
-        uid=standing.uid(os.getpid()),
-        keep_search=standing.keep_search,
-    )
-
-
-def run(folder: JobFolder, confinement: Confinement, program: str, memory_bytes: int = 0) -> dict[str, str] | Death:
-    code = PROLOGUE + textwrap.dedent(program) + EPILOGUE
-
-    async def watch() -> dict[str, str] | Death:
-        lock = folder.path.parent / "measure.lock"
-        process = JobProcess(
-            folder, confinement, memory_bytes=memory_bytes, threads=1, measure_lock=lock, command=("-c", code)
-        )
-        async with process as running:
-            async for report in running.reports():
-                assert report.type == "result", report
-                return dict(report.facts or {})
-            death = await running.ended()
-        return replace(death, detail=death.detail + process.output_tail())
-
-    return asyncio.run(watch())
-
-
-@pytest.fixture
-def inside(folder: JobFolder, confinement: Confinement) -> Inside:
-    def call(program: str) -> dict[str, str]:
-        found = run(folder, confinement, program)
-        assert isinstance(found, dict), found
-        return found
-
-    return call
-
-
-def needs(standing: Standing, *walls: str) -> None:
-    for wall in walls:
-        if wall in standing.missing:
-            pytest.skip(f"this system does not allow the wall {wall}: {standing.missing[wall]}")
 
 
 def test_every_wall_is_probed(standing: Standing) -> None:

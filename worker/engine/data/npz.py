@@ -21,8 +21,13 @@ from worker.engine.data.samples import Array
 from worker.engine.data.table import CHUNK_BYTES, MAX_COLUMNS, refuse_bomb, refuse_dtype, refuse_name
 from worker.engine.errors import InvalidDataset, UnsafeFile
 
+#: Most dimensions of a column: numpy ends at twice as many.
+MAX_RANK = 32
 #: Size of a zip entry's local header before its name and extra field (APPNOTE 4.3.7).
 _LOCAL_HEADER = 30
+#: Flag of an entry whose name is UTF-8; others are in the first PCs' code page, as zipfile reads them.
+_UTF8 = 0x800
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_NPY_HEADER = 10_000
 _PICKLES = ("data.pkl", ".pkl", ".pickle", ".pt", ".pth")
 #: Version of the .npy format -> how the length of its header is stored.
@@ -78,8 +83,8 @@ def _tail(path: Path) -> bytes:
 def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The entries by column name, once none of them is dangerous by its directory record."""
     entries = archive.infolist()
-    if any(entry.header_offset < 0 for entry in entries):
-        raise zipfile.BadZipFile("its directory points in front of the file")
+    if any(not 0 <= entry.header_offset < path.stat().st_size for entry in entries):
+        raise zipfile.BadZipFile("its directory points outside of the file")
     if any(entry.filename.endswith(_PICKLES) for entry in entries):
         raise UnsafeFile(f"The archive holds pickled Python objects, which can run code when loaded. {_UNPICKLED}")
     if any(not entry.filename.endswith(".npy") for entry in entries) or len(entries) > MAX_COLUMNS:
@@ -87,6 +92,9 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             codes.UNKNOWN_FORMAT,
             f"The archive is not an .npz of at most {MAX_COLUMNS} arrays; save one with np.savez(path, name=array).",
         )
+    other = next((entry.compress_type for entry in entries if entry.compress_type not in _METHODS), None)
+    if other is not None:
+        raise NotImplementedError(f"method {other}")  # numpy writes none, and each decoder is one more way in
     if any(entry.flag_bits & 1 for entry in entries):
         raise InvalidDataset(codes.FILE_DAMAGED, "The archive is encrypted; save it without a password.")
     refuse_bomb(path, sum(entry.file_size for entry in entries))
@@ -128,6 +136,10 @@ def map_array(
         InvalidDataset: an element type that is not supported, or a shape that does not fill the bytes.
     """
     refuse_dtype(name, dtype)
+    if len(shape) > MAX_RANK:
+        raise InvalidDataset(
+            codes.COLUMN_INVALID, f"Column {name!r} has {len(shape)} dimensions; at most {MAX_RANK} are read."
+        )
     start, end = span
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != end - start:
         raise InvalidDataset(
@@ -177,10 +189,13 @@ def _data_offset(path: Path, entry: zipfile.ZipInfo) -> int:
     with path.open("rb") as file:
         file.seek(entry.header_offset)
         head = file.read(_LOCAL_HEADER)
+        named = file.read(int.from_bytes(head[26:28], "little"))
     if len(head) < _LOCAL_HEADER or head[:4] != b"PK\x03\x04":
         raise zipfile.BadZipFile("an entry has no local header")
     name, extra = struct.unpack("<HH", head[26:30])
     start = entry.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+    if named != entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437"):
+        raise zipfile.BadZipFile("an entry is not where the directory says")
     if start + entry.file_size > path.stat().st_size or entry.compress_size != entry.file_size:
         raise zipfile.BadZipFile("an entry reaches past the end of the file")
     return start

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -29,6 +30,9 @@ _MAX_GROWTH: Final = 16
 _MAX_ADDED: Final = 256
 #: Bytes that one character may become in a normalizer of SentencePiece; Unicode's own longest are 33.
 _LONGEST_REPLACEMENT: Final = 64
+#: What makes matching a regular expression take longer than any count of steps shows: references to what a group
+#: matched, calls of groups (recursion), conditions, absent operators. No known tokenizer has them.
+_ENDLESS: Final = re.compile(r"\\(?:[1-9]|[kg]['<{])|\(\?(?:[(~&R0-9]|P[=>])|\\.", re.DOTALL)
 #: How Rust's panics are called in Python; they are no Exception.
 _PANIC: Final = "PanicException"
 
@@ -91,6 +95,8 @@ def _opened(tokenizer: Tokenizer) -> tuple[Any, dict[str, Any]]:
         growth = math.prod(map(_growth, _steps(definition.get("normalizer"), definition.get("pre_tokenizer"))))
         if growth > _MAX_GROWTH:
             raise ValueError(f"it makes texts up to {growth:.0f} times longer before it splits them")
+        for pattern in _patterns(definition):
+            _refuse_endless(pattern)
         encoder = Encoder.from_buffer(tokenizer.definition)
         added = encoder.num_special_tokens_to_add(False)
         if added > _MAX_ADDED:
@@ -99,6 +105,25 @@ def _opened(tokenizer: Tokenizer) -> tuple[Any, dict[str, Any]]:
         encoder.enable_truncation(max(tokenizer.longest, added))
         encoder.no_padding()
     return encoder, padding
+
+
+def _patterns(definition: Any) -> Iterator[str]:
+    """Every regular expression of a tokenizer, wherever it stands."""
+    left = [definition]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("Regex"), str):
+                yield part["Regex"]
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
+
+
+def _refuse_endless(pattern: str) -> None:
+    for found in _ENDLESS.finditer(pattern):
+        if not re.fullmatch(r"\\[^1-9]", found[0], re.DOTALL):  # any other escape, such as that of a backslash
+            raise ValueError(f"the regular expression {pattern[:80]!r} refers to its own groups by {found[0]!r}")
 
 
 def _steps(*roots: Any) -> list[dict[str, Any]]:
@@ -120,7 +145,10 @@ def _growth(step: dict[str, Any]) -> float:
         return max(1.0, content / max(len(pattern["String"]), 0.5)) if "String" in pattern else 1.0 + content
     if kind == "Precompiled":
         blob = base64.b64decode(step["precompiled_charsmap"])
-        replacements = blob[4 + int.from_bytes(blob[:4], "little") :].split(b"\0")
+        size = int.from_bytes(blob[:4], "little")
+        if size > len(blob) - 4 or size % 4:  # the library sets aside what the number says, and aborts where it cannot
+            raise ValueError(f"its table of {len(blob)} bytes says that {size} of them are its first part")
+        replacements = blob[4 + size :].split(b"\0")
         return 1.0 if max(map(len, replacements)) <= _LONGEST_REPLACEMENT else math.inf
     if kind == "Prepend":
         return 1.0 + len(step["prepend"]) / _LONGEST_REPLACEMENT

@@ -26,7 +26,11 @@ MAX_RATIO: Final = 50
 MAX_TEXT: Final = 256 << 20
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
 _END: Final = struct.Struct("<4s4H2IH")
+#: Sizes of the records of zip64 in front of the end: the end of the directory, and where that is.
+_LARGE_END, _LARGE_LOCATOR = 56, 20
 _CHUNK: Final = 1 << 20
+_MAX_NAME: Final = 4096
+_UTF8: Final = 0x800
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Archive:
         signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._bytes, start)
         offset = start + _LOCAL_HEADER.size + name_length + extra_length
         name = bytes(self._bytes[start + _LOCAL_HEADER.size : offset - extra_length])
-        if signature != b"PK\x03\x04" or name != info.orig_filename.encode("utf-8", "surrogateescape"):
+        if signature != b"PK\x03\x04" or name != _encoded(info):
             raise damaged(f"entry {info.filename!r} is not where the directory says")
         if offset + info.compress_size > len(self._bytes):
             raise damaged(f"entry {info.filename!r} is cut off")
@@ -210,8 +214,9 @@ def _check_directory(data: memoryview) -> None:
         raise damaged("its directory, which is at the end, is missing")
     _, _, _, _, entries, size, offset, comment = _END.unpack_from(data, at)
     end = at
-    large = _find_last(data, b"PK\x06\x06", at - 200, at)
-    if large >= 0 and large + 56 <= len(data):
+    large = at - _LARGE_END - _LARGE_LOCATOR  # where zipfile looks too; a search would find that of an archive inside
+    signatures = bytes(data[large : large + 4] if large >= 0 else b""), bytes(data[at - _LARGE_LOCATOR : at - 16])
+    if signatures == (b"PK\x06\x06", b"PK\x06\x07"):
         entries, size, offset = struct.unpack_from("<QQQ", data, large + 32)
         end = large
     if entries > MAX_ENTRIES or size > MAX_DIRECTORY:
@@ -221,19 +226,25 @@ def _check_directory(data: memoryview) -> None:
         raise damaged("its directory is not where it should be")
 
 
+def _encoded(info: zipfile.ZipInfo) -> bytes:
+    """The name as it is in the file: UTF-8 where the entry says so, else the first PCs' code page, as zipfile reads."""
+    return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+
+
+def refuse_name(name: str) -> None:
+    """Refuse the name of a file that would lie outside of the archive's folder, on any system.
+
+    Raises:
+        InvalidModel: ``archive_unsafe_names``.
+    """
+    parts = name.split("/")
+    if len(name) > _MAX_NAME or "\\" in name or "\0" in name or ":" in parts[0] or ".." in parts or "" in parts:
+        raise unsafe_names(f"has an entry {name[:120]!r} that points outside of it")
+
+
 def _check_name(info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
-    parts = name.split("/")
-    if (
-        not name
-        or name.startswith("/")
-        or "\\" in name
-        or "\0" in name
-        or ":" in parts[0]
-        or ".." in parts
-        or "" in parts[:-1]
-    ):
-        raise unsafe_names(f"has an entry {name[:120]!r} that points outside of it")
+    refuse_name(name)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise unsafe_names(f"has an entry {name[:120]!r} that is a link or a device")

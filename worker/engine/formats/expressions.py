@@ -31,7 +31,8 @@ _LARGEST: Final = 2**63
 
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>\d{1,19})|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|'(?P<quoted>[A-Za-z_][A-Za-z0-9_]*)'"
-    r"|(?P<sign><=|>=|==|!=|//|\*\*|[-+*%<>(),=]))"
+    r"|(?P<sign><=|>=|==|!=|//|\*\*|[-+*%<>(),=]))",
+    re.ASCII,  # no digits of other scripts
 )
 _SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _ASSUMPTIONS: Final = frozenset(

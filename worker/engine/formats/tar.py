@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from worker.engine.formats.archive import MAX_ENTRIES, MAX_RATIO, Archive, Entry, damaged, too_large, unsafe_names
+from worker.engine.formats.archive import (
+    MAX_ENTRIES,
+    MAX_RATIO,
+    Archive,
+    Entry,
+    damaged,
+    refuse_name,
+    too_large,
+    unsafe_names,
+)
 from worker.engine.formats.mapped import Mapped
 
 _GZIP: Final = b"\x1f\x8b"
 _MAGIC: Final = (257, b"ustar")
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 20
-_MAX_NAME: Final = 4096
 _MAX_EXTENDED: Final = 1 << 20
 _LONGEST_NUMBER: Final = 20
 _OLD_FILE, _FOLDER, _LONG_NAME, _PAX = b"\0", b"5", b"L", b"x"
@@ -136,9 +144,7 @@ def _part(data: memoryview, start: int, size: int, most: int) -> memoryview:
 def _check_name(name: str, kind: bytes) -> None:
     if kind not in _FILES:
         raise unsafe_names(f"has an entry {name[:120]!r} that is a link or a device")
-    parts = name.split("/")
-    if len(name) > _MAX_NAME or "\\" in name or "\0" in name or ".." in parts or "" in parts:
-        raise unsafe_names(f"has an entry {name[:120]!r} that points outside of it")
+    refuse_name(name)
 
 
 def _read_ahead(kind: bytes, data: bytes, ahead: _Ahead) -> None:

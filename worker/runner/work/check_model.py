@@ -1,7 +1,9 @@
 """Checks an uploaded model."""
 
 from worker.engine.checks import check_model
-from worker.runner.messages import Assignment, Result
+from worker.engine.errors import InvalidModel
+from worker.engine.formats import codes
+from worker.runner.messages import MAX_LINE, Assignment, Result
 from worker.runner.reporting import PipeReporter
 
 
@@ -15,4 +17,12 @@ def do(assignment: Assignment, reporter: PipeReporter) -> Result:
         raise ValueError("an assignment to check a model names the file")
     reporter.progress("reading", 0.0)
     facts = check_model(assignment.model, assignment.model_format, assignment.filename or "")
-    return Result(facts=facts.model_dump(mode="json"))
+    result = Result(facts=facts.model_dump(mode="json"))
+    size = len(result.model_dump_json().encode())
+    if size >= MAX_LINE:  # names are the file's, and as long as it likes
+        raise InvalidModel(
+            codes.ARCHIVE_TOO_LARGE,
+            f"What there is to say of the model's inputs, outputs and layers takes {size} bytes; {MAX_LINE} at most "
+            "are kept. Give them shorter names, and the model fewer of them.",
+        )
+    return result

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from modelpress.inspection.names import without_top_folder
+from modelpress.inspection.names import leaves, without_top_folder
 from modelpress.inspection.report import Refused
 from modelpress.inspection.stream import Stream
 
@@ -20,6 +20,9 @@ MAX_RATIO: Final = 50
 MAX_TEXT: Final = 256 << 20
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _END: Final = struct.Struct("<4s4H2IH")
+#: Sizes of the records of zip64 in front of the end: the end of the directory, and where that is.
+_LARGE_END, _LARGE_LOCATOR = 56, 20
+_UTF8: Final = 0x800
 _LONGEST_TAIL: Final = 65_557
 _KINDS: Final = (0, stat.S_IFREG, stat.S_IFDIR)
 
@@ -78,8 +81,11 @@ class Archive:
             raise _damaged("its directory, which is at the end, is missing")
         _, _, _, _, entries, size, offset, comment = _END.unpack_from(tail, at)
         end = at
-        large = tail.rfind(b"PK\x06\x06", max(0, at - 200), at)
-        if large >= 0 and large + 56 <= len(tail):
+        large = at - _LARGE_END - _LARGE_LOCATOR
+        if large >= 0 and (tail[large : large + 4], tail[at - _LARGE_LOCATOR : at - 16]) == (
+            b"PK\x06\x06",
+            b"PK\x06\x07",
+        ):
             entries, size, offset = struct.unpack_from("<QQQ", tail, large + 32)
             end = large
         if entries > MAX_ENTRIES or size > MAX_DIRECTORY:
@@ -89,7 +95,9 @@ class Archive:
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         _check_name(info)
-        name = info.orig_filename.encode("utf-8", "surrogateescape")
+        name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+        if not 0 <= info.header_offset < self._total:
+            raise _damaged(f"entry {info.filename!r} lies beyond its end")
         self._file.seek(info.header_offset)
         header = self._file.read(_LOCAL.size)
         if len(header) < _LOCAL.size:
@@ -133,16 +141,7 @@ class Archive:
 
 def _check_name(info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
-    parts = name.split("/")
-    if (
-        not name
-        or name.startswith("/")
-        or "\\" in name
-        or "\0" in name
-        or ":" in parts[0]
-        or ".." in parts
-        or "" in parts[:-1]
-    ):
+    if leaves(name):
         raise _unsafe(f"has an entry {name[:120]!r} that points outside of it")
     if stat.S_IFMT(info.external_attr >> 16) not in _KINDS:
         raise _unsafe(f"has an entry {name[:120]!r} that is a link or a device")

@@ -6,6 +6,13 @@ from typing import TypeVar
 from modelpress.inspection.report import Refused
 
 Held = TypeVar("Held")
+_MAX_NAME = 4096
+
+
+def leaves(name: str) -> bool:
+    """Whether a file of this name would lie outside of the archive's folder, on any system."""
+    parts = name.split("/")
+    return len(name) > _MAX_NAME or "\\" in name or "\0" in name or ":" in parts[0] or ".." in parts or "" in parts
 
 
 def is_left_by_a_mac(name: str) -> bool:

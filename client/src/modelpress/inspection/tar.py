@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Final, cast
 
-from modelpress.inspection.names import without_top_folder
+from modelpress.inspection.names import leaves, without_top_folder
 from modelpress.inspection.report import Refused
 from modelpress.inspection.stream import Damaged, Stream
 
 BLOCK: Final = 512
-_MAX_NAME: Final = 4096
 _MAX_EXTENDED: Final = 1 << 20
 _MAX_MEMBERS: Final = 100_000
 #: Weights hardly compress: what grows more than this was made to grow.
@@ -139,8 +138,7 @@ def _unsafe(what: str) -> Refused:
 def _check_name(name: str, kind: bytes) -> None:
     if kind not in _FILES:
         raise _unsafe(f"has an entry {name[:120]!r} that is a link or a device")
-    parts = name.split("/")
-    if len(name) > _MAX_NAME or "\\" in name or "\0" in name or ".." in parts or "" in parts:
+    if leaves(name):
         raise _unsafe(f"has an entry {name[:120]!r} that points outside of it")
 
 

@@ -77,6 +77,7 @@ def dtype_of(tensor: onnx.TensorProto) -> torch.dtype:
             'integer classes and convert it with options={id(model): {"zipmap": False}}.',
         )
     if tensor.data_type not in DTYPES:
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type else "UNDEFINED"
+        known = tensor.data_type in onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type) if known else f"number {tensor.data_type}"
         raise Unsupported(codes.UNSUPPORTED_INPUT, f"Weight {tensor.name[:120]!r} is of type {kind}.")
     return DTYPES[tensor.data_type]
