@@ -61,7 +61,7 @@ def bill(artifact: Artifact, figures: Mapping[str, Any], facts: Mapping[str, Any
 def _datasets(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each dataset once, whatever it was used for."""
     roles: dict[str, list[str]] = {}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for role in (role for role in _DATA_ROLES if role in inputs):
         row = mapping(inputs[role])
         key = text(row.get("id")) or role

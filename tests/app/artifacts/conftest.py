@@ -7,9 +7,7 @@ import pytest
 
 from app.tables import Artifact, Job, Metric
 from app.uploads.keep import keep_file
-
-DATA = bytes(range(256)) * 5000
-MANIFEST = {"recipe": {"steps": [{"method": "quantize.static"}]}, "seed": 0}
+from tests.support.artifacts import DATA, MANIFEST
 
 
 @pytest.fixture

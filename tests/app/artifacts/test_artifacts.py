@@ -13,12 +13,11 @@ from starlette.requests import Request
 from app.errors import RangeNotSatisfiable
 from app.tables import Artifact
 from app.web.content import _part
+from tests.support.artifacts import DATA, MANIFEST
 
 pytestmark = pytest.mark.anyio
-DATA = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(DATA).digest()
 ETAG = f'"{DIGEST.hex()}"'
-MANIFEST = {"recipe": {"steps": [{"method": "quantize.static"}]}, "seed": 0}
 
 
 async def test_show(client: httpx2.AsyncClient, artifact: Artifact) -> None:

@@ -7,17 +7,13 @@ from typing import Any
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import SecretStr
 
 from app.tables import Artifact
+from tests.support.artifacts import new_key
 
 pytestmark = pytest.mark.anyio
-
-
-def new_key() -> SecretStr:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return SecretStr(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
 async def test_signature_of_an_artifact(make_api: Any, make_artifact: Any) -> None:
