@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     s3_allow_http: bool = Field(False, description="Whether the S3 endpoint (AWS_ENDPOINT_URL) may be plain HTTP.")
     signed_url_s: int = Field(900, description="How long a signed download URL of an S3 store works.")
     key_pepper: SecretStr = Field(SecretStr(""), description="Secret mixed into the hash of API keys; required.")
+    signing_key: SecretStr = Field(
+        SecretStr(""), description="PEM of the EC P-256 private key that signs artifacts; empty: no signatures."
+    )
 
     auth_enabled: bool = Field(True, description="Whether API keys are required.")
     rate_limit_per_s: float = Field(50.0, ge=0, description="Requests per second that one key may make; 0: no limit.")

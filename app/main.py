@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from app import tracing
 from app.accounts.endpoints import router as accounts
+from app.artifacts.endpoints import keys as signing_keys
 from app.artifacts.endpoints import router as artifacts
 from app.audit.endpoints import router as audit
 from app.catalog.endpoints import router as catalog
@@ -21,6 +22,7 @@ from app.monitoring.endpoints import router as monitoring
 from app.oidc import open_issuer
 from app.queue import Queue
 from app.rates import Rates
+from app.signing import open_signer
 from app.storage import open_store
 from app.uploads.endpoints import router as uploads
 from app.usage.endpoints import router as usage
@@ -31,7 +33,10 @@ from app.web.services import Services
 from app.webhooks.endpoints import router as webhooks
 from app.webhooks.sender import sending
 
-ROUTERS = (accounts, uploads, models, datasets, jobs, artifacts, catalog, webhooks, audit, usage, health, monitoring)
+ROUTERS = (
+    accounts, uploads, models, datasets, jobs, artifacts, signing_keys, catalog, webhooks, audit, usage, health,
+    monitoring,
+)  # fmt: skip
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -66,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Queue(settings),
         Rates(settings.broker_url),
         open_issuer(settings),
+        open_signer(settings),
     )
     app.state.readiness = Readiness(app.state.services)
     for router in ROUTERS:

@@ -1,4 +1,4 @@
-"""What every request can reach: settings, database, object store, queue, rates, issuer of tokens."""
+"""What every request can reach: settings, database, object store, queue, rates, issuer of tokens, signer."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,6 +11,7 @@ from app.db import Database
 from app.oidc import Issuer
 from app.queue import Queue
 from app.rates import Rates
+from app.signing import Signer
 from app.storage import ObjectStore
 
 
@@ -24,6 +25,7 @@ class Services:
     queue: Queue
     rates: Rates
     issuer: Issuer | None = None
+    signer: Signer | None = None
 
     async def close(self) -> None:
         """Closes every connection."""

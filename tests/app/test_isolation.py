@@ -19,7 +19,8 @@ from sqlalchemy import select, text
 from app.jobs.broadcast import Broadcast
 from app.jobs.schemas import JobRequest
 from app.tables import Artifact, Base, Blob, Job, Model, ResumableUpload, Webhook, WebhookDelivery
-from tests.app.conftest import Api
+from tests.app.conftest import Api, MakeApi
+from tests.support.artifacts import new_key
 
 pytestmark = pytest.mark.anyio
 #: Bodies of calls that would be refused without one before anybody looks at the ids.
@@ -30,6 +31,12 @@ OWN_TRACES = ("audit_events", "idempotency_keys")
 
 #: Calls with a body that only ask.
 QUESTIONS = ("/v1/jobs:estimate",)
+
+
+@pytest.fixture
+async def api(make_api: MakeApi) -> Api:
+    """One with a key, so that there are signatures to keep from others."""
+    return await make_api(signing_key=new_key())
 
 
 @dataclass(frozen=True)

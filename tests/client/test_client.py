@@ -284,6 +284,13 @@ def test_the_async_client_does_the_same(service: Service, tmp_path: Path, retrie
     asyncio.run(session())
 
 
+def test_provenance_of_an_artifact(service: Service, retries: Retries) -> None:
+    with Client(service.url, KEY, retries=retries) as client:
+        assert client.artifacts.manifest("art_1") == {"seed": 0}
+        assert client.artifacts.signature("art_1") == {"dsseEnvelope": {}}
+        assert client.artifacts.bom("art_1") == {"bomFormat": "CycloneDX"}
+
+
 def test_many_calls_at_once(service: Service, retries: Retries) -> None:
     service.job = {"id": "job_1", "state": "queued"}
 

@@ -272,6 +272,12 @@ class Contract:
     async def manifest(self, request: Request) -> Response:
         return JSONResponse({"seed": 0})
 
+    async def signature(self, request: Request) -> Response:
+        return Response('{"dsseEnvelope": {}}', media_type="application/vnd.dev.sigstore.bundle.v0.3+json")
+
+    async def bom(self, request: Request) -> Response:
+        return Response('{"bomFormat": "CycloneDX"}', media_type="application/vnd.cyclonedx+json; version=1.6")
+
     async def logs(self, request: Request) -> Response:
         return Response("reading\n\x1b[31mcompressing\n", media_type="text/plain")
 
@@ -290,6 +296,8 @@ class Contract:
                 Route("/v1/artifacts/art_1", self.one_artifact),
                 Route("/v1/artifacts/art_1/content", self.content),
                 Route("/v1/artifacts/art_1/manifest", self.manifest),
+                Route("/v1/artifacts/art_1/signature", self.signature),
+                Route("/v1/artifacts/art_1/bom", self.bom),
                 Route("/v1/keys", self.keys, methods=["POST"]),
                 Route("/v1/{noun:str}", self.upload, methods=["POST"]),
                 Route("/v1/{noun:str}", self.listing, methods=["GET"]),

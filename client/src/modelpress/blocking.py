@@ -103,6 +103,8 @@ class Artifacts(Blocking[nouns.AsyncArtifacts]):
 
     get = call(nouns.AsyncArtifacts.get)
     manifest = call(nouns.AsyncArtifacts.manifest)
+    signature = call(nouns.AsyncArtifacts.signature)
+    bom = call(nouns.AsyncArtifacts.bom)
     download = call(nouns.AsyncArtifacts.download)
 
 

@@ -170,8 +170,15 @@ class AsyncArtifacts(Noun[Artifact]):
 
     async def manifest(self, id: str) -> Mapping[str, Any]:
         """Where it came from: recipe, seeds, digests, library versions, hardware."""
-        data: Mapping[str, Any] = await self._session.json(Call("GET", f"artifacts/{segment(id)}/manifest"))
-        return data
+        return await self._document(id, "manifest")
+
+    async def signature(self, id: str) -> Mapping[str, Any]:
+        """Its Sigstore bundle (OpenSSF Model Signing); `NotFound` also where the service signs nothing."""
+        return await self._document(id, "signature")
+
+    async def bom(self, id: str) -> Mapping[str, Any]:
+        """Its bill of materials, CycloneDX with a model card."""
+        return await self._document(id, "bom")
 
     async def download(self, id: str, target: Path | str, *, progress: Progress | None = None) -> Path:
         """Writes it to `target`: a file, or a folder that gets it under its own file name.
@@ -182,6 +189,10 @@ class AsyncArtifacts(Noun[Artifact]):
         file = _file(Path(target), artifact.filename or artifact.id)
         path = f"artifacts/{segment(id)}/content"
         return await download(self._session, path, file, sha256=artifact.sha256, progress=progress)
+
+    async def _document(self, id: str, kind: str) -> Mapping[str, Any]:
+        data: Mapping[str, Any] = await self._session.json(Call("GET", f"artifacts/{segment(id)}/{kind}"))
+        return data
 
 
 class AsyncMethods(Collection[Named]):

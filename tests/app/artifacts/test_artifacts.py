@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,39 +11,13 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from app.errors import RangeNotSatisfiable
-from app.tables import Artifact, Job
-from app.uploads.keep import keep_file
+from app.tables import Artifact
 from app.web.content import _part
+from tests.support.artifacts import DATA, MANIFEST
 
 pytestmark = pytest.mark.anyio
-DATA = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(DATA).digest()
 ETAG = f'"{DIGEST.hex()}"'
-MANIFEST = {"recipe": {"steps": [{"method": "quantize.static"}]}, "seed": 0}
-
-
-@pytest.fixture
-async def artifact(api: Any, tmp_path: Path) -> Artifact:
-    """An artifact as a finished job leaves it."""
-    workspace_id = await api.workspace("ours")
-    (tmp_path / "made").write_bytes(DATA)
-    stored = await keep_file(api.services.database, api.services.store, workspace_id, tmp_path / "made")
-    async with api.services.database.transaction() as session:
-        job = Job(workspace_id=workspace_id, model_id="mdl_x", state="succeeded")
-        session.add(job)
-        await session.flush()
-        artifact = Artifact(
-            workspace_id=workspace_id,
-            job_id=job.id,
-            target="onnxruntime",
-            format="onnx",
-            filename='we"ird ñ.onnx',
-            size_bytes=stored.size_bytes,
-            sha256=stored.sha256,
-            manifest=MANIFEST,
-        )
-        session.add(artifact)
-    return artifact
 
 
 async def test_show(client: httpx2.AsyncClient, artifact: Artifact) -> None:

@@ -1,0 +1,49 @@
+"""An artifact as a finished job leaves it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.tables import Artifact, Job, Metric
+from app.uploads.keep import keep_file
+from tests.support.artifacts import DATA, MANIFEST
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path) -> Any:
+    """Makes one, of `DATA`."""
+
+    async def make(
+        api: Any, manifest: dict[str, Any] = MANIFEST, figures: Any = None, model_id: str = "mdl_x"
+    ) -> Artifact:
+        workspace_id = await api.workspace("ours")
+        (tmp_path / "made").write_bytes(DATA)
+        stored = await keep_file(api.services.database, api.services.store, workspace_id, tmp_path / "made")
+        async with api.services.database.transaction() as session:
+            job = Job(workspace_id=workspace_id, model_id=model_id, state="succeeded")
+            session.add(job)
+            await session.flush()
+            if figures is not None:
+                session.add(Metric(job_id=job.id, name="artifacts", target="onnxruntime", value=figures))
+            artifact = Artifact(
+                workspace_id=workspace_id,
+                job_id=job.id,
+                target="onnxruntime",
+                format="onnx",
+                filename='we"ird ñ.onnx',
+                size_bytes=stored.size_bytes,
+                sha256=stored.sha256,
+                manifest=manifest,
+            )
+            session.add(artifact)
+        return artifact
+
+    return make
+
+
+@pytest.fixture
+async def artifact(api: Any, make_artifact: Any) -> Artifact:
+    """One of the service of `api`."""
+    made: Artifact = await make_artifact(api)
+    return made
