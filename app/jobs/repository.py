@@ -21,6 +21,12 @@ async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | N
     return (await session.scalars(statement)).one_or_none()
 
 
+async def state(session: AsyncSession, job_id: str) -> str | None:
+    """The state of a job; None where it was deleted."""
+    found: str | None = await session.scalar(select(Job.state).where(Job.id == job_id))
+    return found
+
+
 async def metrics_of(
     session: AsyncSession, job_ids: Sequence[str], names: Sequence[str] = ()
 ) -> Mapping[str, dict[str, Any]]:
