@@ -19,6 +19,7 @@ from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
 from app.monitoring.endpoints import router as monitoring
 from app.oidc import open_issuer
+from app.proofs import Proofs
 from app.queue import Queue
 from app.rates import Rates
 from app.storage import open_store
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Queue(settings),
         Rates(settings.broker_url),
         open_issuer(settings),
+        Proofs(settings.key_memory_s),
     )
     app.state.readiness = Readiness(app.state.services)
     for router in ROUTERS:

@@ -1,4 +1,4 @@
-"""The yardstick: a Starlette application of one route, served as the API is: ``python -m benchmarks.load.bare FD SIZE``."""
+"""The yardstick: one route of Starlette, served as the API is: ``python -m benchmarks.load.bare FD SIZE``."""
 
 import json
 import socket

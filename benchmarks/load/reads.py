@@ -23,13 +23,14 @@ def measure(site: Site, options: Namespace) -> Iterator[Line]:
     with bare_server(site.folder, size) as bare:
         ours: list[dict[str, Any]] = []
         theirs: list[dict[str, Any]] = []
-        for url, into in [(bare, theirs), (site.url, ours)]:
+        for url in (bare, site.url):
             _round(url + path, options.connections, 0.5, site.key)  # warm
         for _ in range(options.rounds):
             for url, into in [(bare, theirs), (site.url, ours)]:
                 into.append(_round(url + path, options.connections, options.seconds, site.key))
     rates = [statistics.median(one["per_s"] for one in rounds) for rounds in (ours, theirs)]
-    yield Line(f"{size} bytes of JSON, {options.connections} connections, {options.rounds} rounds of {options.seconds:g} s")
+    rounds_told = f"{options.rounds} rounds of {options.seconds:g} s"
+    yield Line(f"{size} bytes of JSON, {options.connections} connections, {rounds_told}")
     for name, rounds, rate in (("job", ours, rates[0]), ("bare", theirs, rates[1])):
         p99, busy = max(one["p99_s"] for one in rounds), max(one["busy"] for one in rounds)
         yield Line(f"{name:5} {rate:7.0f} requests/s, p99 {1000 * p99:.1f} ms, client busy {busy:.0%}")

@@ -29,7 +29,7 @@ _MANY = """
 INSERT INTO jobs (id, workspace_id, kind, name, tags, request, recipe, targets, model_id, state, attempt,
                   created_at, queued_at, started_at, finished_at)
 SELECT 'job_load' || n,
-       (ARRAY[CAST(:workspace AS text), 'wsp_load1', 'wsp_load2', 'wsp_load3'])[CASE WHEN n % 2 = 0 THEN 1 ELSE 2 + n % 3 END],
+       CASE WHEN n % 2 = 0 THEN CAST(:workspace AS text) ELSE 'wsp_load' || 1 + n % 3 END,
        CASE WHEN n % 20 = 19 THEN 'check_model' ELSE 'compress' END,
        'nightly-' || n / 2 % 500,
        jsonb_build_object('team', 'team-' || n / 2 % 20, 'commit', md5(CAST(n / 200 AS text))),
@@ -42,8 +42,8 @@ FROM (SELECT n, now() - make_interval(secs => 60 * (:count - n)) AS at,
 """
 _METRICS = """
 INSERT INTO metrics (job_id, name, target, value)
-SELECT id, name, 'onnxruntime', '{"size_bytes": 1, "accuracy": 0.9, "latency_ms": {"p50": 1.0, "p99": 1.2}}'
-FROM jobs, unnest(ARRAY['baseline', 'artifacts']) AS name WHERE state = 'succeeded' AND kind = 'compress'
+SELECT jobs.id, metric, 'onnxruntime', '{"size_bytes": 1, "accuracy": 0.9, "latency_ms": {"p50": 1.0, "p99": 1.2}}'
+FROM jobs, unnest(ARRAY['baseline', 'artifacts']) AS metric WHERE state = 'succeeded' AND kind = 'compress'
 """
 
 
@@ -115,7 +115,7 @@ def many_jobs(site: Site, count: int) -> None:
 
     async def work(session: AsyncSession) -> None:
         names = ", ".join(f"('wsp_load{number}', 'load{number}')" for number in (1, 2, 3))
-        await session.execute(text(f"INSERT INTO workspaces (id, name) VALUES {names}"))  # noqa: S608 - ours
+        await session.execute(text(f"INSERT INTO workspaces (id, name) VALUES {names}"))
         request, recipe = _request().model_dump_json(), '{"steps": [{"method": "quantize.static"}]}'
         values = {"workspace": site.workspace_id, "count": count, "request": request, "recipe": recipe}
         await session.execute(text(_MANY), values)

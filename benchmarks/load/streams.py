@@ -31,7 +31,9 @@ def measure(site: Site, options: Namespace) -> Iterator[Line]:
         committed = asyncio.run(_append(site, lease, options.events, options.rate))
         arrived: list[dict[str, float]] = json.loads(followers.stdout.read())
     delays = [at - committed[number] for one in arrived for number, at in one.items() if number in committed]
-    missed = sum(len(committed.keys() - one.keys()) for one in arrived) + len(committed) * (options.streams - len(arrived))
+    missed = sum(len(committed.keys() - one.keys()) for one in arrived) + len(committed) * (
+        options.streams - len(arrived)
+    )
     yield Line(f"{len(arrived)} streams, {options.events} events at {options.rate:g} per second")
     yield Line(f"commit to arrival: {told_ms(delays)}   (aim: p99 at most {AIM_S:g} s)")
     yield Line(f"p99 within the aim: {'yes' if quantile(delays, 0.99) <= AIM_S else 'no'}")
