@@ -83,7 +83,7 @@ async def load(url: str, connections: int, seconds: float, key: str) -> dict[str
     loop = asyncio.get_running_loop()
     started, spent = time.perf_counter(), time.process_time()
     pairs = [
-        await loop.create_connection(lambda: Connection(head.encode()), parts.hostname, parts.port)
+        await loop.create_connection(lambda: Connection(head.encode()), parts.hostname or "", parts.port or 80)
         for _ in range(connections)
     ]
     made = [protocol for _, protocol in pairs]

@@ -35,7 +35,7 @@ async def test_streams_at_the_same_event_share_a_query(broadcast: Broadcast) -> 
     reads = Reads()
     reads.gate.set()
     with broadcast.follow("job") as one, broadcast.follow("job") as two:
-        assert await asyncio.gather(one.read(3, reads), two.read(3, reads), two.read(4, reads)) == [1, 1, 2]
+        assert tuple(await asyncio.gather(one.read(3, reads), two.read(3, reads), two.read(4, reads))) == (1, 1, 2)
         assert await one.read(3, reads) == 1
 
 
