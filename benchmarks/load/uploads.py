@@ -5,7 +5,7 @@ import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from benchmarks.load.machine import Line
@@ -29,9 +29,16 @@ def measure(site: Site, options: Namespace) -> Iterator[Line]:
 
 
 def _together(action: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> float:
-    """Seconds that a process for each of `arguments` take together, without their start."""
-    with multiprocessing.get_context("forkserver").Pool(len(arguments)) as pool:
-        pool.starmap(Path, [(".",)] * len(arguments))
+    """Seconds that a process for each of `arguments` take together, from when all have imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    ready = context.Barrier(len(arguments) + 1)
+    with context.Pool(len(arguments), initializer=_started, initargs=(ready,)) as pool:
+        ready.wait(60)
         started = time.perf_counter()
         pool.starmap(action, arguments, chunksize=1)
         return time.perf_counter() - started
+
+
+def _started(ready: Barrier) -> None:
+    """In each process: this module, and with it the actions, are there once it runs."""
+    ready.wait(60)
