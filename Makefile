@@ -20,7 +20,7 @@ ARGS ?=
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates chaos operators conformance clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos operators conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took (a
 
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
 	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)
+
+load: $(VENV)/.run ## Measure reads, a thousand event streams, lists of 100 000 jobs and parallel uploads (some minutes).
+	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 chaos: $(VENV)/.run ## Kill everything at random for ten minutes while customers send 200 jobs; look whether all is right.
 	@$(BIN)/python benchmarks/chaos.py $(ARGS)

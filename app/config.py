@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     )
 
     auth_enabled: bool = Field(True, description="Whether API keys are required.")
+    key_memory_s: float = Field(
+        3.0, ge=0, le=5, description="How long an API process believes a key that it has proved; 0: it asks each time."
+    )
     rate_limit_per_s: float = Field(50.0, ge=0, description="Requests per second that one key may make; 0: no limit.")
     rate_limit_burst: int = Field(300, ge=1, description="Requests that one key may make at once.")
     auth_failures_per_min: int = Field(

@@ -20,6 +20,7 @@ from app.jobs.endpoints import router as jobs
 from app.models.endpoints import router as models
 from app.monitoring.endpoints import router as monitoring
 from app.oidc import open_issuer
+from app.proofs import Proofs
 from app.queue import Queue
 from app.rates import Rates
 from app.signing import open_signer
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Rates(settings.broker_url),
         open_issuer(settings),
         open_signer(settings),
+        Proofs(settings.key_memory_s),
     )
     app.state.readiness = Readiness(app.state.services)
     for router in ROUTERS:

@@ -71,10 +71,12 @@ def api_process(folder: Path, port: int) -> Iterator[Server]:
             process.wait()
 
 
-def send(server: Server, path: Path) -> str:
+def send(url: str, path: Path, key: str | None = None) -> str:
     """Uploads a file; its id."""
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
     connection.putrequest("POST", "/v1/models")
+    if key is not None:
+        connection.putheader("Authorization", f"Bearer {key}")
     connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
     connection.putheader("Content-Length", str(len(HEAD) + path.stat().st_size + len(TAIL)))
     connection.endheaders(HEAD)
@@ -154,7 +156,7 @@ def main() -> None:
 
             def upload() -> None:
                 nonlocal model_id
-                model_id = send(server, path)
+                model_id = send(server.url, path)
 
             ours.append(_timed(upload))
             down.append(_timed(lambda: fetch(server, model_id)))

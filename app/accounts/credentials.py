@@ -1,6 +1,7 @@
 """From an Authorization header to who that is: an API key, or a token of the deployment's OpenID Connect issuer."""
 
 import hmac
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,16 +85,22 @@ async def identify(services: Services, header: str | None) -> Caller:
 
 
 async def _by_key(services: Services, prefix: str, text: str) -> Caller:
+    digest = hash_key(text, services.settings.key_pepper)
+    known: Caller | None = services.proofs.get(digest)
+    if known is not None:
+        return known
+    asked = time.monotonic()
     async with services.database.transaction() as session:
         key, live = await repository.key_by_prefix(session, prefix)
-        wanted = key.hash if key is not None else bytes(32)
-        proved = hmac.compare_digest(wanted, hash_key(text, services.settings.key_pepper))
+        proved = hmac.compare_digest(key.hash if key is not None else bytes(32), digest)
         if key is None or not proved or not live:
             suspect = Suspect(key.workspace_id, key.id) if key is not None else None
             raise WrongCredential("This key is unknown, expired or revoked.", suspect=suspect)
         if key.last_used_at is None or key.last_used_at < datetime.now(UTC) - _TOUCH:
             await repository.touch_key(session, key.id)
-        return Caller(key.workspace_id, key.role, key.id)
+        caller = Caller(key.workspace_id, key.role, key.id)
+    services.proofs.put(digest, caller, key.id, key.expires_at, asked)
+    return caller
 
 
 async def _by_token(services: Services, issuer: Issuer, text: str) -> Caller:

@@ -14,6 +14,7 @@ from app.accounts.schemas import (
     WorkspaceChange,
     WorkspaceView,
 )
+from app.db import after_commit
 from app.web.pagination import Page, PageDep
 from app.web.problems import responses
 from app.web.services import ServicesDep, SessionDep
@@ -57,9 +58,10 @@ async def list_keys(caller: Admin, session: SessionDep, page: PageDep) -> Page[K
 
 
 @router.delete("/keys/{key_id}", status_code=204, summary="Revoke a key", responses=responses(404, 409))
-async def revoke_key(key_id: str, caller: Admin, session: SessionDep) -> None:
-    """It works no more from now on."""
+async def revoke_key(key_id: str, caller: Admin, session: SessionDep, services: ServicesDep) -> None:
+    """It works no more from now on; in other API processes, within seconds."""
     await service.revoke_key(session, caller, key_id)
+    after_commit(session, services.proofs.forgetting(key_id))
 
 
 @router.post("/keys/{key_id}:rotate", status_code=201, summary="Replace a key", responses=responses(404, 409, 413))
@@ -69,4 +71,5 @@ async def rotate_key(
     """A new key of the same name and role, shown this once; the old one works for `overlap_s` more."""
     rotation = body or KeyRotation()
     key, text = await service.rotate_key(session, services.settings.key_pepper, caller, key_id, rotation)
+    after_commit(session, services.proofs.forgetting(key_id))
     return MadeKey(**KeyView.of(key).model_dump(), key=text)

@@ -11,27 +11,31 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app import logs
 from app.config import Settings, get_settings
 from app.main import create_app
 
 
+def http_config(app: ASGIApp, forwarded_allow_ips: str) -> uvicorn.Config:
+    """How HTTP is served, whatever the application."""
+    return uvicorn.Config(
+        app,
+        proxy_headers=True,
+        forwarded_allow_ips=forwarded_allow_ips,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        log_config=None,  # the lines are ours: app.logs, app.web.requests
+        access_log=False,
+    )
+
+
 class Server(uvicorn.Server):
     """At SIGTERM it stops being ready, serves on for ``drain_s`` so that load balancers turn away, and then ends."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                proxy_headers=True,
-                forwarded_allow_ips=settings.forwarded_allow_ips,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-                log_config=None,  # the lines are ours: app.logs, app.web.requests
-                access_log=False,
-            )
-        )
+        super().__init__(http_config(app, settings.forwarded_allow_ips))
         self._app, self._drain_s = app, settings.drain_s
         self._draining = False
 

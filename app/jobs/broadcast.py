@@ -1,9 +1,17 @@
-"""News of jobs for every event stream of this process, over one LISTEN connection."""
+"""News of jobs for every event stream of this process, over one LISTEN connection; what they read is read once.
+
+A thousand streams of one job that all wake for one event would send a thousand queries for the same rows. Streams that
+stand at the same event therefore share a query: whoever asks first starts it. News of the job make everybody start
+anew, so nobody is given what was read before the news.
+"""
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from psycopg import AsyncConnection, Error
 from psycopg.sql import SQL, Identifier
@@ -13,8 +21,50 @@ from app.jobs.events import CHANNEL
 
 #: Pause before connecting again, in seconds.
 RECONNECT_S = 1.0
+#: So old what was read may be, in seconds: news are not heard while the connection is lost.
+SHARED_S = 1.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Read(Generic[T]):
+    started: float
+    task: asyncio.Task[T]
+
+    def serves(self) -> bool:
+        """Whether another stream may have its answer."""
+        failed = self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+        return not failed and time.monotonic() - self.started < SHARED_S
+
+
+@dataclass
+class _Followed:
+    """A job that streams of this process follow. `reads`: by the event after which they read, since the last news."""
+
+    followers: set[asyncio.Event] = field(default_factory=set)
+    reads: dict[int, _Read[Any]] = field(default_factory=dict)
+
+
+class Follower:
+    """One stream of a job."""
+
+    def __init__(self, followed: _Followed) -> None:
+        self.news = asyncio.Event()
+        self._followed = followed
+
+    async def read(self, after: int, query: Callable[[], Awaitable[T]]) -> T:
+        """The answer of `query`, which reads what came after an event: this stream's, or another's since the news."""
+        self.news.clear()
+        read = self._followed.reads.get(after)
+        if read is None or not read.serves():
+            read = _Read(time.monotonic(), asyncio.ensure_future(_awaited(query)))
+            self._followed.reads[after] = read
+        # The stream that started it may go away before the others have their answer.
+        answer: T = await asyncio.shield(read.task)
+        return answer
 
 
 class Broadcast:
@@ -23,7 +73,7 @@ class Broadcast:
     def __init__(self, database: Database) -> None:
         url = database.engine.url.set(drivername="postgresql")
         self._conninfo = url.render_as_string(hide_password=False)
-        self._followers: dict[str, set[asyncio.Event]] = {}
+        self._followed: dict[str, _Followed] = {}
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -37,28 +87,33 @@ class Broadcast:
             await asyncio.sleep(RECONNECT_S)
 
     @contextmanager
-    def follow(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever there is news of `job_id`; the follower clears it."""
-        news = asyncio.Event()
-        self._followers.setdefault(job_id, set()).add(news)
+    def follow(self, job_id: str) -> Iterator[Follower]:
+        """A follower whose `news` is set whenever there is news of `job_id`."""
+        followed = self._followed.setdefault(job_id, _Followed())
+        follower = Follower(followed)
+        followed.followers.add(follower.news)
         try:
-            yield news
+            yield follower
         finally:
-            followers = self._followers[job_id]
-            followers.discard(news)
-            if not followers:
-                del self._followers[job_id]
+            followed.followers.discard(follower.news)
+            if not followed.followers:
+                del self._followed[job_id]
 
     async def _listen(self) -> None:
         async with await AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
             await connection.execute(SQL("LISTEN {}").format(Identifier(CHANNEL)))
             self.connected.set()
             # What happened while nobody listened is not announced again.
-            self._wake(*self._followers)
+            self._wake(*self._followed)
             async for notice in connection.notifies():
                 self._wake(notice.payload)
 
     def _wake(self, *job_ids: str) -> None:
-        for job_id in job_ids:
-            for news in self._followers.get(job_id, ()):
+        for followed in filter(None, map(self._followed.get, job_ids)):
+            followed.reads.clear()
+            for news in followed.followers:
                 news.set()
+
+
+async def _awaited(query: Callable[[], Awaitable[T]]) -> T:
+    return await query()

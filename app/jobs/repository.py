@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.tables import Artifact, Job, Metric
@@ -11,14 +11,22 @@ from app.web.fields import is_storable
 
 #: What lists show of the metrics; the rest (per layer, per step, curves) is in the job itself.
 LISTED_METRICS = ("baseline", "artifacts")
+#: Written out rather than sent as a parameter: plans that are made once for all parameters know the indexes of lists.
+_SHOWN = Job.kind == literal_column("'compress'")
 
 
 async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | None:
     """A compression job of this workspace."""
     if not is_storable(job_id):
         return None
-    statement = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id, Job.kind == "compress")
+    statement = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id, _SHOWN)
     return (await session.scalars(statement)).one_or_none()
+
+
+async def state(session: AsyncSession, job_id: str) -> str | None:
+    """The state of a job; None where it was deleted."""
+    found: str | None = await session.scalar(select(Job.state).where(Job.id == job_id))
+    return found
 
 
 async def metrics_of(
@@ -53,19 +61,20 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
     if not wanted:
         return {}
     order = func.row_number().over(order_by=(Job.priority.desc(), Job.created_at, Job.id))
-    queued = select(Job.id, order.label("position")).where(Job.kind == "compress", Job.state == "queued").subquery()
+    queued = select(Job.id, order.label("position")).where(_SHOWN, Job.state == "queued").subquery()
     rows = await session.execute(select(queued.c.id, queued.c.position).where(queued.c.id.in_(wanted)))
     return {row.id: row.position for row in rows}
 
 
 def listing(workspace_id: str, states: Sequence[str], name: str | None, tags: Sequence[str]) -> Select[Job]:
     """The compression jobs of a workspace that match every filter given."""
-    statement = select(Job).where(Job.workspace_id == workspace_id, Job.kind == "compress")
+    statement = select(Job).where(Job.workspace_id == workspace_id, _SHOWN)
     if states:
         statement = statement.where(Job.state.in_(states))
     if name is not None:
         statement = statement.where(Job.name == name)
     for tag in tags:
         key, separator, value = tag.partition(":")
-        statement = statement.where(Job.tags[key].astext == value if separator else Job.tags.has_key(key))
+        # Operators that the index of tags knows.
+        statement = statement.where(Job.tags.contains({key: value}) if separator else Job.tags.has_key(key))
     return statement

@@ -4,6 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -110,25 +112,38 @@ async def _stream(
     database: Database, broadcast: Broadcast, job_id: str, after: int, keepalive_s: float
 ) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MS}\n\n"
-    with broadcast.follow(job_id) as news, STREAMS.track_inprogress():
+    with broadcast.follow(job_id) as follower, STREAMS.track_inprogress():
         while True:
-            news.clear()
-            async with database.transaction() as session:
-                # The state first: what is appended between the two is then sent rather than missed.
-                job = await session.get(Job, job_id)
-                rows = await events.after(session, job_id, after, limit=BATCH)
-            for row in rows:
-                yield _sse(row)
-                after = row.number
-            if job is None or (job.state in TERMINAL and not rows):
-                return
-            if rows:
+            piece = await follower.read(after, partial(_piece, database, job_id, after))
+            if piece.text:
+                yield piece.text
+                after = piece.last
                 continue
+            if piece.over:
+                return
             try:
                 async with asyncio.timeout(keepalive_s):
-                    await news.wait()
+                    await follower.news.wait()
             except TimeoutError:
                 yield ": keep-alive\n\n"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What comes next in a stream: events as `text`, the last of which is `last`; `over`: nothing can follow them."""
+
+    text: str
+    last: int
+    over: bool
+
+
+async def _piece(database: Database, job_id: str, after: int) -> _Piece:
+    async with database.transaction() as session:
+        # The state first: what is appended between the two is then sent rather than missed.
+        state = await repository.state(session, job_id)
+        rows = await events.after(session, job_id, after, limit=BATCH)
+    over = state is None or state in TERMINAL
+    return _Piece("".join(map(_sse, rows)), rows[-1].number if rows else after, over)
 
 
 def _sse(row: JobEvent) -> str:

@@ -10,6 +10,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 from app.tables.base import Base, Bytes, CreatedAt, Json, Sha256, new_id
 
 TERMINAL = ("succeeded", "failed", "canceled")
+#: The jobs that the API shows.
+_SHOWN = text("kind = 'compress'")
 
 
 class Job(Base):
@@ -38,6 +40,10 @@ class Job(Base):
             "id",
             postgresql_where=text("state IN ('queued','running')"),
         ),
+        #: Lists that ask for a state, a name or a tag: without these they read every job of the workspace.
+        Index("ix_jobs_state", "workspace_id", "state", "created_at", "id", postgresql_where=_SHOWN),
+        Index("ix_jobs_name", "workspace_id", "name", "created_at", "id", postgresql_where=_SHOWN),
+        Index("ix_jobs_tags", "tags", postgresql_using="gin", postgresql_where=_SHOWN),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: new_id("job"))

@@ -1,7 +1,7 @@
 """What every request can reach: settings, database, object store, queue, rates, issuer of tokens, signer."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import Settings
 from app.db import Database
 from app.oidc import Issuer
+from app.proofs import Proofs
 from app.queue import Queue
 from app.rates import Rates
 from app.signing import Signer
@@ -26,6 +27,8 @@ class Services:
     rates: Rates
     issuer: Issuer | None = None
     signer: Signer | None = None
+    #: Who proved which key a moment ago.
+    proofs: Proofs[Any] = field(default_factory=lambda: Proofs(0))
 
     async def close(self) -> None:
         """Closes every connection."""

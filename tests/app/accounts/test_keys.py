@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 pytestmark = pytest.mark.anyio
 
@@ -92,3 +93,31 @@ async def test_two_operators_cannot_revoke_each_other(api: Any) -> None:
     codes = sorted(answer.status_code for answer in answers)
     # The second may also find that its own key is revoked already.
     assert codes in ([204, 401], [204, 409])
+
+
+async def test_a_revoked_key_ends_at_once_here_and_within_seconds_elsewhere(make_api: Any) -> None:
+    here, there = await make_api(key_memory_s=0.5), await make_api(key_memory_s=0.5)
+    admin = await here.client("admin")
+    key = await _make(admin)
+    assert await _works(here, key)
+    assert await _works(there, key)
+    assert (await admin.delete(f"/v1/keys/{key['id']}")).status_code == 204
+    assert not await _works(here, key)
+    await asyncio.sleep(0.6)
+    assert not await _works(there, key)
+
+
+async def test_a_remembered_key_is_not_asked_for_and_ends_when_it_expires(make_api: Any) -> None:
+    api = await make_api(key_memory_s=5)
+    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    key = {"key": await api.key(expires_at=expires_at)}
+    statements: list[str] = []
+    engine = api.services.database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    assert await _works(api, key)
+    assert any("FROM keys" in one for one in statements)
+    statements.clear()
+    assert await _works(api, key)
+    assert not any("FROM keys" in one for one in statements)
+    await asyncio.sleep(max(0.0, (expires_at - datetime.now(UTC)).total_seconds()) + 0.05)
+    assert not await _works(api, key)

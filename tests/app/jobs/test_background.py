@@ -35,8 +35,8 @@ async def test_it_listens_and_maintains(stage: Stage) -> None:
     await stage.expire(job_id)
     async with asyncio.timeout(20), in_background(services) as broadcast:
         await broadcast.connected.wait()
-        with broadcast.follow(job_id) as news:
+        with broadcast.follow(job_id) as follower:
             await stage.until(job_id, "failed")
-            news.clear()
+            follower.news.clear()
             await stage.run(events.announce, job_id)
-            await news.wait()
+            await follower.news.wait()

@@ -1,0 +1,1 @@
+"""The API under load: requests per second, open event streams, long lists, uploads at once (``make load``)."""

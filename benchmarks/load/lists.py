@@ -1,0 +1,66 @@
+"""Pages of ``GET /v1/jobs`` where the table is long."""
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from typing import Any
+
+from benchmarks.load.machine import Line, quantile, told_ms
+from benchmarks.load.rows import many_jobs
+from benchmarks.load.site import Site
+
+AIM_S = 0.05
+#: How far down the deep page is, in pages of 200 jobs, and how many are turned at most.
+DEEP = 100
+
+PAGES = {
+    "first page": "",
+    "of a state": "state=succeeded",
+    "of a rare state": "state=running",
+    "of a name": "name=nightly-7",
+    "of no such name": "name=nobody",
+    "of a tag's value": "tag=team:team-3",
+    "of a rare tag": "tag=commit:c4ca4238a0b923820dcc509a6f75849b",
+    "of no such tag": "tag=nothing",
+    "queued": "state=queued",
+}
+
+
+def measure(site: Site, options: Namespace) -> Iterator[Line]:
+    """Times every kind of page, one request after the other, as the client sees it."""
+    many_jobs(site, options.rows)
+    connection = HTTPConnection(site.url.removeprefix("http://"))
+    cursor = _deep(connection, site.key)
+    queries = {**PAGES, "deep page": f"cursor={cursor}", "deep, of a name": f"name=nightly-7&cursor={cursor}"}
+    yield Line(f"{options.rows} jobs, half of them in the workspace; {options.requests} requests each, 50 jobs a page")
+    for name, query in queries.items():
+        took = []
+        for _ in range(options.requests):
+            started = time.perf_counter()
+            page = _page(connection, site.key, query)
+            took.append(time.perf_counter() - started)
+        within = "" if quantile(took, 0.99) <= AIM_S else f"   (aim: p99 at most {1000 * AIM_S:g} ms)"
+        yield Line(f"{name:18} {len(page['items']):3} jobs: {told_ms(took)}{within}")
+    connection.close()
+
+
+def _deep(connection: HTTPConnection, key: str) -> str:
+    cursor = ""
+    for _ in range(DEEP):
+        page = _page(connection, key, f"limit=200{cursor and '&cursor=' + cursor}")
+        if page["next_cursor"] is None:
+            break
+        cursor = page["next_cursor"]
+    return cursor
+
+
+def _page(connection: HTTPConnection, key: str, query: str) -> dict[str, Any]:
+    connection.request("GET", f"/v1/jobs?{query}", headers={"Authorization": f"Bearer {key}"})
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(body.decode())
+    page: dict[str, Any] = json.loads(body)
+    return page
