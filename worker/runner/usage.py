@@ -91,16 +91,26 @@ def _unnamed_bytes(pids: Iterable[int]) -> tuple[int, int]:
     """Bytes in memory and on disk of files that have no name any more, or never had one."""
     held: dict[tuple[int, int], tuple[bool, int]] = {}
     for pid in pids:
-        try:
-            for entry in os.scandir(f"/proc/{pid}/fd"):
-                target = os.readlink(entry.path)  # noqa: PTH115 - hot
-                if target.endswith(_UNNAMED):
-                    status = entry.stat()
-                    held[status.st_dev, status.st_ino] = (target.startswith(_IN_MEMORY), _held(status))
-        except OSError:  # ended meanwhile, or not ours to see
-            continue
+        for target, status in _unnamed_files(pid):
+            held[status.st_dev, status.st_ino] = (target.startswith(_IN_MEMORY), _held(status))
     in_memory, on_disk = (sum(size for memory, size in held.values() if memory is which) for which in (True, False))
     return in_memory, on_disk
+
+
+def _unnamed_files(pid: int) -> Iterator[tuple[str, os.stat_result]]:
+    """What a process has open without a name; one that is closed meanwhile hides none of the others."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - hot, and names are all that is wanted
+    except OSError:  # ended meanwhile, or not ours to see
+        return
+    for name in names:
+        path = f"/proc/{pid}/fd/{name}"
+        try:
+            target = os.readlink(path)  # noqa: PTH115 - hot
+            if target.endswith(_UNNAMED):
+                yield target, os.stat(path)  # noqa: PTH116 - hot
+        except OSError:  # closed meanwhile
+            continue
 
 
 def _mapped_bytes(pid: int) -> int:
