@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -17,6 +18,11 @@ from app.migrate import upgrade
 from tests.support.servers import running_postgres, running_valkey, temporary_folder
 
 TEMPLATE = "migrated"
+
+
+# How long one example takes says what else runs on the machine.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure() -> None:
