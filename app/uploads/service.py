@@ -63,7 +63,9 @@ async def receive(
         async with services.database.transaction() as session:
             await quotas.refuse_bytes(session, services.settings, caller.workspace_id, received.file)
         await publish(services.database, received.staged, caller.workspace_id)
-        yield Arrived(fields, received.filename, received.file)
+    # The slot is given back before the caller's transaction holds a connection: to wait for a second one while holding
+    # the first would lock up a pool that many do this with at once.
+    yield Arrived(fields, received.filename, received.file)
 
 
 async def queue_check(session: AsyncSession, services: Services, upload: Model | Dataset) -> None:
