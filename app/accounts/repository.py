@@ -4,6 +4,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW, seconds
 from app.tables import Key, Workspace
 from app.web.pagination import PageRequest
 
@@ -72,7 +73,7 @@ async def lock_operator_keys(session: AsyncSession) -> set[str]:
 
 async def expire_key(session: AsyncSession, key_id: str, after_s: float) -> None:
     """Ends a key in `after_s` seconds, or when it would have ended anyway."""
-    end = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, after_s)
+    end = NOW + seconds(after_s)
     await session.execute(update(Key).where(Key.id == key_id).values(expires_at=func.least(Key.expires_at, end)))
 
 

@@ -1,17 +1,14 @@
 """SQL of the lease: who may run what, decided by the database on its own clock."""
 
 import secrets
-from datetime import timedelta
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Interval,
     and_,
     bindparam,
     cast,
     func,
-    literal,
     or_,
     select,
     true,
@@ -21,12 +18,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from app.clock import NOW, seconds
 from app.jobs.inputs import inputs_ready
 from app.jobs.outcomes import LeaseState, Offer
 from app.jobs.states import State
 from app.tables import Job, Workspace
 
-NOW = func.clock_timestamp()
 #: A worker that does not say how much memory a job may use takes any.
 MOST_BYTES = 2**62
 #: Jobs of a workspace that a claim compares.
@@ -104,7 +101,7 @@ async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | No
             state=State.RUNNING.value,
             attempt=Job.attempt + 1,
             lease_token=secrets.token_hex(16),
-            lease_expires_at=NOW + _seconds(lease_s),
+            lease_expires_at=NOW + seconds(lease_s),
             worker_id=offer.id,
             started_at=NOW,
             phase=None,
@@ -119,11 +116,11 @@ async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | No
 
 async def renew(session: AsyncSession, job_id: str, token: str, lease_s: float) -> LeaseState:
     """Extends the lease, also of a job that is being canceled: its worker still has to stop it."""
-    over = Job.started_at + func.make_interval(0, 0, 0, 0, 0, 0, Job.run_timeout_s) < NOW
+    over = Job.started_at + seconds(Job.run_timeout_s) < NOW
     statement = (
         update(Job)
         .where(Job.id == job_id, Job.lease_token == token)
-        .values(lease_expires_at=NOW + _seconds(lease_s))
+        .values(lease_expires_at=NOW + seconds(lease_s))
         .returning(Job.state, over)
         .execution_options(synchronize_session=False)
     )
@@ -144,7 +141,3 @@ async def owned(session: AsyncSession, job_id: str, token: str) -> Job | None:
         .execution_options(populate_existing=True)
     )
     return (await session.scalars(statement)).one_or_none()
-
-
-def _seconds(value: float) -> ColumnElement[timedelta]:
-    return cast(literal(timedelta(seconds=value)), Interval)

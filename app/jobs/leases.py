@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import clock
 from app.config import Settings
 from app.db import after_commit
 from app.jobs import claims, counts, estimates, events, inputs, results, workers
@@ -29,7 +30,7 @@ from app.jobs.outcomes import (
     UserError,
 )
 from app.jobs.states import Event, State
-from app.jobs.transitions import clock, move
+from app.jobs.transitions import move
 from app.jobs.validation import fact_faults, resolve_recipe
 from app.queue import Queue
 from app.recipes import DatasetFacts, Limits, ModelFacts

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts import audit
 from app.accounts.holdings import HOLDERS, forget_lost_slots
 from app.accounts.idempotency import forget_expired
+from app.clock import NOW, seconds
 from app.config import Settings
 from app.db import Database
 from app.jobs import claims, inputs, workers
@@ -37,8 +38,6 @@ BATCH = 100
 BLOB_GRACE_S = 3600.0
 #: A silent worker is forgotten after so many times its time to live.
 SILENCE = 20
-
-NOW = func.clock_timestamp()
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +158,8 @@ def _unreferenced() -> ColumnElement[bool]:
     )
 
 
-def _older(since: Any, seconds: Any) -> ColumnElement[bool]:
-    older: ColumnElement[bool] = since < NOW - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+def _older(since: Any, age_s: Any) -> ColumnElement[bool]:
+    older: ColumnElement[bool] = since < NOW - seconds(age_s)
     return older
 
 

@@ -2,20 +2,15 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import clock
 from app.jobs import counts, events, notices
 from app.jobs.inputs import dataset_of_check, waiting_on
 from app.jobs.states import TERMINAL, Event, State, decide
 from app.tables import Dataset, Job, Model
 from app.tables.base import Json
-
-
-async def clock(session: AsyncSession) -> datetime:
-    """The database's time: the only clock that leases and time-outs know."""
-    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    return now
 
 
 async def lock(session: AsyncSession, job_id: str, *, workspace_id: str | None = None) -> Job | None:

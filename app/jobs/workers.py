@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import cast, delete, func, select, update
+from sqlalchemy import ColumnElement, cast, delete, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW, seconds
 from app.jobs.outcomes import Offer
 from app.tables import Worker
 
@@ -17,8 +18,8 @@ async def register(session: AsyncSession, offer: Offer) -> None:
         "queue": offer.queue,
         "targets": list(offer.targets),
         "capabilities": dict(offer.capabilities),
-        "started_at": func.clock_timestamp(),
-        "seen_at": func.clock_timestamp(),
+        "started_at": NOW,
+        "seen_at": NOW,
     }
     statement = insert(Worker).values(id=offer.id, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=[Worker.id], set_=values))
@@ -26,7 +27,7 @@ async def register(session: AsyncSession, offer: Offer) -> None:
 
 async def heartbeat(session: AsyncSession, worker_id: str) -> bool:
     """Keeps a worker live. False: it is not registered (any more)."""
-    statement = update(Worker).where(Worker.id == worker_id).values(seen_at=func.clock_timestamp())
+    statement = update(Worker).where(Worker.id == worker_id).values(seen_at=NOW)
     return await session.scalar(statement.returning(Worker.id)) is not None
 
 
@@ -35,10 +36,14 @@ async def forget(session: AsyncSession, worker_id: str) -> None:
     await session.execute(delete(Worker).where(Worker.id == worker_id))
 
 
+def seen(ttl_s: float) -> ColumnElement[bool]:
+    """The worker was seen in the last `ttl_s` seconds: it is live."""
+    return Worker.seen_at >= NOW - seconds(ttl_s)
+
+
 async def live(session: AsyncSession, ttl_s: float) -> Sequence[Worker]:
     """Workers seen in the last `ttl_s` seconds."""
-    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, ttl_s)
-    return (await session.scalars(select(Worker).where(Worker.seen_at >= since).order_by(Worker.id))).all()
+    return (await session.scalars(select(Worker).where(seen(ttl_s)).order_by(Worker.id))).all()
 
 
 async def find(session: AsyncSession, worker_id: str | None) -> Worker | None:
@@ -50,14 +55,12 @@ async def queues_for(session: AsyncSession, queue: str | None, targets: Sequence
     """Queues on which a look finds a worker that can run such a job; a named queue is always one of them."""
     if queue is not None:
         return [queue]
-    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, ttl_s)
     statement = select(Worker.queue).where(
-        Worker.seen_at >= since, Worker.queue != "checks", Worker.targets.contains(cast(list(targets), JSONB))
+        seen(ttl_s), Worker.queue != "checks", Worker.targets.contains(cast(list(targets), JSONB))
     )
     return sorted(set((await session.scalars(statement)).all()))
 
 
 async def forget_silent(session: AsyncSession, silence_s: float) -> None:
     """Removes workers that died without a word."""
-    before = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, silence_s)
-    await session.execute(delete(Worker).where(Worker.seen_at < before))
+    await session.execute(delete(Worker).where(Worker.seen_at < NOW - seconds(silence_s)))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import extract, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import claims
+from app.clock import NOW
+from app.jobs import claims, workers
 from app.jobs.states import TERMINAL, State
 from app.queue import QUEUES
 from app.tables import Count, Job, Worker
@@ -38,15 +39,14 @@ async def read(session: AsyncSession, worker_ttl_s: float) -> Figures:
     oldest_s = dict.fromkeys(JOB_QUEUES, 0.0)
     queue = func.coalesce(Job.queue, "any")
     since = func.greatest(Job.queued_at, Job.not_before, Job.lease_expires_at)
-    age = func.max(extract("epoch", claims.NOW - since)).filter(claims.claimable())
+    age = func.max(extract("epoch", NOW - since)).filter(claims.claimable())
     active = select(queue, Job.state, func.count(), age).where(Job.state.in_(ACTIVE)).group_by(queue, Job.state)
     for name, state, number, seconds in await session.execute(active):
         jobs[name, state] = number
         oldest_s[name] = max(oldest_s.get(name, 0.0), float(seconds or 0.0))
-    alive = claims.NOW - func.make_interval(0, 0, 0, 0, 0, 0, worker_ttl_s)
     found = await session.execute(
-        select(Worker.queue, func.count().label("live")).where(Worker.seen_at >= alive).group_by(Worker.queue)
+        select(Worker.queue, func.count().label("live")).where(workers.seen(worker_ttl_s)).group_by(Worker.queue)
     )
-    workers = dict.fromkeys(QUEUES, 0) | {row.queue: row.live for row in found}
+    live = dict.fromkeys(QUEUES, 0) | {row.queue: row.live for row in found}
     counts = (await session.scalars(select(Count).order_by(Count.name, Count.labels))).all()
-    return Figures(jobs, oldest_s, workers, counts)
+    return Figures(jobs, oldest_s, live, counts)

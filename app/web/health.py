@@ -3,15 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Literal
 
 from fastapi import APIRouter, Request
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.clock import NOW, seconds
 from app.errors import Unavailable
 from app.migrate import newest_revision, revision_of
 from app.tables import Worker
@@ -105,7 +105,7 @@ async def _database(services: Services) -> None:
 
 async def _workers(services: Services) -> None:
     """Raises `Unavailable` unless the database knows live workers for jobs and for checks."""
-    alive = func.clock_timestamp() - timedelta(seconds=services.settings.worker_ttl_s)
+    alive = NOW - seconds(services.settings.worker_ttl_s)
     async with services.database.transaction() as session:
         queues = set(await session.scalars(select(Worker.queue).where(Worker.seen_at > alive).distinct()))
     if not queues & {"cpu", "gpu"}:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW
 from app.tables import Webhook, WebhookDelivery
 from app.webhooks.attempt import Outcome
-from app.webhooks.repository import NOW
 
 #: Deliveries to one webhook at once: a receiver that hangs leaves room for the others.
 MOST_AT_ONCE = 3

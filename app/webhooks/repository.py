@@ -1,21 +1,12 @@
 """SQL of webhooks and of their log."""
 
-from datetime import datetime
-
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW, seconds
 from app.tables import Webhook, WebhookDelivery
 from app.web.fields import is_storable
 from app.web.pagination import PageRequest
-
-NOW = func.clock_timestamp()
-
-
-async def clock(session: AsyncSession) -> datetime:
-    """The database's time."""
-    now: datetime = (await session.execute(select(NOW))).scalar_one()
-    return now
 
 
 async def insert(session: AsyncSession, webhook: Webhook) -> None:
@@ -84,5 +75,5 @@ async def disable(session: AsyncSession, webhook: Webhook, reason: str) -> None:
 
 async def forget_finished(session: AsyncSession, retention_s: float) -> None:
     """Removes deliveries that were over `retention_s` ago; for the maintenance loop."""
-    long_ago = WebhookDelivery.finished_at < NOW - func.make_interval(0, 0, 0, 0, 0, 0, retention_s)
+    long_ago = WebhookDelivery.finished_at < NOW - seconds(retention_s)
     await session.execute(delete(WebhookDelivery).where(long_ago))

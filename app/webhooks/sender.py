@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.clock import clock
 from app.config import Settings
 from app.db import Database
 from app.web.services import Services
@@ -81,7 +82,7 @@ class Sender:
             if outcome.status == GONE:
                 # Before the delivery's row is locked, as who deletes a webhook locks them in this order.
                 await repository.disable(session, claimed.webhook, "the receiver answered 410: it is gone")
-            now = await repository.clock(session)
+            now = await clock(session)
             if not await claims.record(session, claimed, outcome, now, pause_s):
                 log.info("delivery %s is in other hands by now", claimed.delivery.id)
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import clock
 from app.config import Settings
 from app.errors import Conflict, FieldError, Invalid, NotFound
 from app.tables import Webhook, WebhookDelivery
@@ -67,7 +68,7 @@ async def rotate(session: AsyncSession, settings: Settings, workspace_id: str, w
     """Gives a webhook a new secret, which is returned; the old one signs too for `OVERLAP`. Raises `NotFound`."""
     webhook = await get(session, workspace_id, webhook_id, lock=True)
     webhook.previous_salt, webhook.salt = webhook.salt, new_salt()
-    webhook.previous_secret_until = await repository.clock(session) + OVERLAP
+    webhook.previous_secret_until = await clock(session) + OVERLAP
     await session.flush()
     return webhook, secret_of(settings.key_pepper, webhook.id, webhook.salt)
 
@@ -75,7 +76,7 @@ async def rotate(session: AsyncSession, settings: Settings, workspace_id: str, w
 async def send_test(session: AsyncSession, workspace_id: str, webhook_id: str) -> WebhookDelivery:
     """Sends a test event. Raises `NotFound`, `Conflict` for a webhook that is switched off."""
     webhook = _enabled(await get(session, workspace_id, webhook_id, lock=True))
-    now = await repository.clock(session)
+    now = await clock(session)
     (delivery,) = await outbox.put(session, [webhook.id], TEST_EVENT, now, {"id": webhook.id})
     await session.refresh(delivery)
     return delivery
