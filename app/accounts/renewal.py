@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.beside import beside
 from app.db import Database
 
 log = logging.getLogger(__name__)
@@ -16,13 +17,10 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def renewed(database: Database, renewal: Executable, release: Executable, every_s: float) -> AsyncIterator[None]:
     """Executes `renewal` every so many seconds while the block runs, and `release` when it ends."""
-    task = asyncio.create_task(_renew(database, renewal, every_s))
     try:
-        yield
+        async with beside(_renew(database, renewal, every_s)):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         await asyncio.shield(_execute(database, release))
 
 

@@ -1,9 +1,9 @@
 """What an API process does for jobs besides answering requests."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from app.beside import beside
 from app.jobs.broadcast import Broadcast
 from app.jobs.leases import Leases
 from app.jobs.maintenance import Maintenance
@@ -16,12 +16,5 @@ async def in_background(services: Services) -> AsyncIterator[Broadcast]:
     broadcast = Broadcast(services.database)
     leases = Leases(services.settings, services.queue)
     maintenance = Maintenance(services.settings, services.database, services.store, leases)
-    tasks = [asyncio.create_task(broadcast.run()), asyncio.create_task(maintenance.run())]
-    try:
+    async with beside(broadcast.run(), maintenance.run()):
         yield broadcast
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.beside import beside
 from app.clock import clock
 from app.config import Settings
 from app.db import Database
@@ -98,10 +99,5 @@ async def _first(tasks: set[asyncio.Task[None]], patience_s: float) -> None:
 @asynccontextmanager
 async def sending(services: Services) -> AsyncIterator[None]:
     """Sends webhooks while the block runs."""
-    task = asyncio.create_task(Sender(services.settings, services.database).run())
-    try:
+    async with beside(Sender(services.settings, services.database).run()):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
