@@ -14,7 +14,7 @@ from app.tables import ResumableUpload
 from app.uploads import resumable, tus
 from app.uploads.multipart import basename
 from app.web.problems import as_api_error, responses
-from app.web.services import ServicesDep
+from app.web.services import ServicesDep, SessionDep
 
 #: What every answer says, errors too.
 _SPOKEN = {"Tus-Resumable": tus.VERSION}
@@ -79,6 +79,7 @@ async def upload_options(caller: Reader, services: ServicesDep) -> Response:
 async def create_upload(
     request: Request,
     caller: Member,
+    session: SessionDep,
     services: ServicesDep,
     upload_length: Annotated[str | None, Header(description="Bytes of the whole file.")] = None,
     upload_metadata: Annotated[str, Header(description="`filename` and others: `key base64,key base64`.")] = "",
@@ -89,7 +90,7 @@ async def create_upload(
     once = get_once(request)
     if once is not None:
         once.settle(digest_of(request, json.dumps([size, upload_metadata]).encode()))
-    upload = await resumable.create(services, caller.workspace_id, size, filename, upload_metadata)
+    upload = await resumable.create(session, services, caller.workspace_id, size, filename, upload_metadata)
     location = str(request.url_for("upload_offset", upload_id=upload.id))
     return Response(status_code=201, headers={"Location": location, **_state(upload)})
 
@@ -139,9 +140,9 @@ async def append_upload(
 @router.delete(
     "/{upload_id}", status_code=204, summary="Give up an upload", dependencies=_TUS, responses=responses(*_FAULTS)
 )
-async def delete_upload(upload_id: str, caller: Member, services: ServicesDep) -> None:
+async def delete_upload(upload_id: str, caller: Member, session: SessionDep, services: ServicesDep) -> None:
     """Its bytes are removed, unless a model or dataset was made of them."""
-    await resumable.discard(services, await resumable.find(services, caller.workspace_id, upload_id))
+    await resumable.discard(session, services, caller.workspace_id, upload_id)
 
 
 @router.post("/{upload_id}", include_in_schema=False, dependencies=_TUS)
@@ -149,6 +150,7 @@ async def overridden(
     request: Request,
     upload_id: str,
     caller: Member,
+    session: SessionDep,
     services: ServicesDep,
     x_http_method_override: Annotated[str, Header()] = "",
     upload_offset: Annotated[str | None, Header()] = None,
@@ -159,7 +161,7 @@ async def overridden(
         case "PATCH":
             return await append_upload(request, upload_id, caller, services, upload_offset, upload_checksum)
         case "DELETE":
-            await delete_upload(upload_id, caller, services)
+            await delete_upload(upload_id, caller, session, services)
             return Response(status_code=204)
     await resumable.find(services, caller.workspace_id, upload_id)
     raise MethodNotAllowed("Send PATCH or DELETE; or POST with X-HTTP-Method-Override.")

@@ -7,10 +7,11 @@ requests that send the same bytes at once, the one whose part is counted first g
 offset. They are put together when something is made of the upload.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
 from app.accounts import quotas
@@ -27,7 +28,9 @@ from app.web.fields import is_storable
 from app.web.services import Services
 
 
-async def create(services: Services, workspace_id: str, size: int, filename: str, meta: str) -> ResumableUpload:
+async def create(
+    session: AsyncSession, services: Services, workspace_id: str, size: int, filename: str, meta: str
+) -> ResumableUpload:
     """Announces a file of `size` bytes.
 
     Raises `Invalid` (``empty_file``), `UnsupportedMedia` (``unsafe_format``, by the filename), `PayloadTooLarge`,
@@ -38,9 +41,8 @@ async def create(services: Services, workspace_id: str, size: int, filename: str
     refuse_code(filename, b"")
     await Room(services.store, services.settings).for_length(size)
     values = {"workspace_id": workspace_id, "filename": filename, "meta": meta, "size_bytes": size}
-    async with services.database.transaction() as session:
-        await quotas.refuse_bytes(session, services.settings, workspace_id, Stored("", size))
-        return await repository.insert_upload(session, _ttl(services), **values)
+    await quotas.refuse_bytes(session, services.settings, workspace_id, Stored("", size))
+    return await repository.insert_upload(session, _ttl(services), **values)
 
 
 async def find(services: Services, workspace_id: str, upload_id: str) -> ResumableUpload:
@@ -79,26 +81,28 @@ async def append(
 async def _take(
     services: Services, upload: ResumableUpload, offset: int, body: "_Body", checksum: Checksum | None
 ) -> None:
-    parts: list[UploadPart] = []
+    kept: list[UploadPart] = []
     end = offset
     while not body.ended:
-        part, size = await _keep(services, upload, end, body, checksum)
-        end += size
-        if part is not None:
-            parts.append(part)
+        part = await _keep(services, upload, end, body, checksum)
+        if part is None:
+            break
+        end += part.size_bytes
         if checksum is None:
-            parts = await _count(services, upload, parts, end)
+            await _count(services, [part])
+        else:
+            kept.append(part)
     if body.lost is not None:
         raise body.lost
     if checksum is not None:
         checksum.verify()
-        await _count(services, upload, parts, end)
+        await _count(services, kept)
 
 
-async def discard(services: Services, upload: ResumableUpload) -> None:
-    """Forgets an upload; its bytes go with the last reference to them."""
-    async with services.database.transaction() as session:
-        await repository.delete_upload(session, upload.id)
+async def discard(session: AsyncSession, services: Services, workspace_id: str, upload_id: str) -> None:
+    """Forgets an upload; its bytes go with the last reference to them. Raises as `find` does."""
+    upload = await find(services, workspace_id, upload_id)
+    await repository.delete_upload(session, upload.id)
 
 
 async def finished(services: Services, workspace_id: str, upload_id: str) -> tuple[str, Stored]:
@@ -159,8 +163,8 @@ class _Body:
 
 async def _keep(
     services: Services, upload: ResumableUpload, start: int, body: _Body, checksum: Checksum | None
-) -> tuple[UploadPart | None, int]:
-    """Stores the next part of `body`, which begins at `start`, without counting it yet."""
+) -> UploadPart | None:
+    """Stores the next part of `body`, which begins at `start`, without counting it yet; None: no bytes are left."""
     size = 0
     try:
         async with services.store.stage(upload.workspace_id) as staged:
@@ -172,24 +176,23 @@ async def _keep(
                     checksum.digest.update(data)
                 await staged.write(data)
             if size == 0:
-                return None, 0
+                return None
             stored = await publish(services.database, staged, upload.workspace_id)
     except StoreFull as error:
         raise no_room() from error
-    part = UploadPart(
+    return UploadPart(
         upload_id=upload.id, start=start, workspace_id=upload.workspace_id, size_bytes=size, sha256=stored.sha256
     )
-    return part, size
 
 
-async def _count(services: Services, upload: ResumableUpload, parts: list[UploadPart], end: int) -> list[UploadPart]:
-    """Makes `parts` those of the upload up to `end`, unless another request was faster. Returns what is left."""
-    if parts:
-        async with services.database.transaction() as session:
-            advanced = await repository.advance_upload(session, parts, end, _ttl(services))
-        if not advanced:
-            raise _other_offset((await find(services, upload.workspace_id, upload.id)).received_bytes)
-    return []
+async def _count(services: Services, parts: Sequence[UploadPart]) -> None:
+    """Makes `parts` those of their upload. Raises `Conflict` where another request was faster."""
+    if not parts:
+        return
+    async with services.database.transaction() as session:
+        advanced = await repository.advance_upload(session, parts, _ttl(services))
+    if not advanced:
+        raise _other_offset((await find(services, parts[0].workspace_id, parts[0].upload_id)).received_bytes)
 
 
 async def _whole(services: Services, upload: ResumableUpload) -> AsyncIterator[bytes]:
