@@ -73,11 +73,11 @@ class Guess:
         }
 
 
-async def guess(session: AsyncSession, asked: Asked, known: Known, ttl_s: float) -> Guess | None:
-    """The estimate of a job; None while its model or data is still being checked."""
+async def guess(session: AsyncSession, asked: Asked, known: Known, live: Sequence[Worker]) -> Guess | None:
+    """The estimate of a job on `live` workers; None while its model or data is still being checked."""
     if known.model_facts is None or known.unchecked:
         return None
-    able = able_workers(asked.targets, asked.compute, await workers.live(session, ttl_s))
+    able = workers.able(asked.targets, asked.compute, live)
     queue = "gpu" if able and all(worker.queue == "gpu" for worker in able) else "cpu"
     machine = Machine(min((job_threads(worker.capabilities) for worker in able), default=1), queue == "gpu")
     raw = estimate(_question(asked.recipe, asked.targets, known, machine))
@@ -93,15 +93,9 @@ async def guess(session: AsyncSession, asked: Asked, known: Known, ttl_s: float)
     return Guess(raw, memory, raw.run_s * ratio.run, largest, (*raw.notes, told), faults)
 
 
-def able_workers(targets: Sequence[str], compute: str, live: Sequence[Worker]) -> list[Worker]:
-    """Live workers of the right kind that have every target."""
-    kinds = ("cpu", "gpu") if compute == "any" else (compute,)
-    return [worker for worker in live if worker.queue in kinds and set(targets) <= set(worker.targets)]
-
-
 def why_waiting(job: Job, live: Sequence[Worker]) -> str | None:
     """Why no live worker takes a queued job; None where one can."""
-    able = able_workers(job.targets, job.queue or "any", live)
+    able = workers.able(job.targets, job.queue or "any", live)
     if not able:
         return f"no live {job.queue or ''} worker offers {', '.join(job.targets)}".replace("  ", " ")
     largest = _largest(able)
@@ -122,7 +116,7 @@ async def learn(session: AsyncSession, job: Job, run_s: float, queue: str) -> No
 
 def more_memory(job: Job, worker: Worker, live: Sequence[Worker]) -> int | None:
     """What a job that ran out of memory on `worker` should ask for; None where no live worker has more."""
-    had, largest = job_memory_bytes(worker.capabilities), _largest(able_workers(job.targets, job.queue or "any", live))
+    had, largest = job_memory_bytes(worker.capabilities), _largest(workers.able(job.targets, job.queue or "any", live))
     if had is None or largest is None or largest <= had:
         return None
     return max(job.memory_bytes or 0, had + 1)

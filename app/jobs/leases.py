@@ -34,7 +34,7 @@ from app.jobs.transitions import move
 from app.jobs.validation import fact_faults, resolve_recipe
 from app.queue import Queue
 from app.recipes import DatasetFacts, Limits, ModelFacts
-from app.tables import Checkpoint, Job
+from app.tables import Checkpoint, Job, Worker
 from app.tables.base import Json
 
 #: The longest pause before another attempt, in seconds.
@@ -52,11 +52,6 @@ class Leases:
     def settings(self) -> Settings:
         """Those of the deployment."""
         return self._settings
-
-    @property
-    def worker_ttl_s(self) -> float:
-        """A worker not seen for so long is not live."""
-        return self._settings.worker_ttl_s
 
     async def register_worker(self, session: AsyncSession, offer: Offer) -> None:
         """Announces this worker; jobs for its targets are accepted from now on."""
@@ -202,12 +197,14 @@ class Leases:
             return await self._fault(session, job, _error("invalid_report", f"the check reported no facts: {error}"))
         input_id = await results.accept_upload(session, job, facts)
         state = await move(session, job, Event.FINISHED)
-        await self.look_for(session, await _fit_to_start(session, input_id, self.worker_ttl_s))
+        live = await workers.live(session, self._settings.worker_ttl_s)
+        await self.look_for(session, await _fit_to_start(session, input_id, live))
         return state
 
     async def _fault(self, session: AsyncSession, job: Job, error: Json) -> State | None:
         if error["code"] == "out_of_memory":
-            worker, live = await workers.find(session, job.worker_id), await workers.live(session, self.worker_ttl_s)
+            worker = await workers.find(session, job.worker_id)
+            live = await workers.live(session, self._settings.worker_ttl_s)
             more = None if worker is None else estimates.more_memory(job, worker, live)
             job.memory_bytes = more or job.memory_bytes
         pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), MAX_PAUSE_S)
@@ -225,7 +222,7 @@ class _Look:
         await self._queue.look(self._name)
 
 
-async def _fit_to_start(session: AsyncSession, input_id: str, ttl_s: float) -> list[Job]:
+async def _fit_to_start(session: AsyncSession, input_id: str, live: Sequence[Worker]) -> list[Job]:
     """The jobs that waited for this input, now that it is known; those that do not fit it are failed."""
     fit = []
     for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
@@ -236,7 +233,7 @@ async def _fit_to_start(session: AsyncSession, input_id: str, ttl_s: float) -> l
             faults = list(fact_faults(recipe, limits, known))
         if recipe is not None and not faults:
             asked = Asked(recipe, job.targets, job.queue or "any")
-            guess = await estimates.guess(session, asked, known, ttl_s)
+            guess = await estimates.guess(session, asked, known, live)
             if guess is not None:
                 job.estimate, job.memory_bytes, faults = guess.to_json(), guess.needed_bytes, list(guess.faults)
         if faults:

@@ -1,6 +1,6 @@
 """Takes a job in: everything that is known is checked first, all faults are told at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from app.jobs.inputs import Known
 from app.jobs.leases import Leases
 from app.jobs.schemas import EstimateView, JobRequest
 from app.recipes import Recipe, RecipeFault, check_targets
-from app.tables import DATASETS, Job
+from app.tables import DATASETS, Job, Worker
 
 
 async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any]) -> Job:
@@ -29,7 +29,7 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
         TooManyRequests, Forbidden: see `app.accounts.quotas.hold_job`.
     """
     checked = await _checked(session, leases, workspace_id, raw)
-    found = await estimates.guess(session, checked.asked, checked.known, leases.worker_ttl_s)
+    found = await estimates.guess(session, checked.asked, checked.known, checked.live)
     if found is not None and found.faults:
         raise validation.invalid(found.faults)
     job = _row(workspace_id, checked.request, checked.recipe)
@@ -59,7 +59,7 @@ async def estimate(session: AsyncSession, leases: Leases, workspace_id: str, raw
         Conflict: ``inputs_checking``.
     """
     checked = await _checked(session, leases, workspace_id, raw)
-    found = await estimates.guess(session, checked.asked, checked.known, leases.worker_ttl_s)
+    found = await estimates.guess(session, checked.asked, checked.known, checked.live)
     if found is None:
         detail = "The model or its data is still being checked: ask again once it is ready (GET its id)."
         raise Conflict(detail, code="inputs_checking", headers={"Retry-After": "2"})
@@ -73,6 +73,7 @@ class _Checked:
     request: JobRequest
     recipe: Recipe
     known: Known
+    live: Sequence[Worker]
 
     @property
     def asked(self) -> Asked:
@@ -83,13 +84,15 @@ async def _checked(session: AsyncSession, leases: Leases, workspace_id: str, raw
     request, faults = validation.parse_request(raw)
     recipe, recipe_faults = validation.resolve_recipe(raw["recipe"]) if "recipe" in raw else (None, [])
     faults += recipe_faults
-    known = None
+    known: Known | None = None
+    live: Sequence[Worker] = ()
     if request is not None:
+        live = await workers.live(session, leases.settings.worker_ttl_s)
         known = await _known(session, workspace_id, request, recipe)
-        faults += await _faults(session, leases, request, recipe, known)
+        faults += _faults(request, recipe, known, live)
     if faults or request is None or recipe is None or known is None:
         raise validation.invalid(faults)
-    return _Checked(request, recipe, known)
+    return _Checked(request, recipe, known, live)
 
 
 async def _known(session: AsyncSession, workspace_id: str, request: JobRequest, recipe: Recipe | None) -> Known:
@@ -97,15 +100,13 @@ async def _known(session: AsyncSession, workspace_id: str, request: JobRequest, 
     return await inputs.known_inputs(session, workspace_id, ids, recipe.models if recipe is not None else ())
 
 
-async def _faults(
-    session: AsyncSession, leases: Leases, request: JobRequest, recipe: Recipe | None, known: Known
-) -> list[RecipeFault]:
+def _faults(request: JobRequest, recipe: Recipe | None, known: Known, live: Sequence[Worker]) -> list[RecipeFault]:
     faults = list(validation.input_faults(request, known))
     if recipe is None:
         return faults
     faults += validation.step_model_faults(recipe, known)
     reach = check_targets(recipe, request.targets)
-    faults += reach or validation.offer_faults(request, await workers.live(session, leases.worker_ttl_s))
+    faults += reach or validation.offer_faults(request, live)
     faults += validation.need_faults(request, recipe)
     faults += validation.fact_faults(recipe, request.limits, known)
     return faults

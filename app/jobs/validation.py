@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import FieldError, Invalid
+from app.jobs import workers
 from app.jobs.inputs import Known
 from app.jobs.schemas import JobRequest
 from app.recipes import Limits, ModelFacts, Recipe, RecipeError, RecipeFault, expand_preset, parse_recipe
@@ -126,18 +127,17 @@ def _label_faults(recipe: Recipe, model: ModelFacts, known: Known) -> Iterator[R
 
 def offer_faults(request: JobRequest, live: Sequence[Worker]) -> Iterator[RecipeFault]:
     """Compute and targets that no live worker offers."""
-    wanted = ("cpu", "gpu") if request.compute == "any" else (request.compute,)
-    workers = [worker for worker in live if worker.queue in wanted]
-    if not workers:
+    right = workers.of_kind(request.compute, live)
+    if not right:
         kind = "worker" if request.compute == "any" else f"{request.compute} worker"
         yield RecipeFault("target_unavailable", "/compute", f"no {kind} is running: start one")
         return
-    offered = {name for worker in workers for name in worker.targets}
+    offered = {name for worker in right for name in worker.targets}
     missing = [index for index, target in enumerate(request.targets) if target not in offered]
     for index in missing:
         detail = f"no live worker offers {request.targets[index][:100]!r}; they offer {', '.join(sorted(offered))}"
         yield RecipeFault("target_unavailable", f"/targets/{index}", detail)
-    if not missing and not any(set(request.targets) <= set(worker.targets) for worker in workers):
+    if not missing and not workers.able(request.targets, request.compute, live):
         yield RecipeFault("target_unavailable", "/targets", "no single worker offers all of these: post a job for each")
 
 

@@ -1,4 +1,4 @@
-"""SQL of live workers: what is on offer, and whom a new job concerns."""
+"""Workers: SQL of who is live, what is on offer, and whom a new job concerns."""
 
 from collections.abc import Sequence
 
@@ -44,6 +44,17 @@ def seen(ttl_s: float) -> ColumnElement[bool]:
 async def live(session: AsyncSession, ttl_s: float) -> Sequence[Worker]:
     """Workers seen in the last `ttl_s` seconds."""
     return (await session.scalars(select(Worker).where(seen(ttl_s)).order_by(Worker.id))).all()
+
+
+def of_kind(compute: str, among: Sequence[Worker]) -> list[Worker]:
+    """Those for jobs of this `compute`: any, cpu or gpu."""
+    kinds = ("cpu", "gpu") if compute == "any" else (compute,)
+    return [worker for worker in among if worker.queue in kinds]
+
+
+def able(targets: Sequence[str], compute: str, among: Sequence[Worker]) -> list[Worker]:
+    """Those of the right kind that have every target."""
+    return [worker for worker in of_kind(compute, among) if set(targets) <= set(worker.targets)]
 
 
 async def find(session: AsyncSession, worker_id: str | None) -> Worker | None:
