@@ -45,6 +45,13 @@ async def change_workspace(session: AsyncSession, workspace_id: str, change: Wor
     return workspace
 
 
+async def sees(session: AsyncSession, caller: Caller, workspace_id: str) -> bool:
+    """Whether the workspace is there for `caller`: its own, or any for an operator."""
+    return workspace_id == caller.workspace_id or (
+        caller.may("operator") and await repository.find_workspace(session, workspace_id) is not None
+    )
+
+
 async def create_key(
     session: AsyncSession, pepper: SecretStr, workspace_id: str, request: NewKeyRequest, *, replaces: str | None = None
 ) -> tuple[Key, str]:
@@ -73,10 +80,7 @@ async def create_key_for(
     if not caller.may(request.role):
         raise Forbidden(f"A key with the role {caller.role} cannot make one with {request.role}.", code="role_too_weak")
     workspace_id = request.workspace_id or caller.workspace_id
-    known = workspace_id == caller.workspace_id or (
-        caller.may("operator") and await repository.find_workspace(session, workspace_id) is not None
-    )
-    if not known:
+    if not await sees(session, caller, workspace_id):
         raise NotFound(f"There is no workspace {workspace_id!r} that you can make keys in.", code="workspace_not_found")
     return await create_key(session, pepper, workspace_id, request)
 

@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import holdings, quotas
-from app.accounts import repository as accounts
+from app.accounts import service as accounts
 from app.accounts.caller import Caller, rate_limit
 from app.config import Settings
 from app.errors import NotFound
@@ -16,10 +16,7 @@ from app.usage.schemas import JobsUsage, Limits, Usage, WorkerView
 async def usage(session: AsyncSession, settings: Settings, caller: Caller, workspace_id: str | None) -> Usage:
     """Of the caller's workspace, or of any for an operator. Raises `NotFound`."""
     chosen = workspace_id or caller.workspace_id
-    known = chosen == caller.workspace_id or (
-        caller.may("operator") and await accounts.find_workspace(session, chosen) is not None
-    )
-    if not known:
+    if not await accounts.sees(session, caller, chosen):
         raise NotFound(f"There is no workspace {chosen!r} that you can see.", code="workspace_not_found")
     jobs = await holdings.jobs_in_work(session, chosen)
     return Usage(

@@ -118,8 +118,8 @@ class JobProcess:
         self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(self._reports), os.fdopen(read, "rb", buffering=0)
         )
-        self._watchers = [asyncio.create_task(self._keep_tail()), asyncio.create_task(self._watch_memory())]
-        self._watchers.append(asyncio.create_task(self._watch_files()))
+        watches = (self._keep_tail, self._watch_memory, self._watch_files)
+        self._watchers = [asyncio.create_task(watch()) for watch in watches]
         return self
 
     async def _spawn(self, report: int, lock: int) -> asyncio.subprocess.Process:

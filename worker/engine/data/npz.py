@@ -20,13 +20,12 @@ from worker.engine.data import codes
 from worker.engine.data.samples import Array
 from worker.engine.data.table import CHUNK_BYTES, MAX_COLUMNS, refuse_bomb, refuse_dtype, refuse_name
 from worker.engine.errors import InvalidDataset, UnsafeFile
+from worker.engine.zip_names import encoded_name
 
 #: Most dimensions of a column: numpy ends at twice as many.
 MAX_RANK = 32
 #: Size of a zip entry's local header before its name and extra field (APPNOTE 4.3.7).
 _LOCAL_HEADER = 30
-#: Flag of an entry whose name is UTF-8; others are in the first PCs' code page, as zipfile reads them.
-_UTF8 = 0x800
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_NPY_HEADER = 10_000
 _PICKLES = ("data.pkl", ".pkl", ".pickle", ".pt", ".pth")
@@ -83,7 +82,8 @@ def _tail(path: Path) -> bytes:
 def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The entries by column name, once none of them is dangerous by its directory record."""
     entries = archive.infolist()
-    if any(not 0 <= entry.header_offset < path.stat().st_size for entry in entries):
+    size = path.stat().st_size
+    if any(not 0 <= entry.header_offset < size for entry in entries):
         raise zipfile.BadZipFile("its directory points outside of the file")
     if any(entry.filename.endswith(_PICKLES) for entry in entries):
         raise UnsafeFile(f"The archive holds pickled Python objects, which can run code when loaded. {_UNPICKLED}")
@@ -194,7 +194,7 @@ def _data_offset(path: Path, entry: zipfile.ZipInfo) -> int:
         raise zipfile.BadZipFile("an entry has no local header")
     name, extra = struct.unpack("<HH", head[26:30])
     start = entry.header_offset + _LOCAL_HEADER + int(name) + int(extra)
-    if named != entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437"):
+    if named != encoded_name(entry):
         raise zipfile.BadZipFile("an entry is not where the directory says")
     if start + entry.file_size > path.stat().st_size or entry.compress_size != entry.file_size:
         raise zipfile.BadZipFile("an entry reaches past the end of the file")

@@ -18,6 +18,7 @@ from typing import Any, Final
 from worker.engine.errors import InvalidModel
 from worker.engine.formats import codes
 from worker.engine.formats.mapped import Mapped
+from worker.engine.zip_names import encoded_name
 
 MAX_ENTRIES: Final = 100_000
 MAX_DIRECTORY: Final = 64 << 20
@@ -30,7 +31,6 @@ _END: Final = struct.Struct("<4s4H2IH")
 _LARGE_END, _LARGE_LOCATOR = 56, 20
 _CHUNK: Final = 1 << 20
 _MAX_NAME: Final = 4096
-_UTF8: Final = 0x800
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Archive:
         signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._bytes, start)
         offset = start + _LOCAL_HEADER.size + name_length + extra_length
         name = bytes(self._bytes[start + _LOCAL_HEADER.size : offset - extra_length])
-        if signature != b"PK\x03\x04" or name != _encoded(info):
+        if signature != b"PK\x03\x04" or name != encoded_name(info):
             raise damaged(f"entry {info.filename!r} is not where the directory says")
         if offset + info.compress_size > len(self._bytes):
             raise damaged(f"entry {info.filename!r} is cut off")
@@ -224,11 +224,6 @@ def _check_directory(data: memoryview) -> None:
     # A cut-off archive may end in one that it contains; that one does not start at the first byte.
     if offset + size != end or at + _END.size + comment != len(data) or bytes(data[:2]) != b"PK":
         raise damaged("its directory is not where it should be")
-
-
-def _encoded(info: zipfile.ZipInfo) -> bytes:
-    """The name as it is in the file: UTF-8 where the entry says so, else the first PCs' code page, as zipfile reads."""
-    return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
 
 
 def refuse_name(name: str) -> None:
