@@ -18,12 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pydantic import SecretStr
-
 from app.admin import make_first_key
-from app.config import Settings
 from benchmarks.support.chaos.customers import Customers, orders
-from benchmarks.support.chaos.deployment import QUICK, deployment
+from benchmarks.support.chaos.deployment import deployment
 from benchmarks.support.chaos.monkey import Monkey
 from benchmarks.support.chaos.verdict import faults, states, unfinished
 
@@ -56,8 +53,7 @@ def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int
     files.mkdir(exist_ok=True)
     subprocess.run([sys.executable, str(Path(__file__).with_name("digits.py")), str(files)], check=True)
     with deployment(folder, workers) as made:
-        settings = Settings(_env_file=None, database_url=made.database_url, key_pepper=SecretStr(QUICK["KEY_PEPPER"]))
-        make_first_key(settings, folder / "key")
+        make_first_key(made.settings, folder / "key")
         key = (folder / "key").read_text().strip()
         # The last orders come while there is still something to survive.
         customers = Customers(made.url, key, files, orders(jobs, seed), 0.8 * seconds)
@@ -71,10 +67,10 @@ def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int
             found = [*customers.failures, *faults(made, customers.sold, client)]
         if not rested:
             found.append(
-                f"{unfinished(made.database_url)} jobs were not over {REST_S * jobs:.0f} s after the last blow"
+                f"{unfinished(made.settings.database_url)} jobs were not over {REST_S * jobs:.0f} s after the last blow"
             )
         found += [f"{job}: two of its processes ran at once" for job in sorted(monkey.doubles)]
-        ended = states(customers.sold, made.database_url)
+        ended = states(customers.sold, made.settings.database_url)
     blows = ", ".join(f"{count} x {name}" for name, count in sorted(monkey.blows.items()))
     print(f"{len(customers.sold)} jobs: {', '.join(f'{count} {state}' for state, count in sorted(ended.items()))}")
     print(f"{sum(monkey.blows.values())} blows in {raged:.0f} s ({blows})")
@@ -90,7 +86,7 @@ def _come_to_rest(monkey: Monkey, customers: Customers, jobs: int) -> bool:
     until = time.monotonic() + REST_S * jobs
     while time.monotonic() < until:
         monkey.rest(1.0)
-        if not customers.busy() and unfinished(monkey.deployment.database_url) == 0:
+        if not customers.busy() and unfinished(monkey.deployment.settings.database_url) == 0:
             return True
     return False
 

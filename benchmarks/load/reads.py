@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks.load.machine import Line, cores, pin
 from benchmarks.load.rows import finished_job
-from benchmarks.load.site import ROOT, Site, bare_server
+from benchmarks.load.site import Site, bare_server
+from tests.support.servers import ROOT
 
 AIM = 0.35
 
@@ -20,7 +21,7 @@ def measure(site: Site, options: Namespace) -> Iterator[Line]:
     """Rounds in turn; the ratio of the medians."""
     path = f"/v1/jobs/{finished_job(site)}"
     size = len(_body(site, path))
-    with bare_server(site.folder, size) as bare:
+    with bare_server(site.settings, site.folder, size) as bare:
         ours: list[dict[str, Any]] = []
         theirs: list[dict[str, Any]] = []
         for url in (bare, site.url):

@@ -1,7 +1,6 @@
 """One API process on real servers, and the same server with nothing but a bare application."""
 
 import http.client
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,9 +16,8 @@ from app.embedded.process import Program, log_tail, stop
 from app.embedded.programs import api_program, listen, service_url
 from app.migrate import upgrade
 from benchmarks.load.machine import cores, pin
-from tests.support.servers import running_postgres, running_valkey, temporary_folder
+from tests.support.servers import environment, running_postgres, running_valkey, temporary_folder
 
-ROOT = Path(__file__).parents[2]
 PEPPER = "pepper-of-the-load-test"
 #: As a deployment has them: commits wait for the disk.
 POSTGRES = {"max_connections": "100"}
@@ -68,20 +66,20 @@ def open_site() -> Iterator[Site]:
         workspace_id = create_workspace(settings, "load")
         key = create_key(settings, KeyRequest("load", "member", "load"))
         listener = stack.enter_context(listen("127.0.0.1", 0))
-        program = api_program(listener, _environment(settings))
+        program = api_program(listener, environment(settings))
         pid = stack.enter_context(_started(program, service_url(listener), folder / "api.log"))
         yield Site(service_url(listener), settings, workspace_id, key, folder, pid)
 
 
 @contextmanager
-def bare_server(folder: Path, size: int) -> Iterator[str]:
+def bare_server(settings: Settings, folder: Path, size: int) -> Iterator[str]:
     """URL of a bare Starlette application that answers `size` bytes of JSON."""
     with listen("127.0.0.1", 0) as listener:
         descriptor = listener.fileno()
         program = Program(
             name="bare",
             argv=(sys.executable, "-m", "benchmarks.load.bare", str(descriptor), str(size)),
-            env=_environment(),
+            env=environment(settings),
             pass_fds=(descriptor,),
         )
         with _started(program, service_url(listener), folder / "bare.log"):
@@ -113,13 +111,3 @@ def _answers(url: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _environment(settings: Settings | None = None) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    own = {} if settings is None else settings.model_dump(mode="json", include=_OWN)
-    named = {f"MODELPRESS_{name.upper()}": str(value) for name, value in own.items() if name != "key_pepper"}
-    return {**kept, "PYTHONPATH": str(ROOT), "MODELPRESS_KEY_PEPPER": PEPPER, **named}
-
-
-_OWN = {"database_url", "broker_url", "store_url", "rate_limit_per_s", "rate_limit_burst"}

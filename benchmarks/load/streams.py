@@ -15,7 +15,8 @@ from app.jobs.outcomes import Finished, Lease
 from app.queue import Queue
 from benchmarks.load.machine import Line, cores, pin, quantile, told_ms
 from benchmarks.load.rows import running_job
-from benchmarks.load.site import ROOT, Site
+from benchmarks.load.site import Site
+from tests.support.servers import ROOT
 
 AIM_S = 1.0
 

@@ -19,6 +19,7 @@ from app.config import Settings
 from app.main import create_app
 from app.tables import Workspace
 from app.web.services import Services
+from tests.support.stage import Stage, open_stage
 
 PT2_LIKE = b"PK\x03\x04" + bytes(100)
 
@@ -68,6 +69,13 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return s3_endpoint
+
+
+@pytest.fixture
+async def stage(settings: Settings) -> AsyncIterator[Stage]:
+    """The same database without an application, for what workers and maintenance do."""
+    async with open_stage(settings) as stage:
+        yield stage
 
 
 @dataclass

@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import io
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,8 +26,8 @@ from app.jobs.maintenance import Maintenance
 from app.queue import LOOK, Queue, celery_app
 from app.storage import open_store
 from app.tables import Blob, Dataset, Job, JobEvent, Worker, Workspace
+from tests.support.servers import environment
 
-ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
@@ -50,13 +48,6 @@ def tensors(samples: int = 64, **columns: np.ndarray) -> bytes:
     rng = np.random.default_rng(0)
     np.savez(buffer, **(columns or {"input": rng.normal(size=(samples, 8)).astype(np.float32)}))
     return buffer.getvalue()
-
-
-def _as_text(value: Any) -> str:
-    """A setting as its variable holds it."""
-    if hasattr(value, "get_secret_value"):
-        return str(value.get_secret_value())
-    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else str(value)
 
 
 @dataclass
@@ -110,9 +101,7 @@ class Deployment:
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Environment of a service process with these settings."""
-        own = {f"MODELPRESS_{name.upper()}": _as_text(value) for name, value in self.settings}
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **own, **changes}
+        return {**environment(self.settings), **changes}
 
     def start_worker(self, queue: str = "checks", slots: int = 1, **changes: str) -> WorkerProcess:
         """A worker that is among the live ones."""

@@ -1,17 +1,17 @@
 """A real OpenID Connect issuer on the loopback interface: discovery, keys, and tokens signed with them."""
 
 import json
-import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from joserfc import jwk, jwt
 from joserfc.errors import SecurityWarning
+
+from tests.support.loopback import Handler, answering
 
 AUDIENCE = "modelpress"
 
@@ -66,22 +66,13 @@ def edwards(kid: str) -> Any:
 def running_issuer() -> Iterator[FakeIssuer]:
     """Serves until the block ends."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answer(Handler):
         def do_GET(self) -> None:
             body = issuer.answer(self.path)
             self.send_response(200 if body is not None else 503)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        issuer = FakeIssuer(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield issuer
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Answer) as port:
+        issuer = FakeIssuer(f"http://127.0.0.1:{port}")
+        yield issuer

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from standardwebhooks import Webhook
+
+from tests.support.loopback import Handler, answering
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,9 @@ class Receiver:
 def receiving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """A receiver that runs until the block ends."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Receive(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.seen.append(Received(self.path, dict(self.headers), body))
+            receiver.seen.append(Received(self.path, dict(self.headers), self.body()))
             receiver.asked.set()
             receiver.open.wait(20)
             status, headers = receiver.answers.popleft() if receiver.answers else (204, {})
@@ -60,19 +60,10 @@ def receiving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
                 self.send_header(name, value)
             self.end_headers()
 
-        def log_message(self, *arguments: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        receiver = Receiver(server.server_address[1])
+    with answering(Receive, tls) as port:
+        receiver = Receiver(port)
         receiver.open.set()
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
         try:
             yield receiver
         finally:
             receiver.open.set()
-            server.shutdown()
-            thread.join()

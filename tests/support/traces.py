@@ -1,18 +1,18 @@
 """A real collector of traces on loopback: OTLP over HTTP, as an exporter sends it."""
 
 import gzip
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.support.loopback import Handler, answering
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def _seen(service: str, span: Any) -> Seen:
 def collector() -> Iterator[Traces]:
     """A collector until the block ends."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Collect(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.body()
             traces.take(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
@@ -82,15 +82,6 @@ def collector() -> Iterator[Traces]:
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        traces = Traces(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield traces
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Collect) as port:
+        traces = Traces(f"http://127.0.0.1:{port}")
+        yield traces

@@ -1,44 +1,38 @@
 """Real servers and processes, each of which can be killed and started again while the others go on."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from app.embedded.binaries import find_postgres, find_valkey, reachable_postgres, reachable_valkey
-from app.embedded.postgres import Postgres
-from app.embedded.process import Program, log_tail, servers_account
+from app.config import Settings
+from app.embedded.process import Program, log_tail
 from app.embedded.programs import api_program, listen, service_url
-from app.embedded.valkey import Valkey
 from app.migrate import upgrade
-from tests.support.servers import temporary_folder
+from tests.support.servers import ROOT, environment, new_postgres, new_valkey, temporary_folder
 
-ROOT = Path(__file__).parents[3]
-PASSWORD = "chaos"
 #: A lease that is lost soon, and a maintenance that is awake: in ten minutes much has to happen.
-QUICK = {
-    "LEASE_S": "6",
-    "HEARTBEAT_S": "1",
-    "CANCEL_POLL_S": "0.5",
-    "WORKER_TTL_S": "600",
-    "MAINTENANCE_S": "1",
-    "STALE_QUEUED_S": "3",
-    "RETRY_BACKOFF_S": "0.2",
-    "JOB_THREADS": "1",
-    "MIN_FREE_DISK_BYTES": "0",
-    "DATABASE_POOL_SIZE": "5",
-    "KEY_PEPPER": "chaos",
+LEASE_S = 6.0
+QUICK: Mapping[str, Any] = {
+    "lease_s": LEASE_S,
+    "heartbeat_s": 1.0,
+    "cancel_poll_s": 0.5,
+    "worker_ttl_s": 600.0,
+    "maintenance_s": 1.0,
+    "stale_queued_s": 3.0,
+    "retry_backoff_s": 0.2,
+    "job_threads": 1,
+    "min_free_disk_bytes": 0,
+    "database_pool_size": 5,
+    "key_pepper": "chaos",
 }
-LEASE_S = float(QUICK["LEASE_S"])
-#: Data of this deployment may be lost with the machine's power, never with its processes.
-POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
 @dataclass
@@ -108,8 +102,8 @@ class Deployment:
     """Everything that runs."""
 
     folder: Path
+    settings: Settings
     url: str
-    database_url: str
     redis_url: str
     postgres: Part
     valkey: Part
@@ -140,29 +134,20 @@ class Deployment:
 def deployment(folder: Path, workers: int) -> Iterator[Deployment]:
     """A running deployment of `workers` workers for jobs and one for checks, with its data in `folder`."""
     with temporary_folder() as private, listen("127.0.0.1", 0) as listener:
-        account = servers_account()
-        postgres = Postgres(
-            programs=reachable_postgres(find_postgres(), account, private / "programs"),
-            data=private / "postgres",
-            sockets=private,
-            password=PASSWORD,
-            account=account,
-            options=POSTGRES,
+        postgres, valkey = new_postgres(private), new_valkey(private)
+        settings = Settings(
+            _env_file=None,
+            database_url=postgres.url(),
+            broker_url=valkey.broker_url(),
+            store_url=f"file://{folder / 'store'}",
+            work_dir=folder / "work",
+            **QUICK,
         )
-        postgres.initialize(folder / "postgres.log")
-        valkey = Valkey(
-            executable=reachable_valkey(find_valkey(), account, private),
-            data=private / "valkey",
-            sockets=private,
-            password=PASSWORD,
-            account=account,
-        )
-        valkey.initialize()
-        env = _environment(folder, postgres.url(), valkey.broker_url())
+        env = {**environment(settings), "OMP_NUM_THREADS": "1"}
         made = Deployment(
             folder=folder,
+            settings=settings,
             url=service_url(listener),
-            database_url=postgres.url(),
             redis_url=valkey.url(),
             postgres=Part(postgres.program(), folder / "postgres.log", before=postgres.forget_dead_owner),
             valkey=Part(valkey.program(), folder / "valkey.log"),
@@ -193,16 +178,3 @@ def _start(part: Part, ready: Callable[[], bool]) -> None:
 
 def _worker(queue: str, env: dict[str, str]) -> Program:
     return Program(name=f"worker-{queue}", argv=(sys.executable, "-m", "worker", queue, "1"), env=env, cwd=ROOT)
-
-
-def _environment(folder: Path, database_url: str, broker_url: str) -> dict[str, str]:
-    own = {
-        "DATABASE_URL": database_url,
-        "BROKER_URL": broker_url,
-        "STORE_URL": f"file://{folder / 'store'}",
-        "WORK_DIR": str(folder / "work"),
-        **QUICK,
-    }
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    settings = {f"MODELPRESS_{name}": value for name, value in own.items()}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **settings}

@@ -32,7 +32,7 @@ def unfinished(database_url: str) -> int | None:
 
 def faults(deployment: Deployment, sold: Sequence[Sold], client: Client) -> Iterator[str]:
     """Everything that is wrong."""
-    engine = create_engine(deployment.database_url)
+    engine = create_engine(deployment.settings.database_url)
     with Session(engine) as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
         events: dict[str, list[JobEvent]] = {job_id: [] for job_id in jobs}

@@ -18,8 +18,8 @@ import pytest
 from tusclient.client import TusClient
 
 from app.config import Settings
+from tests.support.servers import ROOT, environment
 
-ROOT = Path(__file__).parents[3]
 MIB = 1024**2
 SIZE = 12 * MIB
 #: What of a file is sent before the first trouble.
@@ -46,16 +46,7 @@ class ApiProcess:
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self._environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MODELPRESS_DATABASE_URL": settings.database_url,
-            "MODELPRESS_BROKER_URL": settings.broker_url,
-            "MODELPRESS_STORE_URL": settings.store_url,
-            "MODELPRESS_MIN_FREE_DISK_BYTES": "0",
-            "MODELPRESS_AUTH_ENABLED": "false",
-            "MODELPRESS_UPLOAD_PART_BYTES": str(MIB),
-        }
+        self._settings = settings.model_copy(update={"auth_enabled": False, "upload_part_bytes": MIB})
         self.start()
 
     @property
@@ -64,7 +55,7 @@ class ApiProcess:
 
     def start(self) -> None:
         argv = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(self.port)]
-        self._process = subprocess.Popen([*argv, "--log-level", "error"], env=self._environment, cwd=ROOT)
+        self._process = subprocess.Popen([*argv, "--log-level", "error"], env=environment(self._settings), cwd=ROOT)
         deadline = time.monotonic() + 60
         while True:
             assert self._process.poll() is None
@@ -76,7 +67,7 @@ class ApiProcess:
 
     def stored(self) -> int:
         """Number of blobs in its store."""
-        store = Path(self._environment["MODELPRESS_STORE_URL"].removeprefix("file://"))
+        store = Path(self._settings.store_url.removeprefix("file://"))
         return sum(path.is_file() for path in store.glob("wsp_*/*/*"))
 
     def kill(self) -> None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from ipaddress import ip_network
 from typing import Any
 
 import httpx2
@@ -20,30 +20,19 @@ from app.storage import open_store
 from app.web.services import Services
 from app.webhooks.sender import sending
 from tests.support.receiver import Receiver, receiving
-from tests.support.stage import Stage, open_stage
+from tests.support.stage import Stage
 
 
 @pytest.fixture
-def settings(database_url: str, broker_url: str, tmp_path: Path) -> Settings:
-    return Settings(
-        database_url=database_url,
-        broker_url=broker_url,
-        store_url=f"file://{tmp_path}/store",
-        key_pepper="pepper",
-        database_pool_size=3,
-        webhook_allow_http=True,
-        webhook_allowed_networks=("127.0.0.0/8",),
-        webhook_retry_s=(0.01, 0.01),
-        webhook_poll_s=0.02,
-        webhook_timeout_s=5,
-        _env_file=None,
-    )
-
-
-@pytest.fixture
-async def stage(settings: Settings) -> AsyncIterator[Stage]:
-    async with open_stage(settings) as stage:
-        yield stage
+def settings(settings: Settings) -> Settings:
+    changes = {
+        "webhook_allow_http": True,
+        "webhook_allowed_networks": (ip_network("127.0.0.0/8"),),
+        "webhook_retry_s": (0.01, 0.01),
+        "webhook_poll_s": 0.02,
+        "webhook_timeout_s": 5.0,
+    }
+    return settings.model_copy(update=changes)
 
 
 @pytest.fixture
