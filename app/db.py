@@ -1,5 +1,6 @@
 """Engine, sessions, and the hooks that run things before and after a commit."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -32,14 +33,22 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A session that commits at the end, or rolls back on an error, with its hooks around the commit."""
-        async with self._sessions() as session:
-            async with session.begin():
-                yield session
-                for last in session.info.pop(_BEFORE, []):
-                    await last(session)
-            for hook in session.info.pop(_HOOKS, []):
-                await hook()
+        """A session that commits at the end, or rolls back on an error, with its hooks around the commit.
+
+        It begins with its first statement: a block that needs none costs nothing.
+        """
+        session = self._sessions()
+        try:
+            yield session
+            for last in session.info.pop(_BEFORE, []):
+                await last(session)
+            if session.in_transaction():
+                await session.commit()
+        finally:
+            if session.in_transaction():
+                await asyncio.shield(asyncio.ensure_future(session.close()))
+        for hook in session.info.pop(_HOOKS, []):
+            await hook()
 
     async def close(self) -> None:
         """Closes every connection."""

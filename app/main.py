@@ -17,6 +17,7 @@ from app.datasets.endpoints import router as datasets
 from app.db import Database
 from app.jobs.background import in_background
 from app.jobs.endpoints import router as jobs
+from app.jobs.rendered import Rendered
 from app.models.endpoints import router as models
 from app.monitoring.endpoints import router as monitoring
 from app.oidc import open_issuer
@@ -34,8 +35,9 @@ from app.web.services import Services
 from app.webhooks.endpoints import router as webhooks
 from app.webhooks.sender import sending
 
+#: In this order a request is matched: what is asked most comes first.
 ROUTERS = (
-    accounts, uploads, models, datasets, jobs, artifacts, signing_keys, catalog, webhooks, audit, usage, health,
+    jobs, uploads, artifacts, models, datasets, accounts, signing_keys, catalog, webhooks, audit, usage, health,
     monitoring,
 )  # fmt: skip
 
@@ -76,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Proofs(settings.key_memory_s),
     )
     app.state.readiness = Readiness(app.state.services)
+    app.state.rendered = Rendered(app.state.services.database)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)

@@ -2,12 +2,17 @@
 
 The script is GCRA (https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm): a bucket is one number, the time at
 which it is full again, that expires by itself; the server runs one script at a time, so processes cannot take the same
-token. Where it does not answer, requests are let through: a service without its limits is better than none.
+token. Requests that come at once take theirs together. Where the server does not answer, requests are let through: a
+service without its limits is better than none.
 """
 
+import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
@@ -15,15 +20,22 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from app.together import Together
+
 _SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + interval
-local wait = full_at - interval * burst - now
-if wait > 0 then return {0, 0, math.ceil(wait)} end
-redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
-return {1, math.floor(-wait / interval), 0}
+local interval, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+-- No later than an empty bucket is full again, were the clock set back meanwhile.
+local full_at = math.min(tonumber(redis.call('GET', KEYS[1]) or now), now + interval * burst)
+full_at = math.max(full_at, now)
+local there = math.floor((now - full_at) / interval) + burst
+local given = math.max(0, math.min(wanted, there))
+if given > 0 then
+  full_at = full_at + given * interval
+  redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+end
+return {given, math.max(0, there - given), math.ceil(math.max(0, full_at + interval - interval * burst - now))}
 """
 _PATIENCE_S = 1.0
 #: So long nothing is asked of a server that did not answer: requests must not wait for it one after the other.
@@ -72,21 +84,32 @@ class Rates:
             log.warning("rates are not limited with this broker: %s", error)
             return
         self._script = self._redis.register_script(_SCRIPT)
+        self._taken = Together(self._take)
 
     async def take(self, limit: Limit, who: str) -> Taken | None:
         """Takes a token out of the bucket of `who`; None where there is no limit, or nobody to ask."""
         if self._redis is None or limit.per_s <= 0 or time.monotonic() < self._away_until:
             return None
+        return await self._taken((limit, who))
+
+    async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> Sequence[Taken | None]:
+        """A token each, out of the bucket that each names."""
+        buckets = Counter(wanted)
         try:
-            answer = await self._script(
-                keys=[f"modelpress:rate:{limit.name}:{who}"], args=[1_000_000 / limit.per_s, limit.burst]
-            )
+            told = await asyncio.gather(*(self._ask(*bucket, count) for bucket, count in buckets.items()))
         except (RedisError, OSError) as error:
             self._away_until = time.monotonic() + _PAUSE_S
             log.warning("rates are not limited while the broker does not answer: %s", error)
-            return None
-        allowed, remaining, wait_us = answer
-        return Taken(bool(allowed), int(remaining), int(wait_us) / 1_000_000)
+            return [None] * len(wanted)
+        taken = dict(zip(buckets, told, strict=True))
+        return [next(taken[bucket]) for bucket in wanted]
+
+    async def _ask(self, limit: Limit, who: str, count: int) -> Iterator[Taken]:
+        """What each of `count` who ask at once is told: the first ones have the tokens that are there."""
+        arguments = [1_000_000 / limit.per_s, limit.burst, count]
+        given, left, wait_us = await self._script(keys=[f"modelpress:rate:{limit.name}:{who}"], args=arguments)
+        with_token = (Taken(True, left + given - place - 1, 0.0) for place in range(given))
+        return chain(with_token, repeat(Taken(False, 0, wait_us / 1_000_000)))
 
     async def close(self) -> None:
         """Closes every connection."""

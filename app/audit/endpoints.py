@@ -17,7 +17,7 @@ from app.web.services import SessionDep
 router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=WorkspaceRoute)
 
 
-def _filters(
+async def _filters(
     workspace_id: Annotated[Text | None, Query(description="For operators: one workspace.")] = None,
     actor: Annotated[Text | None, Query(description="A key's id, or `oidc:` and a subject.")] = None,
     action: Annotated[Text | None, Query(description="Name of an operation, such as `create_job`.")] = None,

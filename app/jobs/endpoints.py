@@ -1,5 +1,6 @@
 """``/v1/jobs``."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
@@ -9,6 +10,7 @@ from app.accounts.routes import WorkspaceRoute
 from app.jobs import control, service, streams, submission
 from app.jobs.leases import Leases
 from app.jobs.openapi import inlined
+from app.jobs.rendered import Rendered, Wanted
 from app.jobs.schemas import EstimateView, JobRequest, JobView
 from app.jobs.states import State
 from app.web.fields import Text
@@ -23,11 +25,18 @@ router.include_router(streams.router)
 RETRY_AFTER = "1"
 
 
-def get_leases(services: ServicesDep) -> Leases:
+async def get_leases(services: ServicesDep) -> Leases:
     """What sends the looks."""
     return Leases(services.settings, services.queue)
 
 
+async def get_rendered(request: Request) -> Rendered:
+    """What the application that serves `request` has made of jobs."""
+    rendered: Rendered = request.app.state.rendered
+    return rendered
+
+
+RenderedDep = Annotated[Rendered, Depends(get_rendered)]
 LeasesDep = Annotated[Leases, Depends(get_leases)]
 _BODY = {"requestBody": {"content": {"application/json": {"schema": inlined(JobRequest)}}}}
 
@@ -71,10 +80,14 @@ async def list_jobs(
     return await service.page(session, request, caller.workspace_id, filters, page)
 
 
-@router.get("/{job_id}", summary="Show a job", responses=responses(404))
-async def get_job(request: Request, job_id: str, caller: Reader, session: SessionDep) -> JobView:
+@router.get("/{job_id}", summary="Show a job", response_model=JobView, responses=responses(404))
+async def get_job(
+    request: Request, job_id: str, caller: Reader, session: SessionDep, rendered: RenderedDep
+) -> Response:
     """One job, with everything that was measured."""
-    return await service.get(session, request, caller.workspace_id, job_id)
+    wanted = Wanted(caller.workspace_id, job_id, str(request.base_url))
+    render = partial(service.get, session, request, caller.workspace_id, job_id)
+    return Response(await rendered.json(wanted, render), media_type="application/json")
 
 
 @router.post("/{job_id}:cancel", status_code=202, summary="Cancel a job", responses=responses(404, 409))

@@ -1,9 +1,9 @@
 """SQL of jobs as the API shows them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, literal_column, select
+from sqlalchemy import ARRAY, Label, Select, String, any_, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.tables import Artifact, Job, Metric
@@ -14,6 +14,9 @@ LISTED_METRICS = ("baseline", "artifacts")
 #: Written out rather than sent as a parameter: plans that are made once for all parameters know the indexes of lists.
 _SHOWN = Job.kind == literal_column("'compress'")
 
+#: The transaction that wrote the row last: https://www.postgresql.org/docs/current/ddl-system-columns.html
+_VERSION: Label[str] = literal_column("jobs.xmin::text", String).label("version")
+
 
 async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | None:
     """A compression job of this workspace."""
@@ -21,6 +24,13 @@ async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | N
         return None
     statement = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id, _SHOWN)
     return (await session.scalars(statement)).one_or_none()
+
+
+async def versions(session: AsyncSession, job_ids: Iterable[str]) -> Mapping[tuple[str, str], str]:
+    """(Workspace, id) -> what changes with the job's row, of those jobs that are there and not queued."""
+    ids = literal([job_id for job_id in job_ids if is_storable(job_id)], ARRAY(String))
+    statement = select(Job.workspace_id, Job.id, _VERSION).where(Job.id == any_(ids), _SHOWN, Job.state != "queued")
+    return {(row.workspace_id, row.id): row.version for row in await session.execute(statement)}
 
 
 async def state(session: AsyncSession, job_id: str) -> str | None:

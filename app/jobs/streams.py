@@ -33,7 +33,7 @@ _LARGEST = 2**63 - 1
 router = APIRouter()
 
 
-def get_broadcast(request: Request) -> Broadcast:
+async def get_broadcast(request: Request) -> Broadcast:
     """The broadcast of the application that serves `request`."""
     broadcast: Broadcast = request.app.state.broadcast
     return broadcast

@@ -44,7 +44,9 @@ class TusRoute(WorkspaceRoute):
         return speak
 
 
-def _version(_: Reader, sent: Annotated[str | None, Header(alias="Tus-Resumable", description="1.0.0")] = None) -> None:
+async def _version(
+    _: Reader, sent: Annotated[str | None, Header(alias="Tus-Resumable", description="1.0.0")] = None
+) -> None:
     tus.require_version(sent)
 
 

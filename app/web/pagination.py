@@ -41,7 +41,7 @@ class PageRequest:
         return rows, _encode(rows[-1].created_at, rows[-1].id) if more else None
 
 
-def _page_request(
+async def _page_request(
     limit: Annotated[int, Query(ge=1, le=200, description="Most items in the answer.")] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> PageRequest:

@@ -42,7 +42,12 @@ def get_services(request: Request) -> Services:
     return services
 
 
-def get_session(request: Request) -> AsyncSession:
+# FastAPI runs dependencies that are no coroutines in threads, which costs more than the rest of a small request.
+async def _services(request: Request) -> Services:
+    return get_services(request)
+
+
+async def _session(request: Request) -> AsyncSession:
     """The transaction of this request, opened by `app.accounts.routes.WorkspaceRoute` and committed by it.
 
     It takes a connection from the pool with its first statement, so an upload holds none while it streams.
@@ -51,5 +56,5 @@ def get_session(request: Request) -> AsyncSession:
     return session
 
 
-ServicesDep = Annotated[Services, Depends(get_services)]
-SessionDep = Annotated[AsyncSession, Depends(get_session)]
+ServicesDep = Annotated[Services, Depends(_services)]
+SessionDep = Annotated[AsyncSession, Depends(_session)]

@@ -1,4 +1,4 @@
-"""``GET /v1/jobs/{id}`` of a finished job beside a bare endpoint that answers as many bytes."""
+"""``GET /v1/jobs/{id}`` of a finished job beside bare endpoints that answer as many bytes."""
 
 import json
 import statistics
@@ -6,9 +6,11 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from typing import Any
 
+from benchmarks.load.bare import KINDS
 from benchmarks.load.machine import Line, cores, pin
 from benchmarks.load.rows import finished_job
 from benchmarks.load.site import Site, bare_server
@@ -21,22 +23,24 @@ def measure(site: Site, options: Namespace) -> Iterator[Line]:
     """Rounds in turn; the ratio of the medians."""
     path = f"/v1/jobs/{finished_job(site)}"
     size = len(_body(site, path))
-    with bare_server(site.settings, site.folder, size) as bare:
-        ours: list[dict[str, Any]] = []
-        theirs: list[dict[str, Any]] = []
-        for url in (bare, site.url):
+    with ExitStack() as bare:
+        urls = {kind: bare.enter_context(bare_server(site.settings, site.folder, kind, size)) for kind in KINDS}
+        urls["job"] = site.url
+        for url in urls.values():
             _round(url + path, options.connections, 0.5, site.key)  # warm
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
         for _ in range(options.rounds):
-            for url, into in [(bare, theirs), (site.url, ours)]:
-                into.append(_round(url + path, options.connections, options.seconds, site.key))
-    rates = [statistics.median(one["per_s"] for one in rounds) for rounds in (ours, theirs)]
-    rounds_told = f"{options.rounds} rounds of {options.seconds:g} s"
-    yield Line(f"{size} bytes of JSON, {options.connections} connections, {rounds_told}")
-    for name, rounds, rate in (("job", ours, rates[0]), ("bare", theirs, rates[1])):
-        p99, busy = max(one["p99_s"] for one in rounds), max(one["busy"] for one in rounds)
-        yield Line(f"{name:5} {rate:7.0f} requests/s, p99 {1000 * p99:.1f} ms, client busy {busy:.0%}")
-    yield Line(f"ratio {rates[0] / rates[1]:7.2f}   (aim: at least {AIM})")
-    failures = sum(one["failures"] for one in (*ours, *theirs))
+            for name, url in urls.items():
+                rounds[name].append(_round(url + path, options.connections, options.seconds, site.key))
+    told = f"{options.rounds} rounds of {options.seconds:g} s"
+    yield Line(f"{size} bytes of JSON, {options.connections} connections, {told}")
+    rates = {name: statistics.median(one["per_s"] for one in of_one) for name, of_one in rounds.items()}
+    for name, of_one in rounds.items():
+        p99, busy = max(one["p99_s"] for one in of_one), max(one["busy"] for one in of_one)
+        yield Line(f"{name:9} {rates[name]:7.0f} requests/s, p99 {1000 * p99:.1f} ms, client busy {busy:.0%}")
+    for kind, aim in zip(KINDS, (f"   (aim: at least {AIM})", ""), strict=True):
+        yield Line(f"to {kind:9} {rates['job'] / rates[kind]:7.3f}{aim}")
+    failures = sum(one["failures"] for of_one in rounds.values() for one in of_one)
     if failures:
         yield Line(f"{failures:.0f} requests failed", failed=True)
 

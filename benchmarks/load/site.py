@@ -72,17 +72,17 @@ def open_site() -> Iterator[Site]:
 
 
 @contextmanager
-def bare_server(settings: Settings, folder: Path, size: int) -> Iterator[str]:
-    """URL of a bare Starlette application that answers `size` bytes of JSON."""
+def bare_server(settings: Settings, folder: Path, kind: str, size: int) -> Iterator[str]:
+    """URL of a bare application of this kind (`benchmarks.load.bare`) that answers `size` bytes of JSON."""
     with listen("127.0.0.1", 0) as listener:
         descriptor = listener.fileno()
         program = Program(
             name="bare",
-            argv=(sys.executable, "-m", "benchmarks.load.bare", str(descriptor), str(size)),
+            argv=(sys.executable, "-m", "benchmarks.load.bare", str(descriptor), kind, str(size)),
             env=environment(settings),
             pass_fds=(descriptor,),
         )
-        with _started(program, service_url(listener), folder / "bare.log"):
+        with _started(program, service_url(listener), folder / f"{kind}.log"):
             yield service_url(listener)
 
 

@@ -44,6 +44,25 @@ async def test_nothing_is_left_of_a_full_bucket(rates: Rates, redis_url: str) ->
     assert await rates._redis.keys("modelpress:*") == []
 
 
+async def test_who_asks_at_once_takes_one_each(rates: Rates) -> None:
+    limit = Limit("key", 0.01, 3)
+    taken = await asyncio.gather(*(rates.take(limit, who) for who in "abaaaab"))
+    assert [(one.allowed, one.remaining) for one in taken if one] == [
+        *((True, 2), (True, 2), (True, 1), (True, 0), (False, 0), (False, 0), (True, 1))
+    ]
+
+
+async def test_a_clock_that_is_set_back(rates: Rates) -> None:
+    limit = Limit("key", 10.0, 2)
+    await rates.take(limit, "a")
+    assert rates._redis is not None
+    (bucket,) = await rates._redis.keys("modelpress:rate:*")
+    await rates._redis.set(bucket, 10**18)
+    refused = await rates.take(limit, "a")
+    assert refused is not None
+    assert 0 < refused.wait_s <= 0.2
+
+
 async def test_without_limit_and_without_server(tmp_path: Any) -> None:
     rates = Rates(f"redis+socket://:x@{tmp_path}/nobody?virtual_host=0")
     assert await rates.take(Limit("key", 0.0, 1), "a") is None
