@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     idempotency_ttl_s: int = Field(86_400, description="How long a response is kept for its Idempotency-Key.")
     forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed.")
     root_path: str = Field("", description="Path prefix that a proxy strips.")
-    sse_keepalive_s: float = Field(15.0, description="Seconds between comments on an idle event stream.")
+    sse_keepalive_s: float = Field(
+        15.0, description="Seconds between comments on an event stream, and looks whether its key is still valid."
+    )
 
     lease_s: float = Field(30.0, description="How long a worker owns a job without renewing.")
     heartbeat_s: float = Field(5.0, description="Seconds between renewals of a lease and of a worker's presence.")

@@ -11,12 +11,12 @@ from app import logs
 from app.accounts import audit
 from app.accounts.credentials import Caller, WrongCredential, identify
 from app.config import Settings
-from app.errors import Forbidden, TooManyRequests
+from app.errors import ApiError, Forbidden, TooManyRequests
 from app.rates import Limit, Taken
 from app.web.requests import ANSWER_HEADERS
 from app.web.services import Services, get_services
 
-__all__ = ["Admin", "Caller", "Member", "Operator", "Reader", "authenticate", "rate_limit", "require"]
+__all__ = ["Admin", "Caller", "Member", "Operator", "Reader", "authenticate", "rate_limit", "recognize", "require"]
 
 #: For OpenAPI alone; the header is read by `authenticate`.
 _ABOUT = "An API key: `mpk_...`; or a token of the deployment's OpenID Connect issuer, where there is one."
@@ -43,6 +43,17 @@ async def authenticate(request: Request) -> Caller:
         request.state.caller = known
         logs.bind(workspace_id=known.workspace_id)
     return known
+
+
+async def recognize(services: Services, header: str | None) -> Caller | None:
+    """Who would be let in with this Authorization header now; None: nobody.
+
+    For answers that outlast a key: it is no request of the caller's, so that it is neither counted nor recorded.
+    """
+    try:
+        return await identify(services, header)
+    except ApiError:
+        return None
 
 
 def require(role: str) -> Callable[..., Awaitable[Caller]]:

@@ -28,6 +28,15 @@ async def stored_bytes(session: AsyncSession, workspace_id: str, coming: Stored 
     return total + coming.size_bytes
 
 
+async def announced_bytes(session: AsyncSession, workspace_id: str) -> int:
+    """Bytes that resumable uploads were announced with and that have not arrived."""
+    missing = func.sum(ResumableUpload.size_bytes - ResumableUpload.received_bytes)
+    statement = select(func.coalesce(missing, 0)).where(
+        ResumableUpload.workspace_id == workspace_id, ResumableUpload.expires_at > func.clock_timestamp()
+    )
+    return int(await session.scalar(statement) or 0)
+
+
 async def jobs_in_work(session: AsyncSession, workspace_id: str) -> Mapping[str, int]:
     """State -> number of the compression jobs that are not over."""
     statement = select(Job.state, func.count()).where(

@@ -99,6 +99,11 @@ class Once:
             raise _in_progress()
 
     @property
+    def answered(self) -> bool:
+        """Whether a request with this key was answered before, be it the same or another."""
+        return self._before is not None
+
+    @property
     def settled(self) -> bool:
         """Whether it is known what is asked for."""
         return self._fingerprint is not None

@@ -57,11 +57,23 @@ async def refuse_bytes(session: AsyncSession, settings: Settings, workspace_id: 
         raise _full(limit)
 
 
+async def hold_announced(session: AsyncSession, settings: Settings, workspace_id: str, size: int = 0) -> None:
+    """Before the first of `size` bytes, or after an upload was announced: raises `Forbidden` where they have no room.
+
+    Beside what is kept counts what resumable uploads have announced and not brought. No digest is known yet, so bytes
+    that the workspace has already are taken for new ones.
+    """
+    limit = await _locked_limit(session, settings, workspace_id)
+    if not limit:
+        return
+    coming = size + await holdings.announced_bytes(session, workspace_id)
+    if await holdings.stored_bytes(session, workspace_id) + coming > limit:
+        raise _full(limit)
+
+
 async def hold_bytes(session: AsyncSession, settings: Settings, workspace_id: str) -> None:
     """After what keeps bytes was added: raises `Forbidden` where the workspace has more than it may."""
-    if not (await quotas_of(session, settings, workspace_id)).stored_bytes:
-        return
-    limit = (await quotas_of(session, settings, workspace_id, lock=True)).stored_bytes
+    limit = await _locked_limit(session, settings, workspace_id)
     if limit and await holdings.stored_bytes(session, workspace_id) > limit:
         raise _full(limit)
 
@@ -107,9 +119,16 @@ async def upload_slot(services: Services, workspace_id: str) -> AsyncIterator[No
         yield
 
 
+async def _locked_limit(session: AsyncSession, settings: Settings, workspace_id: str) -> int:
+    """Bytes that the workspace may keep, which is locked then; 0: no limit, and no lock."""
+    if not (await quotas_of(session, settings, workspace_id)).stored_bytes:
+        return 0
+    return (await quotas_of(session, settings, workspace_id, lock=True)).stored_bytes
+
+
 def _full(limit: int) -> Forbidden:
     return Forbidden(
-        f"This workspace may keep {limit} bytes; delete models, datasets or jobs with their artifacts, or ask the "
-        "operator for more.",
+        f"This workspace may keep {limit} bytes; delete models, datasets or jobs with their artifacts, give up "
+        "resumable uploads, or ask the operator for more.",
         code="storage_quota_exceeded",
     )

@@ -24,7 +24,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _NOT_REMEMBERED = frozenset({401, 403, 408, 429})
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Names of endpoints whose calls the audit log need not hold: pieces of an upload that was recorded, and questions.
-_UNRECORDED = frozenset({"append_upload", "overridden", "estimate_job"})
+_UNRECORDED = frozenset({"append_upload", "estimate_job"})
 
 
 class WorkspaceRoute(APIRoute):

@@ -2,13 +2,13 @@
 
 A thousand streams of one job that all wake for one event would send a thousand queries for the same rows. Streams that
 stand at the same event therefore share a query: whoever asks first starts it. News of the job make everybody start
-anew, so nobody is given what was read before the news.
+anew, so nobody is given what was read before the news. Streams of one key share the question whether it still counts.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,7 @@ from app.jobs.events import CHANNEL
 
 #: Pause before connecting again, in seconds.
 RECONNECT_S = 1.0
-#: So old what was read may be, in seconds: news are not heard while the connection is lost.
+#: So old a shared answer may be, in seconds: news are not heard while the connection is lost.
 SHARED_S = 1.0
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Read(Generic[T]):
+class _Asked(Generic[T]):
     started: float
     task: asyncio.Task[T]
 
@@ -40,12 +40,33 @@ class _Read(Generic[T]):
         return not failed and time.monotonic() - self.started < SHARED_S
 
 
+class Shared:
+    """Answers that streams share which ask the same at once, or soon one after the other."""
+
+    def __init__(self) -> None:
+        self._asked: dict[Hashable, _Asked[Any]] = {}
+
+    async def ask(self, what: Hashable, query: Callable[[], Awaitable[T]]) -> T:
+        """The answer for `what`: of a query that another stream began within the last `SHARED_S`, else of `query`."""
+        asked = self._asked.get(what)
+        if asked is None or not asked.serves():
+            self._asked = {other: one for other, one in self._asked.items() if one.serves()}
+            asked = self._asked[what] = _Asked(time.monotonic(), asyncio.ensure_future(_awaited(query)))
+        # The stream that started it may go away before the others have their answer.
+        answer: T = await asyncio.shield(asked.task)
+        return answer
+
+    def forget(self) -> None:
+        """Whoever asks from now on is given nothing that was asked before."""
+        self._asked.clear()
+
+
 @dataclass
 class _Followed:
     """A job that streams of this process follow. `reads`: by the event after which they read, since the last news."""
 
     followers: set[asyncio.Event] = field(default_factory=set)
-    reads: dict[int, _Read[Any]] = field(default_factory=dict)
+    reads: Shared = field(default_factory=Shared)
 
 
 class Follower:
@@ -58,13 +79,7 @@ class Follower:
     async def read(self, after: int, query: Callable[[], Awaitable[T]]) -> T:
         """The answer of `query`, which reads what came after an event: this stream's, or another's since the news."""
         self.news.clear()
-        read = self._followed.reads.get(after)
-        if read is None or not read.serves():
-            read = _Read(time.monotonic(), asyncio.ensure_future(_awaited(query)))
-            self._followed.reads[after] = read
-        # The stream that started it may go away before the others have their answer.
-        answer: T = await asyncio.shield(read.task)
-        return answer
+        return await self._followed.reads.ask(after, query)
 
 
 class Broadcast:
@@ -74,6 +89,8 @@ class Broadcast:
         url = database.engine.url.set(drivername="postgresql")
         self._conninfo = url.render_as_string(hide_password=False)
         self._followed: dict[str, _Followed] = {}
+        #: Who the callers of streams are by now, by the Authorization header that each came with.
+        self.callers = Shared()
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -110,7 +127,7 @@ class Broadcast:
 
     def _wake(self, *job_ids: str) -> None:
         for followed in filter(None, map(self._followed.get, job_ids)):
-            followed.reads.clear()
+            followed.reads.forget()
             for news in followed.followers:
                 news.set()
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.accounts.caller import Reader
+from app.accounts.caller import Caller, Reader, recognize
 from app.db import Database
 from app.errors import BadRequest, NotFound
 from app.instruments import STREAMS
@@ -21,7 +22,7 @@ from app.jobs.schemas import EventPage, EventView
 from app.jobs.states import TERMINAL
 from app.tables import Job, JobEvent
 from app.web.problems import responses
-from app.web.services import ServicesDep
+from app.web.services import Services, ServicesDep
 
 #: Events that are read at once.
 BATCH = 500
@@ -63,6 +64,8 @@ JobDep = Annotated[Job, Depends(_job)]
     },
 )
 async def list_events(
+    request: Request,
+    caller: Reader,
     job: JobDep,
     services: ServicesDep,
     broadcast: Annotated[Broadcast, Depends(get_broadcast)],
@@ -75,7 +78,8 @@ async def list_events(
     after = _number(cursor if cursor is not None else last_event_id)
     if "application/json" in accept and "text/event-stream" not in accept:
         return await _page(services.database, job.id, after, limit)
-    stream = _stream(services.database, broadcast, job.id, after, services.settings.sse_keepalive_s)
+    admitted = partial(_admitted, services, broadcast, request.headers.get("authorization"), caller)
+    stream = _stream(services, broadcast, job.id, after, admitted)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -108,24 +112,34 @@ async def _page(database: Database, job_id: str, after: int, limit: int) -> Resp
     return Response(page.model_dump_json(), media_type="application/json")
 
 
+async def _admitted(services: Services, broadcast: Broadcast, header: str | None, caller: Caller) -> bool:
+    """Whether `caller`, who came with this Authorization header, would still be let in."""
+    return await broadcast.callers.ask(header, partial(recognize, services, header)) == caller
+
+
 async def _stream(
-    database: Database, broadcast: Broadcast, job_id: str, after: int, keepalive_s: float
+    services: Services, broadcast: Broadcast, job_id: str, after: int, admitted: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MS}\n\n"
+    due = time.monotonic() + services.settings.sse_keepalive_s
     with broadcast.follow(job_id) as follower, STREAMS.track_inprogress():
         while True:
-            piece = await follower.read(after, partial(_piece, database, job_id, after))
+            # Asked by the clock, not after a silence: a job that always has news would never ask.
+            if time.monotonic() >= due:
+                if not await admitted():
+                    return  # the client connects again, and that answer tells it why
+                yield ": keep-alive\n\n"
+                due = time.monotonic() + services.settings.sse_keepalive_s
+            piece = await follower.read(after, partial(_piece, services.database, job_id, after))
             if piece.text:
                 yield piece.text
                 after = piece.last
                 continue
             if piece.over:
                 return
-            try:
-                async with asyncio.timeout(keepalive_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(due - time.monotonic()):
                     await follower.news.wait()
-            except TimeoutError:
-                yield ": keep-alive\n\n"
 
 
 @dataclass(frozen=True)

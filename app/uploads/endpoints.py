@@ -5,11 +5,14 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.accounts.caller import Member, Reader
 from app.accounts.idempotency import digest_of
 from app.accounts.routes import WorkspaceRoute, get_once
-from app.errors import MethodNotAllowed, UnsupportedMedia
+from app.errors import UnsupportedMedia
 from app.tables import ResumableUpload
 from app.uploads import resumable, tus
 from app.uploads.multipart import basename
@@ -21,9 +24,22 @@ _SPOKEN = {"Tus-Resumable": tus.VERSION}
 
 
 class TusRoute(WorkspaceRoute):
-    """Bodies of any kind are read as a stream, and every answer says which protocol is spoken."""
+    """Bodies of any kind are read as a stream, and every answer says which protocol is spoken.
+
+    A POST can mean another method, for clients whose surroundings know no PATCH and DELETE (the protocol asks for it).
+    It is one from here on: its endpoint answers, with the role that it asks for, and the audit log names it.
+    """
 
     streamed = ("",)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether this is the route of a request, by the method that it means."""
+        match, found = super().matches(scope)
+        if match is Match.PARTIAL and scope["method"] == "POST":
+            meant = Headers(scope=scope).get("x-http-method-override", "").upper()
+            if meant in (self.methods or ()):
+                return Match.FULL, {**found, "method": meant}
+        return match, found
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint, with the protocol's header on its answers."""
@@ -145,28 +161,6 @@ async def append_upload(
 async def delete_upload(upload_id: str, caller: Member, session: SessionDep, services: ServicesDep) -> None:
     """Its bytes are removed, unless a model or dataset was made of them."""
     await resumable.discard(session, services, caller.workspace_id, upload_id)
-
-
-@router.post("/{upload_id}", include_in_schema=False, dependencies=_TUS)
-async def overridden(
-    request: Request,
-    upload_id: str,
-    caller: Member,
-    session: SessionDep,
-    services: ServicesDep,
-    x_http_method_override: Annotated[str, Header()] = "",
-    upload_offset: Annotated[str | None, Header()] = None,
-    upload_checksum: Annotated[str | None, Header()] = None,
-) -> Response:
-    """For clients whose surroundings know no PATCH and DELETE (the protocol asks for it)."""
-    match x_http_method_override.upper():
-        case "PATCH":
-            return await append_upload(request, upload_id, caller, services, upload_offset, upload_checksum)
-        case "DELETE":
-            await delete_upload(upload_id, caller, session, services)
-            return Response(status_code=204)
-    await resumable.find(services, caller.workspace_id, upload_id)
-    raise MethodNotAllowed("Send PATCH or DELETE; or POST with X-HTTP-Method-Override.")
 
 
 def _state(upload: ResumableUpload) -> dict[str, str]:

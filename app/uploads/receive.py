@@ -27,6 +27,11 @@ class Received:
     file: Stored = field(default=Stored("", 0))
 
 
+def least_size(request: Request) -> int:
+    """Bytes that the file in the form of `request` has at least, by its Content-Length; 0 where there is none."""
+    return max(0, _length(request) - _FORM_OVERHEAD)
+
+
 @asynccontextmanager
 async def receive_form(request: Request, services: Services, workspace_id: str) -> AsyncIterator[Received]:
     """Reads the whole form of `request`.
@@ -41,9 +46,7 @@ async def receive_form(request: Request, services: Services, workspace_id: str) 
                 yield event
         parser.finish()
 
-    header = request.headers.get("content-length", "0")
-    length = int(header) if header.isdecimal() else 0
-    async with _receive(services, workspace_id, events(), length, _FORM_OVERHEAD) as received:
+    async with _receive(services, workspace_id, events(), _length(request), _FORM_OVERHEAD) as received:
         yield received
 
 
@@ -63,6 +66,11 @@ async def receive_file(
 
     async with _receive(services, workspace_id, events(), size) as received:
         yield received
+
+
+def _length(request: Request) -> int:
+    header = request.headers.get("content-length", "0")
+    return int(header) if header.isdecimal() else 0
 
 
 @asynccontextmanager

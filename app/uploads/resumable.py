@@ -41,8 +41,9 @@ async def create(
     refuse_code(filename, b"")
     await Room(services.store, services.settings).for_length(size)
     values = {"workspace_id": workspace_id, "filename": filename, "meta": meta, "size_bytes": size}
-    await quotas.refuse_bytes(session, services.settings, workspace_id, Stored("", size))
-    return await repository.insert_upload(session, _ttl(services), **values)
+    upload = await repository.insert_upload(session, _ttl(services), **values)
+    await quotas.hold_announced(session, services.settings, workspace_id)
+    return upload
 
 
 async def find(services: Services, workspace_id: str, upload_id: str) -> ResumableUpload:

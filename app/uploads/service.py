@@ -23,7 +23,7 @@ from app.storage import Stored
 from app.tables import Dataset, Job, Model
 from app.uploads import repository, resumable, sources
 from app.uploads.keep import publish
-from app.uploads.receive import receive_form
+from app.uploads.receive import least_size, receive_form
 from app.uploads.schemas import Source, UploadFields
 from app.web.services import Services
 
@@ -50,12 +50,16 @@ async def receive(
             fetched = await _fetch(services, caller.workspace_id, source)
         yield Arrived(fields, *fetched)
         return
+    once = get_once(request)
+    # What was answered before is in the store already: it must not be refused for want of room before it is recognized.
+    if once is None or not once.answered:
+        async with services.database.transaction() as session:
+            await quotas.hold_announced(session, services.settings, caller.workspace_id, least_size(request))
     async with (
         quotas.upload_slot(services, caller.workspace_id),
         receive_form(request, services, caller.workspace_id) as received,
     ):
         fields = _validated(kind, received.fields)
-        once = get_once(request)
         if once is not None:
             once.settle(
                 digest_of(request, json.dumps([received.fields, received.file.sha256], sort_keys=True).encode())

@@ -8,6 +8,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store as Bucket
 
+from app.accounts import quotas
 from app.errors import FieldError, Invalid
 from app.storage import CHUNK, Stored
 from app.uploads.keep import publish
@@ -24,7 +25,7 @@ async def take(services: Services, workspace_id: str, source: str) -> tuple[str,
 
     Raises:
         Invalid: ``source_not_allowed``, ``source_not_found``, ``source_unreadable``.
-        UnsupportedMedia, PayloadTooLarge, InsufficientStorage: as for any upload.
+        Forbidden, UnsupportedMedia, PayloadTooLarge, InsufficientStorage: as for any upload.
     """
     name, key = _allowed(source, services.settings.sources)
     options = {"allow_http": services.settings.s3_allow_http, "timeout": "1h"}
@@ -32,6 +33,8 @@ async def take(services: Services, workspace_id: str, source: str) -> tuple[str,
         bucket = Bucket(name, client_options=options, retry_config={"max_retries": 2})  # type: ignore[arg-type]
         async with asyncio.timeout(_PATIENCE_S):
             size = (await obstore.head_async(bucket, key))["size"]
+        async with services.database.transaction() as session:
+            await quotas.hold_announced(session, services.settings, workspace_id, size)
         chunks = _read(bucket, key)
         async with receive_file(services, workspace_id, basename(key), size, chunks) as received:
             stored = await publish(services.database, received.staged, workspace_id)

@@ -19,6 +19,7 @@ from app import oidc
 from app.config import Settings
 from app.errors import Unauthenticated
 from tests.support.issuer import AUDIENCE, FakeIssuer, edwards, elliptic, rsa, running_issuer
+from tests.support.stage import open_stage, serving
 
 pytestmark = pytest.mark.anyio
 RSA, OTHER_RSA, ELLIPTIC, EDWARDS = rsa("rsa"), rsa("other"), elliptic("ec"), edwards("ed")
@@ -182,6 +183,19 @@ async def test_workspace_and_role(issuer: FakeIssuer, ask: Ask) -> None:
     strongest = await ask(issuer.token(RSA, modelpress_role=["reader", "x", "member"]), "/v1/models/mdl_x", "DELETE")
     assert strongest.status_code == 404
     assert (await ask(issuer.token(RSA, sub="a\0"))).status_code == 401
+
+
+async def test_a_stream_ends_with_its_token(settings: Settings, issuer: FakeIssuer, free_port: int) -> None:
+    changes = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_leeway_s": 0, "sse_keepalive_s": 0.2}
+    async with open_stage(settings.model_copy(update=changes)) as stage, serving(stage, free_port) as client:
+        path, exp = f"/v1/jobs/{await stage.job()}/events", int(time.time()) + 2
+        token = issuer.token(RSA, exp=exp, modelpress_workspace="first")
+        headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+        async with asyncio.timeout(10):
+            stream = await client.get(path, headers=headers)
+        assert (stream.status_code, time.time() >= exp) == (200, True)
+        assert ": keep-alive" in stream.text
+        assert (await client.get(path, headers=headers)).json()["code"] == "token_invalid"
 
 
 async def test_mapped_roles_and_claims_within_claims(make_api: Any, issuer: FakeIssuer) -> None:

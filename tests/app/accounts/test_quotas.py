@@ -1,19 +1,23 @@
 """Quotas hold, also for clients that come at the same moment, and free themselves."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import select, update
 
 from app.accounts import quotas
 from app.accounts.holdings import forget_lost_slots
-from app.tables import Job, UploadSlot, Worker
+from app.tables import Job, ResumableUpload, UploadSlot, Worker
+from app.uploads.tus import MEDIA_TYPE
 from tests.app.conftest import PT2_LIKE
 
 pytestmark = pytest.mark.anyio
 SIZE = len(PT2_LIKE) + 1
+TUS = {"Tus-Resumable": "1.0.0"}
 
 
 async def _job_body(api: Any, client: Any) -> dict[str, Any]:
@@ -67,6 +71,60 @@ async def test_stored_bytes_of_uploads_that_end_together(make_api: Any) -> None:
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [403] * 3
     usage = (await client.get("/v1/usage")).json()
     assert (usage["stored_bytes"], usage["models"]) == (3 * SIZE, 3)
+
+
+async def _announce(client: httpx2.AsyncClient, size: int) -> httpx2.Response:
+    return await client.post("/v1/uploads", headers={**TUS, "Upload-Length": str(size)})
+
+
+async def test_bytes_that_were_announced_have_their_room(make_api: Any) -> None:
+    api = await make_api(quota_stored_bytes=100)
+    client, other = await api.client(), await api.client(workspace="theirs")
+    answers = await asyncio.gather(*(_announce(client, 60) for _ in range(3)))
+    assert sorted(answer.status_code for answer in answers) == [201, 403, 403]
+    assert {one.json()["code"] for one in answers if one.status_code == 403} == {"storage_quota_exceeded"}
+    assert (await _announce(other, 100)).status_code == 201
+    path = next(answer.headers["location"] for answer in answers if answer.status_code == 201)
+    piece = {**TUS, "Upload-Offset": "0", "Content-Type": MEDIA_TYPE}
+    assert (await client.patch(path, content=bytes(range(30)), headers=piece)).status_code == 204
+    assert (await _announce(client, 41)).status_code == 403, "what has arrived counts once"
+    assert (await _announce(client, 40)).status_code == 201
+    assert (await client.delete(path, headers=TUS)).status_code == 204
+    assert (await _announce(client, 61)).status_code == 403
+    assert (await _announce(client, 60)).status_code == 201
+    async with api.services.database.transaction() as session:
+        await session.execute(update(ResumableUpload).values(expires_at="2020-01-01T00:00:00Z"))
+    assert (await _announce(client, 100)).status_code == 201
+
+
+async def test_what_was_announced_can_be_used(make_api: Any) -> None:
+    """Its parts and the file that they make are not counted both."""
+    api = await make_api(quota_stored_bytes=SIZE)
+    client = await api.client()
+    path = (await _announce(client, SIZE)).headers["location"]
+    piece = {**TUS, "Upload-Offset": "0", "Content-Type": MEDIA_TYPE}
+    assert (await client.patch(path, content=PT2_LIKE + b"x", headers=piece)).status_code == 204
+    made = await client.post("/v1/models", json={"name": "n", "upload_id": path.rpartition("/")[2]})
+    assert made.status_code == 201, made.text
+
+
+async def test_a_form_without_room_is_refused_unread(make_api: Any) -> None:
+    api = await make_api(quota_stored_bytes=18 * 1024**2)
+    client = await api.client()
+    once = {"Idempotency-Key": "k"}
+    form = {"data": {"name": "n"}, "files": {"file": ("m.pt2", PT2_LIKE + bytes(17 * 1024**2))}}
+    first = await client.post("/v1/models", **form, headers=once)
+    assert first.status_code == 201
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("a byte was asked for")
+        yield b""
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(18 * 1024**2)}
+    refused = await client.post("/v1/datasets", content=body(), headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (403, "storage_quota_exceeded")
+    again = await client.post("/v1/models", **form, headers=once)
+    assert (again.status_code, again.json()) == (201, first.json()), "its bytes are there already"
 
 
 async def test_no_job_where_there_is_no_room_for_what_it_makes(make_api: Any) -> None:

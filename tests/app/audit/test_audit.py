@@ -12,6 +12,7 @@ from app.accounts import audit
 from app.accounts.routes import WorkspaceRoute
 from app.admin import KeyRequest, create_key, create_workspace
 from app.tables import AuditEvent, Model
+from app.uploads.tus import MEDIA_TYPE
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,25 @@ async def test_changes(api: Any) -> None:
     keys = {item["id"] for item in (await admin.get("/v1/keys")).json()["items"]}
     assert {event["actor"] for event in events} <= keys
     assert made["key"] not in str(events)
+
+
+async def test_an_upload_that_is_given_up_whichever_way_it_is_asked(api: Any) -> None:
+    """What is recorded is what was meant; pieces of an upload are not, and who may do neither is told apart."""
+    admin, member, reader = await api.client("admin"), await api.client("member"), await api.client("reader")
+    ids = []
+    for call in ({"method": "DELETE"}, {"method": "POST", "headers": {"X-HTTP-Method-Override": "delete"}}):
+        tus = {"Tus-Resumable": "1.0.0"}
+        begun = await member.post("/v1/uploads", headers={**tus, "Upload-Length": "4"})
+        ids.append(begun.headers["location"].rpartition("/")[2])
+        piece = {"X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0", "Content-Type": MEDIA_TYPE, **tus}
+        assert (await member.post(f"/v1/uploads/{ids[-1]}", content=b"data", headers=piece)).status_code == 204
+        asked = {"url": f"/v1/uploads/{ids[-1]}", **call, "headers": {**tus, **call.get("headers", {})}}
+        assert (await reader.request(**asked)).status_code == 403
+        assert (await member.request(**asked)).status_code == 204
+    events = [event for event in await _events(admin) if event["action"] != "create_upload"]
+    assert [(event["action"], event["object_id"], event["outcome"]) for event in reversed(events)] == [
+        ("delete_upload", one, outcome) for one in ids for outcome in ("role_too_weak", "ok")
+    ]
 
 
 async def test_a_repetition_is_no_change(api: Any) -> None:

@@ -2,13 +2,19 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event as sql
 from sqlalchemy import text
+from sqlalchemy.engine import Engine
 
+from app.beside import beside
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import Finished, UserError
 from tests.support.stage import Stage
@@ -163,6 +169,61 @@ async def test_listening_survives_a_lost_connection(stage: Stage, api: httpx.Asy
     await stage.run(stage.leases.finish, lease, Finished())
     async with asyncio.timeout(20):
         assert [event["event"] for event in await following] == ["state", "log", "state"]
+
+
+async def _make_key(stage: Stage, api: httpx.AsyncClient, **fields: Any) -> tuple[str, dict[str, str]]:
+    """Id of a new key, and headers with it."""
+    made = await api.post("/v1/keys", json={"name": "k", "role": "reader", **fields}, headers=await stage.key("admin"))
+    return made.json()["id"], {"Authorization": f"Bearer {made.json()['key']}"}
+
+
+@pytest.mark.parametrize("noise_s", [0.03, 60.0])
+async def test_a_stream_ends_soon_after_its_key(stage: Stage, api: httpx.AsyncClient, noise_s: float) -> None:
+    """Also where there is news all the time; streams of other keys go on."""
+    job_id, lease = await stage.in_state("running")
+    key_id, headers = await _make_key(stage, api)
+
+    async def noise() -> None:
+        while True:
+            await stage.run(stage.leases.append_events, lease, [NewEvent("log", {"message": "x"})])
+            await asyncio.sleep(noise_s)
+
+    async with beside(noise()), api.stream("GET", f"/v1/jobs/{job_id}/events", headers=SSE) as other:
+        following = asyncio.create_task(follow(api, job_id, **headers))
+        await asyncio.sleep(0.7)
+        assert not following.done(), "two keep-alives ago its key was found to be good"
+        revoked = await api.delete(f"/v1/keys/{key_id}", headers=await stage.key("admin"))
+        assert revoked.status_code == 204
+        async with asyncio.timeout(stage.settings.sse_keepalive_s + 1 + 2):
+            assert (await following)[0]["event"] == "state"
+        await stage.run(stage.leases.append_events, lease, [NewEvent("log", {"message": "last"})])
+        async with asyncio.timeout(10), aclosing(parsed(other)) as events:
+            while (await anext(events)).get("data", {}).get("message") != "last":
+                pass
+    again = await api.get(f"/v1/jobs/{job_id}/events", headers={**SSE, **headers})
+    assert (again.status_code, again.json()["code"]) == (401, "key_invalid")
+
+
+async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, api: httpx.AsyncClient) -> None:
+    job_id, _ = await stage.in_state("running")
+    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    _, headers = await _make_key(stage, api, expires_at=expires_at.isoformat())
+    asked: list[float] = []
+
+    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM keys" in statement:
+            asked.append(time.monotonic())
+
+    followers = [asyncio.create_task(follow(api, job_id, **headers)) for _ in range(40)]
+    await asyncio.sleep(0.5)
+    sql.listen(Engine, "before_cursor_execute", count)
+    try:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*followers)
+    finally:
+        sql.remove(Engine, "before_cursor_execute", count)
+    assert datetime.now(UTC) >= expires_at
+    assert 1 <= len(asked) <= 5
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", "9" * 30])

@@ -7,6 +7,9 @@ import httpx2
 import obstore
 import pytest
 from obstore.store import S3Store
+from sqlalchemy import func, select
+
+from app.tables import Blob
 
 pytestmark = pytest.mark.anyio
 DATA = b"PK\x03\x04" + bytes(range(256)) * 9000
@@ -62,6 +65,15 @@ async def test_too_large(client: httpx2.AsyncClient) -> None:
     _put("models/large.pt2", DATA + b"x")
     response = await _post(client, "s3://bucket/models/large.pt2")
     assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+
+
+async def test_no_room_for_it(make_api: Any, s3: str) -> None:
+    _put("models/resnet.pt2", DATA)
+    api = await make_api(sources=["s3://bucket/models/"], s3_allow_http=True, quota_stored_bytes=len(DATA) - 1)
+    response = await _post(await api.client(), "s3://bucket/models/resnet.pt2")
+    assert (response.status_code, response.json()["code"]) == (403, "storage_quota_exceeded")
+    async with api.services.database.transaction() as session:
+        assert await session.scalar(select(func.count()).select_from(Blob)) == 0, "it was not copied first"
 
 
 async def test_a_store_that_is_away(client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

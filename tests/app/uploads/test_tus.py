@@ -241,9 +241,15 @@ async def test_method_override(client: httpx2.AsyncClient) -> None:
     upload = await _begin(client)
     headers = {"X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0", "Content-Type": tus.MEDIA_TYPE, **TUS}
     assert (await client.post(f"/v1/uploads/{upload}", content=DATA, headers=headers)).status_code == 204
-    assert _code(await client.post(f"/v1/uploads/{upload}", headers=TUS)) == (405, "method_not_allowed")
+    assert await _offset(client, upload) == len(DATA)
+    for named in ({}, {"X-HTTP-Method-Override": "PUT"}):
+        plain = await client.post(f"/v1/uploads/{upload}", headers={**TUS, **named})
+        assert (plain.status_code, plain.json()["code"]) == (405, "method_not_allowed")
+    shown = await client.head(f"/v1/uploads/{upload}", headers={**TUS, "X-HTTP-Method-Override": "DELETE"})
+    assert shown.status_code == 200, "only a POST can mean another method"
     headers = {"X-HTTP-Method-Override": "DELETE", **TUS}
     assert (await client.post(f"/v1/uploads/{upload}", headers=headers)).status_code == 204
+    assert _code(await client.post(f"/v1/uploads/{upload}", headers=headers)) == (404, "upload_not_found")
 
 
 async def test_others_see_nothing(api: Any, client: httpx2.AsyncClient) -> None:
