@@ -15,6 +15,7 @@ from app.jobs.leases import Leases
 from app.jobs.outcomes import Lease
 from app.queue import Queue
 from app.storage import open_store
+from worker.runner import lifeline
 from worker.runner.presence import Shutdown
 from worker.runner.slot import Slot
 from worker.runner.supervisor import Supervisor
@@ -33,9 +34,13 @@ async def _drain(slot: Slot, shutdown: Shutdown) -> None:
     store = open_store(slot.settings)
     try:
         async with shutdown.watched() as stopping:
-            while not stopping.is_set() and (lease := await _claim(slot, database, leases)):
+            while not stopping.is_set():
+                asked = lifeline.now()
+                lease = await _claim(slot, database, leases)
+                if lease is None:
+                    break
                 with _told(slot, lease):
-                    await Supervisor(slot, database, leases, store, lease, stopping).run()
+                    await Supervisor(slot, database, leases, store, lease, asked, stopping).run()
     finally:
         await database.close()
 

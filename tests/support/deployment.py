@@ -50,6 +50,17 @@ def tensors(samples: int = 64, **columns: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def supervisors(worker: psutil.Process) -> list[psutil.Process]:
+    """The worker and its slots, without the keepers of jobs and what is below those."""
+    found, queue = [], [worker]
+    while queue:
+        process = queue.pop()
+        if "worker.runner.launch" not in process.cmdline():
+            found.append(process)
+            queue += process.children()
+    return found
+
+
 @dataclass
 class WorkerProcess:
     """One Celery worker; `log` is what it wrote."""
@@ -65,6 +76,18 @@ class WorkerProcess:
         for process in tree:
             process.kill()
         self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The worker and its slots stand still, the processes of its jobs do not."""
+        still = supervisors(psutil.Process(self.process.pid))
+        for process in still:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in still:
+                process.resume()
 
     def stop(self) -> float:
         """SIGTERM; seconds until it ended."""

@@ -57,6 +57,28 @@ def test_lost_machine_is_another_workers_job(service: Deployment) -> None:
     assert not list((service.settings.work_dir / "attempts").iterdir())
 
 
+def test_a_frozen_worker_loses_its_job_and_the_jobs_process(service: Deployment) -> None:
+    """Its job's process could go on, but is gone when another worker takes the job; thawed, it finds that it lost."""
+    with ThreadPoolExecutor(2) as pool:
+        workers = list(pool.map(lambda _: service.start_worker(), range(2)))
+    job_id = service.add_check()
+    service.look()
+    process = service.freeze(job_id)
+    above = {parent.pid for parent in process.parents()}
+    (owner,) = [worker for worker in workers if worker.process.pid in above]
+    with service.maintained():
+        with owner.frozen():
+            wait_for(lambda: service.job(job_id).attempt == 2, "second attempt")
+            assert _gone(process)
+            service.await_state(job_id, "succeeded")
+        workers.remove(owner)
+        workers[0].stop()
+        other = service.add_check()
+        service.look()
+        service.await_state(other, "succeeded")
+    assert service.states(job_id) == [("running", 1), ("running", 2), ("succeeded", 2)]
+
+
 def test_killed_main_process_leaves_nothing_running(service: Deployment) -> None:
     """Only Celery's main process is killed: its slot and the job's process go with it."""
     worker = service.start_worker()

@@ -2,9 +2,10 @@
 
 ``python -m worker.runner.launch FOLDER REPORT LOCK PARENT -- COMMAND...`` starts COMMAND inside the walls
 described by FOLDER/sandbox.json, with the pipe REPORT and the lock file LOCK (descriptors) at their agreed
-numbers. It adopts every orphan below it, and when COMMAND ends, the supervisor dies or SIGTERM comes, it kills
-all that is left: measuring processes are grandchildren, and a hostile job may try to leave a daemon behind.
-Its exit code is COMMAND's, or 128 + signal.
+numbers, and a lifeline (`worker.runner.lifeline`) as its standard input. It adopts every orphan below it, and when
+COMMAND ends, the supervisor dies or has been silent for a lease, or SIGTERM comes, it kills all that is left: measuring
+processes are grandchildren, and a hostile job may try to leave a daemon behind. Its exit code is COMMAND's,
+128 + signal, or `lifeline.SILENT`.
 
 ``python -m worker.runner.launch --probe FOLDER`` prints which walls stand, as JSON.
 """
@@ -18,11 +19,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from worker.runner import linux, sandbox
+from worker.runner import lifeline, linux, sandbox
 
 SANDBOX = "sandbox.json"
 _REPORT_FD, _LOCK_FD = 3, 4  # as in worker.runner.messages, which would import pydantic
 _ROUNDS, _PAUSE_S = 1000, 0.005
+#: Sleeps are shorter than this, in seconds: their clock stands while the machine sleeps, that of the lifeline goes on.
+_LOOK_S = 1.0
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +39,11 @@ def main(arguments: list[str]) -> int:
     linux.become_subreaper()
     linux.die_with(parent, signal.SIGTERM)
     confinement = sandbox.Confinement.from_json((folder / SANDBOX).read_text())
+    lease = lifeline.KeeperEnd(sys.stdin.fileno())
+    if lease.left() <= 0:
+        return lifeline.SILENT
     keeper = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # waited for; one that came earlier would be lost
     pid = os.fork()
     if pid == 0:
         try:
@@ -47,14 +54,16 @@ def main(arguments: list[str]) -> int:
         finally:
             os._exit(127)
     os.close(report)
-    code = os.waitstatus_to_exitcode(_wait_for(pid))
+    code = _wait_for(pid, lease)
     kill_descendants()
-    return code if code >= 0 else 128 - code
+    return code
 
 
 def _become(confinement: sandbox.Confinement, keeper: int, report: int, lock: int, command: list[str]) -> None:
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())  # the lifeline is not the job's
     # Out of the way first: the agreed numbers may be taken, by the other one or by themselves.
     spare = [fcntl.fcntl(source, fcntl.F_DUPFD, 2 * _LOCK_FD) for source in (report, lock)]
     os.dup2(spare[0], _REPORT_FD)
@@ -74,12 +83,15 @@ def _prefer_as_victim() -> None:
         return
 
 
-def _wait_for(pid: int) -> int:
-    """Reaps everything until `pid` itself ends; its status."""
-    while True:
-        ended, status = os.wait()
-        if ended == pid:
-            return status
+def _wait_for(pid: int, lease: lifeline.KeeperEnd) -> int:
+    """Reaps everything until `pid` itself ends, or the lease; the exit code."""
+    while (left := lease.left()) > 0:
+        signal.sigtimedwait({signal.SIGCHLD}, min(left, _LOOK_S))
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == pid:
+                code = os.waitstatus_to_exitcode(ended[1])
+                return code if code >= 0 else 128 - code
+    return lifeline.SILENT
 
 
 def _end() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
-from worker.runner import usage
+from worker.runner import lifeline, usage
 from worker.runner.folder import JobFolder
 from worker.runner.launch import SANDBOX
 from worker.runner.messages import MAX_LINE, REPORT, Failure, Report, Result
@@ -72,7 +73,10 @@ def environment(folder: JobFolder, threads: int) -> dict[str, str]:
 
 
 class JobProcess:
-    """One run of the job's process. Use as an async context manager: nothing is left behind afterwards."""
+    """One run of the job's process. Use as an async context manager: nothing is left behind afterwards.
+
+    It ends by itself at `end`, a time of `lifeline.now`, unless `extend` has moved that.
+    """
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class JobProcess:
         threads: int,
         measure_lock: Path,
         command: tuple[str, ...] = ("-m", CHILD_MODULE),
+        end: float = math.inf,
     ) -> None:
         self._folder = folder
         self._confinement = confinement
@@ -90,6 +95,8 @@ class JobProcess:
         self._threads = threads
         self._measure_lock = measure_lock
         self._command = command
+        self._end_at = end
+        self._lifeline: lifeline.SupervisorEnd
         self._process: asyncio.subprocess.Process
         self._reports: asyncio.StreamReader
         self._pipe: asyncio.ReadTransport
@@ -106,14 +113,16 @@ class JobProcess:
         usage.remove_shared_files(self._confinement.uid)  # of a job whose supervisor was killed
         read, write = os.pipe()
         lock = os.open(self._measure_lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)  # flock needs no more
+        self._lifeline = lifeline.SupervisorEnd(self._end_at)
         try:
             self._process = await self._spawn(write, lock)
         except BaseException:
             os.close(read)
+            self._lifeline.close()
             raise
         finally:
-            os.close(write)
-            os.close(lock)
+            for given in (write, lock, self._lifeline.reader):
+                os.close(given)
         self._reports = asyncio.StreamReader(limit=MAX_LINE)
         self._pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(self._reports), os.fdopen(read, "rb", buffering=0)
@@ -129,7 +138,7 @@ class JobProcess:
         return await asyncio.create_subprocess_exec(
             *keeper,
             *child,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=self._lifeline.reader,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             pass_fds=(report, lock),
@@ -144,7 +153,12 @@ class JobProcess:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         self._pipe.close()
+        self._lifeline.close()
         usage.remove_shared_files(self._confinement.uid)
+
+    def extend(self, end: float) -> None:
+        """The lease was renewed: the process may live until `end`."""
+        self._lifeline.extend(end)
 
     @property
     def pid(self) -> int:
@@ -187,6 +201,8 @@ class JobProcess:
             return self._over
         if code == 128 + signal.SIGKILL and _kernel_oom_kills() > self._oom_kills:
             return Death("out_of_memory", "the system ran out of memory and ended the job's process")
+        if code == lifeline.SILENT:
+            return Death("worker_lost", "the worker did not renew the job's lease in time, and its process was ended")
         if code is None:
             return Death("job_process_died", "the job's process closed its report without a result and did not end")
         return Death("job_process_died", f"the job's process ended without a result ({_meaning(code)})")

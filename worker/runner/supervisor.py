@@ -8,7 +8,6 @@ against the contract, and its files are copied out of its reach before they are 
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum, auto
@@ -39,12 +38,11 @@ from worker.runner.folder import DISK_FULL, JobFolder, UntrustedFileError
 from worker.runner.journal import Journal
 from worker.runner.messages import ArtifactFile, CheckpointSaved, Failure, Log, Progress, Result
 from worker.runner.process import JobProcess, ProtocolError
+from worker.runner.renewal import Renewal
 from worker.runner.slot import Slot
 
 log = logging.getLogger(__name__)
 
-#: Without a renewal for this share of the lease the job is stopped: another worker may be about to claim it.
-_GIVE_UP = 0.75
 _RETRY_S = 0.5
 _MAX_NAME = 200
 _UNSTORABLE = UserError("job_protocol_error", "the job's process reported what the database does not take")
@@ -63,7 +61,12 @@ _STOPS = {LeaseState.CANCEL: Stop.CANCELED, LeaseState.TIMED_OUT: Stop.TIMED_OUT
 
 
 class Supervisor:
-    """One attempt of one job. `shutdown` is set when this worker ends."""
+    """One attempt of one job.
+
+    Args:
+        asked: `lifeline.now()` before the lease was asked for.
+        shutdown: set when this worker ends.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Supervisor:
         leases: Leases,
         store: ObjectStore,
         lease: Lease,
+        asked: float,
         shutdown: asyncio.Event,
     ) -> None:
         self._slot = slot
@@ -82,12 +86,12 @@ class Supervisor:
         self._shutdown = shutdown
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._journal = Journal(database, leases, lease, lambda: self._stop_for(Stop.LEASE_LOST))
-        self._renewed = time.monotonic()
+        self._renewal = Renewal(database, leases, lease, asked, self._answered)
 
     async def run(self) -> None:
         """Runs the job and records how it ended; only a lost lease leaves it without a record."""
         background = [
-            asyncio.create_task(step()) for step in (self._keep_lease, self._await_shutdown, self._journal.run)
+            asyncio.create_task(step()) for step in (self._renewal.run, self._await_shutdown, self._journal.run)
         ]
         work = asyncio.create_task(self._work())
         try:
@@ -109,25 +113,9 @@ class Supervisor:
         if not self._stop.done():
             self._stop.set_result(reason)
 
-    async def _keep_lease(self) -> None:
-        """Renews; the answer also says whether the user cancels or time is over."""
-        settings = self._slot.settings
-        pause = min(settings.cancel_poll_s, settings.heartbeat_s)
-        while True:
-            await asyncio.sleep(pause)
-            asked = time.monotonic()
-            left = self._renewed + _GIVE_UP * settings.lease_s - asked
-            try:
-                async with asyncio.timeout(max(left, 0.0)), self._database.transaction() as session:
-                    answer = await self._leases.renew(session, self._lease)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
-                log.warning("job %s: the lease was not renewed: %s", self._lease.job_id, error)
-                if time.monotonic() - self._renewed >= _GIVE_UP * settings.lease_s:
-                    self._stop_for(Stop.LEASE_LOST)
-                continue
-            self._renewed = asked
-            if answer in _STOPS:
-                self._stop_for(_STOPS[answer])
+    def _answered(self, state: LeaseState) -> None:
+        if state in _STOPS:
+            self._stop_for(_STOPS[state])
 
     async def _await_shutdown(self) -> None:
         await self._shutdown.wait()
@@ -171,8 +159,10 @@ class Supervisor:
             memory_bytes=self._slot.memory_bytes,
             threads=self._slot.threads,
             measure_lock=self._slot.measure_lock,
+            end=self._renewal.end,
         )
         async with process:
+            self._renewal.keep(process)
             last = await self._listen(process, folder)
             if last is None:
                 death = await process.ended()
@@ -279,7 +269,7 @@ class Supervisor:
                 outcome = _UNSTORABLE
             except (SQLAlchemyError, OSError) as error:
                 log.warning("job %s: the end was not recorded yet: %s", self._lease.job_id, error)
-                if time.monotonic() - self._renewed >= self._slot.settings.lease_s:
+                if self._renewal.over:
                     return
                 await asyncio.sleep(_RETRY_S)
             else:
