@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from app.recipes import TARGETS as GRIDS
 from app.recipes.methods import LayerFilter, QuantizeStatic, QuantizeWeights
+from tests.support.exports import Exports
 from tests.support.quantizable import Notebook, compress, samples, sqnr_db
 from worker.engine.formats.lift import network_of
 from worker.engine.measure.machine import saturates
@@ -71,11 +72,17 @@ def layers() -> Network:
     return network_of(Layers().eval(), (torch.randn(3, 3, 9, 9),))
 
 
-def agreement(done: Compressed, target: str, inputs: dict[str, Any], folder: Path) -> list[float]:
+@pytest.fixture(scope="module")
+def exports(layers: Network, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    return Exports(layers, tmp_path_factory.mktemp("float"))
+
+
+def agreement(done: Compressed, target: str, inputs: dict[str, Any], folder: Path, exports: Exports) -> list[float]:
     """dB of each output between the file and fake quantization."""
     network = done.network
-    exported = TARGETS[target].export_float(Floats(network, folder / f"float-{target}"))
-    path = TARGETS[target].export_quantized(done.quantized[target], exported, folder / f"q{TARGETS[target].suffix}")
+    assert network is exports.network
+    form = done.quantized[target]
+    path = TARGETS[target].export_quantized(form, exports.of(target), folder / f"q{TARGETS[target].suffix}")
     got = TARGETS[target].session(path, 1, True).run(inputs)
     with torch.no_grad():
         predicted = fake_quantized(done.quantized[target])(*tensors(inputs, network, "cpu"))
@@ -96,12 +103,12 @@ def agreement(done: Compressed, target: str, inputs: dict[str, Any], folder: Pat
     ids=str,
 )
 def test_a_file_computes_what_was_predicted(
-    bits: int, parameters: dict[str, Any], target: str, layers: Network, tmp_path: Path
+    bits: int, parameters: dict[str, Any], target: str, exports: Exports, tmp_path: Path
 ) -> None:
     if bits not in GRIDS[target].group_bits:
         pytest.skip(f"{target} stores no {bits} bits in groups")
-    done = compress(layers, QuantizeWeights(bits=bits, **parameters), tmp_path, (target,))
-    assert min(agreement(done, target, dict(samples(done.network, 8, seed=3).inputs), tmp_path)) > 60
+    done = compress(exports.network, QuantizeWeights(bits=bits, **parameters), tmp_path, (target,))
+    assert min(agreement(done, target, dict(samples(done.network, 8, seed=3).inputs), tmp_path, exports)) > 60
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino", "torch"])
@@ -114,7 +121,7 @@ def test_tables_of_zeros_and_recurrent_layers(bits: int, target: str, tmp_path: 
     context = Context({target: GRIDS[target]}, Notebook(), tmp_path)
     done = METHODS[QuantizeWeights](Compressed(network), step, context)
     inputs = {spec.name: np.random.default_rng(1).integers(0, 6, (4, 5)) for spec in network.inputs}
-    assert min(agreement(done, target, inputs, tmp_path)) > 60
+    assert min(agreement(done, target, inputs, tmp_path, Exports(done.network, tmp_path / "float"))) > 60
     with torch.no_grad():
         expected = network.module(*tensors(inputs, network, "cpu"))[0]
         got = fake_quantized(done.quantized[target])(*tensors(inputs, network, "cpu"))[0]
@@ -142,4 +149,5 @@ def test_groups_beside_integers_read_the_same_value(tmp_path: Path) -> None:
     )
     step = QuantizeWeights(bits=4, group_size=16, layers=LayerFilter(include=("l3",)))
     both = METHODS[QuantizeWeights](first, step, context)
-    assert min(agreement(both, "onnxruntime", dict(samples(network, 8, seed=3).inputs), tmp_path)) > 60
+    inputs = dict(samples(network, 8, seed=3).inputs)
+    assert min(agreement(both, "onnxruntime", inputs, tmp_path, Exports(both.network, tmp_path / "float"))) > 60

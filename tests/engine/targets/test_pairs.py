@@ -19,6 +19,7 @@ from app.recipes import TARGETS as GRIDS
 from app.recipes import Step
 from app.recipes.reach import impossible, possible
 from tests.support import everything
+from tests.support.exports import Exports
 from tests.support.quantizable import Notebook, sqnr_db
 from worker.engine.data.samples import Samples
 from worker.engine.errors import Unsupported
@@ -29,7 +30,6 @@ from worker.engine.network import Network
 from worker.engine.quantized.fake import fake_quantized
 from worker.engine.state import Compressed, Context
 from worker.engine.targets import TARGETS
-from worker.engine.targets.floats import Floats
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -139,9 +139,9 @@ def test_the_target_runs_here(target: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Floats]:
-    """The float exports of each network, made once in each test process: exporters are slow."""
-    return {name: Floats(make(), tmp_path_factory.mktemp(name)) for name, make in NETWORKS.items()}
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exports]:
+    """The float files of each network, shared by the tests of a process."""
+    return {name: Exports(make(), tmp_path_factory.mktemp(name)) for name, make in NETWORKS.items()}
 
 
 #: Values other than the defaults are run on the images alone, which have layers of every kind but embeddings and
@@ -156,7 +156,7 @@ PAIRS = [
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("case", "name"), PAIRS)
-def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Floats], tmp_path: Path) -> None:
+def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Exports], tmp_path: Path) -> None:
     network = NETWORKS[name]()
     context = Context(
         {target: GRIDS[target] for target in case.targets if takes(target, name)},
@@ -178,7 +178,7 @@ def test_a_declared_pair_works(case: Case, name: str, exports: dict[str, Floats]
     if compressed.network is network and not compressed.quantized:
         assert case.step.stage == "factorize"  # of random weights it may win nothing, and says so
         pytest.skip("; ".join(compressed.notes))
-    floats = exports[name] if compressed.network is network else Floats(compressed.network, tmp_path / "changed")
+    floats = exports[name] if compressed.network is network else Exports(compressed.network, tmp_path / "changed")
     for target in context.grids:
         if not compressed.quantized:
             check_float(compressed.network, target, floats, tmp_path)
@@ -193,11 +193,10 @@ def labelled(network: Network, samples: Samples) -> Samples:
     return replace(samples, labels=network.module(*inputs)[0].argmax(1).numpy())
 
 
-def check(compressed: Compressed, target: str, floats: Floats, bits: int, folder: Path) -> None:
+def check(compressed: Compressed, target: str, floats: Exports, bits: int, folder: Path) -> None:
     """The file agrees with what fake quantization predicts, and with the float network."""
     form, network = compressed.quantized[target], compressed.network
-    exported = TARGETS[target].export_float(floats)
-    path = TARGETS[target].export_quantized(form, exported, folder / f"quantized{TARGETS[target].suffix}")
+    path = TARGETS[target].export_quantized(form, floats.of(target), folder / f"quantized{TARGETS[target].suffix}")
     held_out = everything.samples(network, 16, 3)
     got = alone(target, path, network, folder / target)
     inputs = [torch.from_numpy(np.ascontiguousarray(array)) for array in held_out.inputs.values()]
@@ -207,10 +206,9 @@ def check(compressed: Compressed, target: str, floats: Floats, bits: int, folder
     assert sqnr_db(expected, got) > FIDELITY[bits], target
 
 
-def check_float(network: Network, target: str, floats: Floats, folder: Path) -> None:
+def check_float(network: Network, target: str, floats: Exports, folder: Path) -> None:
     """The float file agrees with the network that the step made."""
-    exported = TARGETS[target].export_float(floats)
-    got = alone(target, exported.path, network, folder / target)
+    got = alone(target, floats.of(target).path, network, folder / target)
     inputs = [
         torch.from_numpy(np.ascontiguousarray(array)) for array in everything.samples(network, 16, 3).inputs.values()
     ]
