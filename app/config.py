@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     job_processes: int = Field(512, description="Threads and processes that a job may have.")
     job_threads: int = Field(0, description="CPU threads of a job; 0: all cores.")
     check_run_s: float = Field(600.0, description="Time limit of the check of an upload.")
+    check_attempts: int = Field(
+        3, ge=1, le=10, description="Attempts at the check of an upload; when faults have used them up, it is rejected."
+    )
     require_sandbox: bool = Field(False, description="Refuse to run jobs where a wall of the sandbox cannot stand.")
 
     webhook_timeout_s: float = Field(15.0, gt=0, description="Time that the receiver of a webhook has to answer.")

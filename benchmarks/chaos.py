@@ -10,7 +10,6 @@ numbered without gaps, its attempts never overlapped, and streams that were foll
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,9 +22,11 @@ from benchmarks.support.chaos.customers import Customers, orders
 from benchmarks.support.chaos.deployment import deployment
 from benchmarks.support.chaos.monkey import Monkey
 from benchmarks.support.chaos.verdict import faults, states, unfinished
+from tests.support.digits import train_digits
 
-#: How long everything may take to come to rest, per job, in seconds.
-REST_S = 30.0
+#: After the last blow some job ends within this time, in seconds, until all are over. The longest that nothing need end
+#: is the pause before the last attempt of a job that every blow has met.
+STUCK_S = 180.0
 
 
 def main() -> int:
@@ -49,9 +50,7 @@ def main() -> int:
 
 def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int:
     """The exit status."""
-    files = folder / "files"
-    files.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, str(Path(__file__).with_name("digits.py")), str(files)], check=True)
+    files = _goods(folder / "files")
     with deployment(folder, workers) as made:
         make_first_key(made.settings, folder / "key")
         key = (folder / "key").read_text().strip()
@@ -62,14 +61,13 @@ def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int
         customers.start()
         monkey.rage(seconds)
         raged = time.monotonic() - began
-        rested = _come_to_rest(monkey, customers, jobs)
+        rested = _come_to_rest(monkey, customers)
         with customers.client() as client:
             found = [*customers.failures, *faults(made, customers.sold, client)]
         if not rested:
-            found.append(
-                f"{unfinished(made.settings.database_url)} jobs were not over {REST_S * jobs:.0f} s after the last blow"
-            )
-        found += [f"{job}: two of its processes ran at once" for job in sorted(monkey.doubles)]
+            left = unfinished(made.settings.database_url)
+            found.append(f"{left} jobs are not over, and none ended for {STUCK_S:.0f} s")
+        found += [f"{job}: two of its attempts ran at once" for job in sorted(monkey.doubles)]
         ended = states(customers.sold, made.settings.database_url)
     blows = ", ".join(f"{count} x {name}" for name, count in sorted(monkey.blows.items()))
     print(f"{len(customers.sold)} jobs: {', '.join(f'{count} {state}' for state, count in sorted(ended.items()))}")
@@ -81,13 +79,30 @@ def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int
     return 1 if found else 0
 
 
-def _come_to_rest(monkey: Monkey, customers: Customers, jobs: int) -> bool:
-    """Waits until every job is over and every customer is content."""
-    until = time.monotonic() + REST_S * jobs
+def _goods(folder: Path) -> Path:
+    """What customers upload. The network is small: times are taken under a lock of the host, one job after the other,
+    and those of a large one (a hundred runs and more in each of some thirty turns) would be most of the whole."""
+    folder.mkdir(exist_ok=True)
+    digits = train_digits(folder, epochs=2)
+    for name, content in (
+        ("model.pt2", digits.model),
+        ("calibration.npz", digits.calibration),
+        ("evaluation.npz", digits.evaluation),
+    ):
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def _come_to_rest(monkey: Monkey, customers: Customers) -> bool:
+    """Waits until every job is over and every customer is content; whether they came to that."""
+    left, until = None, time.monotonic() + STUCK_S
     while time.monotonic() < until:
         monkey.rest(1.0)
-        if not customers.busy() and unfinished(monkey.deployment.settings.database_url) == 0:
+        now = unfinished(monkey.deployment.settings.database_url)
+        if now == 0 and not customers.busy():
             return True
+        if now != left:
+            left, until = now, time.monotonic() + STUCK_S
     return False
 
 

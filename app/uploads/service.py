@@ -79,6 +79,7 @@ async def queue_check(session: AsyncSession, services: Services, upload: Model |
         queue="checks",
         name=upload.name,
         run_timeout_s=services.settings.check_run_s,
+        max_attempts=services.settings.check_attempts,
         trace_parent=tracing.traceparent(),
     )
     if isinstance(upload, Model):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from modelpress import Client, Conflict, Event, JobRequest, Retries
 
+from benchmarks.support.chaos.deployment import ATTEMPTS
+
 #: Whatever a monkey does is over long before a customer gives up.
 PATIENT = Retries(attempts=1000, base_s=0.2, cap_s=2.0)
-#: Attempts that a job has, the most there may be: blows meet one job again and again.
-ATTEMPTS = 10
 
 
 @dataclass(frozen=True)

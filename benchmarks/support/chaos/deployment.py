@@ -1,5 +1,6 @@
 """Real servers and processes, each of which can be killed and started again while the others go on."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from app.embedded.programs import api_program, listen, service_url
 from app.migrate import upgrade
 from tests.support.servers import ROOT, environment, new_postgres, new_valkey, temporary_folder
 
+#: Attempts that a job or a check has, the most there may be: blows meet one job again and again.
+ATTEMPTS = 10
+#: How long a part that was told to end may take, in seconds.
+PATIENCE_S = 60.0
 #: A lease that is lost soon, and a maintenance that is awake: in ten minutes much has to happen.
 LEASE_S = 6.0
 QUICK: Mapping[str, Any] = {
@@ -28,6 +33,7 @@ QUICK: Mapping[str, Any] = {
     "maintenance_s": 1.0,
     "stale_queued_s": 3.0,
     "retry_backoff_s": 0.2,
+    "check_attempts": ATTEMPTS,
     "job_threads": 1,
     "min_free_disk_bytes": 0,
     "database_pool_size": 5,
@@ -45,12 +51,14 @@ class Part:
     process: "subprocess.Popen[bytes] | None" = None
     #: When it may start again; none while it runs.
     due: float | None = None
+    #: Told to end: when it is killed if it has not, and how long it stays away then.
+    ending: tuple[float, float] | None = None
 
     def start(self) -> None:
         """Starts it. From the main thread only: it dies with the thread that started it."""
         self.before()
         self.process = self.program.spawn(self.log)
-        self.due = None
+        self.due = self.ending = None
 
     def tree(self) -> list[psutil.Process]:
         """Its process and all below it."""
@@ -72,29 +80,25 @@ class Part:
                 except psutil.NoSuchProcess:
                     continue
         psutil.wait_procs(tree, timeout=10)
-        self._gone(pause_s)
-
-    def terminate(self, pause_s: float) -> None:
-        """The polite way."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.kill(pause_s)
-        self._gone(pause_s)
-
-    def tend(self) -> None:
-        """Starts it again when its pause is over, or when it ended by itself (Postgres after a child's crash)."""
-        if self.process is not None and self.process.poll() is not None and self.due is None:
-            self.due = time.monotonic() + 0.5
-        if self.due is not None and time.monotonic() >= self.due:
-            self.start()
-
-    def _gone(self, pause_s: float) -> None:
         if self.process is not None:
             self.process.wait()
         self.due = time.monotonic() + pause_s
+
+    def terminate(self, pause_s: float) -> None:
+        """The polite way: it is told, and comes back a pause after it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.ending = (time.monotonic() + PATIENCE_S, pause_s)
+
+    def tend(self) -> None:
+        """Starts it again when its pause is over, or when it ended by itself (Postgres after a child's crash)."""
+        killed, pause_s = self.ending or (math.inf, 0.5)
+        if self.process is not None and self.process.poll() is not None and self.due is None:
+            self.due = time.monotonic() + pause_s
+        if self.due is None and time.monotonic() >= killed:
+            self.kill(pause_s)
+        if self.due is not None and time.monotonic() >= self.due:
+            self.start()
 
 
 @dataclass
@@ -120,13 +124,15 @@ class Deployment:
         for part in self.parts:
             part.tend()
 
-    def job_processes(self) -> list[psutil.Process]:
-        """Processes of jobs that are alive."""
+    def job_processes(self) -> list[tuple[psutil.Process, str]]:
+        """Processes of jobs that are alive and not frozen, each with the name of its attempt's folder."""
+        still = (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
         found = []
         for process in psutil.process_iter(["cmdline", "status"]):
             words = process.info["cmdline"] or []
-            if "worker.runner.child" in words[:3] and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            ours = "worker.runner.child" in words[:3] and Path(words[-1]).is_relative_to(self.settings.work_dir)
+            if ours and process.info["status"] not in still:
+                found.append((process, Path(words[-1]).name))
         return found
 
 

@@ -10,12 +10,18 @@ from dataclasses import dataclass, field
 import psutil
 import redis
 
-from benchmarks.support.chaos.deployment import LEASE_S, Deployment
+from benchmarks.support.chaos.deployment import LEASE_S, Deployment, Part
+from tests.support.deployment import supervisors
 
 #: Pause between two blows, in seconds.
 PAUSES = (1.5, 5.0)
 #: How long a part stays away, in seconds; some are away for longer than a lease.
 AWAY = (0.0, 1.0, 3.0, 1.3 * LEASE_S)
+#: How long something stands still, in seconds.
+STILL = (0.5 * LEASE_S, 1.5 * LEASE_S)
+#: What was frozen together with its keeper may run for so long after it was thawed, in seconds: no keeper can act
+#: before its first turn.
+WAKING_S = 0.5
 
 
 @dataclass
@@ -25,9 +31,10 @@ class Monkey:
     deployment: Deployment
     seed: int
     blows: Counter[str] = field(default_factory=Counter)
-    #: Jobs of which two processes were alive at once, by the look at the processes themselves.
+    #: Jobs of which two attempts ran at once, by the look at the processes themselves.
     doubles: set[str] = field(default_factory=set)
     _frozen: list[tuple[float, list[psutil.Process]]] = field(default_factory=list)
+    _waking: dict[psutil.Process, float] = field(default_factory=dict)
 
     def rage(self, seconds: float) -> None:
         """Strikes for so long."""
@@ -37,15 +44,20 @@ class Monkey:
             self._kill_worker: 3,
             self._end_worker: 2,
             self._freeze_worker: 2,
+            self._freeze_supervisor: 3,
             self._kill_valkey: 2,
             self._empty_valkey: 1,
             self._kill_postgres: 2,
             self._kill_api: 3,
         }
+        deck: list[Callable[[random.Random], None]] = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.rest(rng.uniform(*PAUSES))
-            (act,) = rng.choices(list(acts), list(acts.values()))
+            if not deck:  # dealt, not thrown: a short run meets every blow too
+                deck = [act for act, weight in acts.items() for _ in range(weight)]
+                rng.shuffle(deck)
+            act = deck.pop()
             act(rng)
             self.blows[act.__name__.strip("_").replace("_", " ")] += 1
         self._thaw(everything=True)
@@ -62,7 +74,7 @@ class Monkey:
             time.sleep(0.1)
 
     def _kill_job(self, rng: random.Random) -> None:
-        processes = self.deployment.job_processes()
+        processes = [process for process, _ in self.deployment.job_processes()]
         if processes:
             with suppress(psutil.NoSuchProcess):
                 rng.choice(processes).kill()
@@ -75,11 +87,24 @@ class Monkey:
 
     def _freeze_worker(self, rng: random.Random) -> None:
         """As when a machine swaps or a virtual machine is moved: nothing moves, then all goes on where it was."""
-        tree = rng.choice(self.deployment.workers).tree()
-        for process in tree:
+        self._freeze(rng.choice(self.deployment.workers).tree(), rng.choice(STILL))
+
+    def _freeze_supervisor(self, rng: random.Random) -> None:
+        """Its job's process goes on, and must have ended by itself when the lease is over."""
+        with suppress(psutil.NoSuchProcess):
+            part = rng.choice(self._busy() or self.deployment.workers)
+            self._freeze([one for top in part.tree()[:1] for one in supervisors(top)], STILL[1])
+
+    def _busy(self) -> list[Part]:
+        """Workers that run a job."""
+        above = {parent.pid for process, _ in self.deployment.job_processes() for parent in process.parents()}
+        return [part for part in self.deployment.workers if part.process and part.process.pid in above]
+
+    def _freeze(self, processes: list[psutil.Process], seconds: float) -> None:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
-        self._frozen.append((time.monotonic() + rng.choice((0.5, 1.5)) * LEASE_S, tree))
+        self._frozen.append((time.monotonic() + seconds, processes))
 
     def _kill_valkey(self, rng: random.Random) -> None:
         self.deployment.valkey.kill(rng.choice(AWAY))
@@ -99,22 +124,16 @@ class Monkey:
         now = time.monotonic()
         due = [entry for entry in self._frozen if everything or entry[0] <= now]
         self._frozen = [entry for entry in self._frozen if entry not in due]
-        for _, tree in due:
-            for process in tree:
+        for _, processes in due:
+            for process in processes:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
+                    self._waking[process] = now + WAKING_S
 
     def _watch(self) -> None:
-        """A frozen process is not counted: nothing of it runs."""
-        running: Counter[str] = Counter()
-        for process in self.deployment.job_processes():
-            with suppress(psutil.NoSuchProcess):
-                if process.status() != psutil.STATUS_STOPPED:
-                    running[_job_of(process)] += 1
-        self.doubles |= {job for job, count in running.items() if count > 1}
-
-
-def _job_of(process: psutil.Process) -> str:
-    """The job's id, out of the folder that its process was given."""
-    folder = process.cmdline()[-1]
-    return folder[folder.index("job_") :].partition("-")[0]
+        """Attempts are counted, not processes: one that starts another looks like two of the same for a moment."""
+        now = time.monotonic()
+        self._waking = {process: awake for process, awake in self._waking.items() if awake > now}
+        awake = {name for process, name in self.deployment.job_processes() if process not in self._waking}
+        attempts = Counter(name.partition("-")[0] for name in awake)
+        self.doubles |= {job for job, count in attempts.items() if count > 1}

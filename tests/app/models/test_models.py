@@ -51,6 +51,13 @@ async def test_upload_a_model(api: Any, client: httpx2.AsyncClient) -> None:
     assert (check.kind, check.queue, check.model_id, check.state) == ("check_model", "checks", model["id"], "queued")
 
 
+async def test_checks_have_attempts_of_their_own_and_a_time_limit(make_api: Any) -> None:
+    api = await make_api(check_attempts=7, check_run_s=90.0)
+    await api.upload(await api.client(), "models")
+    (check,) = await _rows(api, select(Job))
+    assert (check.max_attempts, check.run_timeout_s) == (7, 90.0)
+
+
 async def test_upload_a_dataset(api: Any, client: httpx2.AsyncClient) -> None:
     response = await client.post(
         "/v1/datasets", data={"name": "digits", "kind": "tensors"}, files={"file": ("d.npz", DATA)}
