@@ -3,6 +3,9 @@
 The response is stored in the transaction of what it tells of, so both are there or neither. While the first request
 runs it holds a lease on the key, so a crash frees the key; whoever lost the lease cannot commit.
 
+A key is its caller's own: nobody gets an answer that another was given, or one in another role, nor learns that there
+is one.
+
 A response may hold a new API key, of which only a hash may be kept in clear: bodies are stored under a one-time pad
 drawn from SHAKE-256 over the deployment's pepper and the row's random `owner`.
 """
@@ -21,6 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.credentials import Caller
 from app.accounts.renewal import renewed
 from app.db import Database
 from app.errors import BadRequest, Conflict, Invalid
@@ -43,9 +47,9 @@ class Replay(Exception):
 
 
 class Once:
-    """One POST with an Idempotency-Key."""
+    """One POST of `caller` with an Idempotency-Key. Raises `BadRequest` for one that is none."""
 
-    def __init__(self, services: Services, workspace_id: str, key: str) -> None:
+    def __init__(self, services: Services, caller: Caller, key: str) -> None:
         if not 1 <= len(key) <= _LONGEST_KEY or not (key.isascii() and key.isprintable()):
             raise BadRequest(
                 f"{HEADER} must be 1 to {_LONGEST_KEY} printable ASCII characters, such as a UUID.",
@@ -54,8 +58,8 @@ class Once:
         self._database: Database = services.database
         self._pepper = services.settings.key_pepper
         self._retention = timedelta(seconds=services.settings.idempotency_ttl_s)
-        self._workspace_id = workspace_id
-        self._key = key
+        self._workspace_id = caller.workspace_id
+        self._key = _own(caller, key)
         self._owner = secrets.token_hex(16)
         self._fingerprint: str | None = None
         self._before: IdempotencyKey | None = None
@@ -155,6 +159,11 @@ def digest_of(request: Request, body: bytes) -> str:
 async def forget_expired(session: AsyncSession) -> None:
     """Removes rows past their time; for the maintenance loop."""
     await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < func.clock_timestamp()))
+
+
+def _own(caller: Caller, key: str) -> str:
+    """What `key` is stored as. Roles count: a subject's tokens can differ in what they may."""
+    return hashlib.sha256(json.dumps([caller.name, caller.role, key]).encode()).hexdigest()
 
 
 def _in_progress() -> Conflict:

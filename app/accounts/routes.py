@@ -57,7 +57,7 @@ class WorkspaceRoute(APIRoute):
             if key is None:
                 return await _in_transaction(request, recorded, None)
             caller = await authenticate(request)
-            once = Once(get_services(request), caller.workspace_id, key)
+            once = Once(get_services(request), caller, key)
             async with once.lease():
                 return await _answer_once(request, recorded, once, streams=streams)
 
