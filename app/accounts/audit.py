@@ -32,9 +32,16 @@ def record_change(session: AsyncSession, request: Request, action: str, response
     session.add(_event(request, action, DONE, object_id))
 
 
-async def record_refusal(request: Request, action: str, code: str, *, suspect: Suspect | None = None) -> None:
-    """Records that `action` was refused. `suspect`: the key that a caller failed to prove."""
+async def record_refusal(
+    request: Request, action: str, code: str, *, suspect: Suspect | None = None, actor: str | None = None
+) -> None:
+    """Records that `action` was refused.
+
+    `suspect`: the key that a caller failed to prove; `actor`: who is known, and yet no caller.
+    """
     event = _event(request, action, code, _path_object(request))
+    if actor is not None:
+        event.actor = actor
     if suspect is not None:
         event.workspace_id, event.object_id = suspect
     async with get_services(request).database.transaction() as session:

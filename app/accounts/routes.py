@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from app.accounts import audit
 from app.accounts.caller import authenticate
+from app.accounts.credentials import Unplaced
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
 from app.errors import Forbidden
 from app.web.problems import as_api_error, render
@@ -64,6 +65,8 @@ class WorkspaceRoute(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 return await answer(request)
+            except Unplaced:  # recorded by `authenticate`, as often as one address may
+                raise
             except Forbidden as refusal:
                 await audit.record_refusal(request, action, refusal.code)
                 raise
