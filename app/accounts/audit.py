@@ -88,6 +88,10 @@ def _path_object(request: Request) -> str | None:
 
 
 def _made_object(response: Response) -> str | None:
+    """What the answer's Location or body names."""
+    location = response.headers.get("location")
+    if location is not None:
+        return location.rpartition("/")[2]
     with suppress(ValueError, AttributeError, KeyError, TypeError):
         return str(json.loads(bytes(response.body))["id"])
     return None
