@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Caller, Suspect
+from app.clock import NOW
 from app.tables import AuditEvent
 from app.web.services import get_services
 
@@ -59,7 +60,7 @@ async def forget_old(session: AsyncSession, days: int) -> None:
     if days == 0:
         return
     await session.execute(select(func.set_config(_RETENTION, "on", True)))
-    old = select(AuditEvent.id).where(AuditEvent.created_at < func.clock_timestamp() - timedelta(days=days))
+    old = select(AuditEvent.id).where(AuditEvent.created_at < NOW - timedelta(days=days))
     await session.execute(delete(AuditEvent).where(AuditEvent.id.in_(old.limit(_BATCH))))
 
 

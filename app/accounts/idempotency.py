@@ -19,13 +19,14 @@ from datetime import timedelta
 
 from fastapi import Request, Response
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Caller
 from app.accounts.renewal import renewed
+from app.clock import NOW
 from app.db import Database
 from app.errors import BadRequest, Conflict, Invalid
 from app.tables import IdempotencyKey
@@ -68,7 +69,7 @@ class Once:
     async def lease(self) -> AsyncIterator[None]:
         """Holds the key while the block runs. Raises `Conflict` while another request holds it."""
         await self._take()
-        longer = update(IdempotencyKey).where(self._mine()).values(expires_at=func.clock_timestamp() + LEASE)
+        longer = update(IdempotencyKey).where(self._mine()).values(expires_at=NOW + LEASE)
         gone = delete(IdempotencyKey).where(self._mine())
         async with renewed(self._database, longer, gone, LEASE.total_seconds() / 3):
             yield
@@ -96,7 +97,7 @@ class Once:
             "status": response.status_code,
             "headers": kept,
             "body": _pad(bytes(response.body), self._owner, self._pepper),
-            "expires_at": func.clock_timestamp() + self._retention,
+            "expires_at": NOW + self._retention,
         }
         result = await session.execute(update(IdempotencyKey).where(self._mine()).values(values))
         if isinstance(result, CursorResult) and result.rowcount == 0:
@@ -119,13 +120,13 @@ class Once:
             "status": None,
             "headers": None,
             "body": None,
-            "expires_at": func.clock_timestamp() + LEASE,
+            "expires_at": NOW + LEASE,
         }
         statement = insert(IdempotencyKey).values(workspace_id=self._workspace_id, key=self._key, **fresh)
         statement = statement.on_conflict_do_update(
             index_elements=[IdempotencyKey.workspace_id, IdempotencyKey.key],
             set_=fresh,
-            where=IdempotencyKey.expires_at < func.clock_timestamp(),
+            where=IdempotencyKey.expires_at < NOW,
         )
         async with self._database.transaction() as session:
             if await session.scalar(statement.returning(IdempotencyKey.owner)) is not None:
@@ -158,7 +159,7 @@ def digest_of(request: Request, body: bytes) -> str:
 
 async def forget_expired(session: AsyncSession) -> None:
     """Removes rows past their time; for the maintenance loop."""
-    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < func.clock_timestamp()))
+    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < NOW))
 
 
 def _own(caller: Caller, key: str) -> str:
