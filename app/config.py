@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     rate_limit_per_s: float = Field(50.0, ge=0, description="Requests per second that one key may make; 0: no limit.")
     rate_limit_burst: int = Field(300, ge=1, description="Requests that one key may make at once.")
     auth_failures_per_min: int = Field(
-        60, ge=0, description="Wrong keys and tokens per minute from one address; 0: no limit."
+        60, ge=0, description="Wrong keys and tokens per minute from one address (IPv6: its /64); 0: no limit."
     )
     quota_stored_bytes: int = Field(0, ge=0, description="Bytes that a workspace may keep; 0: no limit.")
     quota_jobs: int = Field(0, ge=0, description="Jobs of a workspace that may be queued or running; 0: no limit.")

@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Caller, Suspect
+from app.clock import NOW
 from app.tables import AuditEvent
 from app.web.services import get_services
 
@@ -32,9 +33,16 @@ def record_change(session: AsyncSession, request: Request, action: str, response
     session.add(_event(request, action, DONE, object_id))
 
 
-async def record_refusal(request: Request, action: str, code: str, *, suspect: Suspect | None = None) -> None:
-    """Records that `action` was refused. `suspect`: the key that a caller failed to prove."""
+async def record_refusal(
+    request: Request, action: str, code: str, *, suspect: Suspect | None = None, actor: str | None = None
+) -> None:
+    """Records that `action` was refused.
+
+    `suspect`: the key that a caller failed to prove; `actor`: who is known, and yet no caller.
+    """
     event = _event(request, action, code, _path_object(request))
+    if actor is not None:
+        event.actor = actor
     if suspect is not None:
         event.workspace_id, event.object_id = suspect
     async with get_services(request).database.transaction() as session:
@@ -52,7 +60,7 @@ async def forget_old(session: AsyncSession, days: int) -> None:
     if days == 0:
         return
     await session.execute(select(func.set_config(_RETENTION, "on", True)))
-    old = select(AuditEvent.id).where(AuditEvent.created_at < func.clock_timestamp() - timedelta(days=days))
+    old = select(AuditEvent.id).where(AuditEvent.created_at < NOW - timedelta(days=days))
     await session.execute(delete(AuditEvent).where(AuditEvent.id.in_(old.limit(_BATCH))))
 
 
@@ -81,6 +89,10 @@ def _path_object(request: Request) -> str | None:
 
 
 def _made_object(response: Response) -> str | None:
+    """What the answer's Location or body names."""
+    location = response.headers.get("location")
+    if location is not None:
+        return location.rpartition("/")[2]
     with suppress(ValueError, AttributeError, KeyError, TypeError):
         return str(json.loads(bytes(response.body))["id"])
     return None

@@ -1,5 +1,6 @@
 """Who is asking, whether it may ask now, and what its role allows."""
 
+import ipaddress
 import math
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -9,7 +10,7 @@ from fastapi.security import HTTPBearer
 
 from app import logs
 from app.accounts import audit
-from app.accounts.credentials import Caller, WrongCredential, identify
+from app.accounts.credentials import Caller, Unplaced, WrongCredential, identify
 from app.config import Settings
 from app.errors import ApiError, Forbidden, TooManyRequests
 from app.rates import Limit, Taken
@@ -20,6 +21,7 @@ __all__ = ["Admin", "Caller", "Member", "Operator", "Reader", "authenticate", "r
 
 #: For OpenAPI alone; the header is read by `authenticate`.
 _ABOUT = "An API key: `mpk_...`; or a token of the deployment's OpenID Connect issuer, where there is one."
+_ACTION = "authenticate"
 _SCHEME = HTTPBearer(auto_error=False, scheme_name="ApiKey", description=_ABOUT)
 
 
@@ -27,8 +29,8 @@ async def authenticate(request: Request) -> Caller:
     """The caller of `request`; found, and counted against its rate, once per request.
 
     Raises:
-        Unauthenticated, Forbidden: see `app.accounts.credentials.identify`.
-        TooManyRequests: ``rate_limited``; ``too_many_failures`` for an address that sends wrong keys.
+        Unauthenticated, Unplaced: see `app.accounts.credentials.identify`.
+        TooManyRequests: ``rate_limited``; ``too_many_failures`` for an address that sends what nobody is let in with.
     """
     known: Caller | None = getattr(request.state, "caller", None)
     if known is None:
@@ -37,7 +39,11 @@ async def authenticate(request: Request) -> Caller:
             known = await identify(services, request.headers.get("authorization"))
         except WrongCredential as refusal:
             await _count_failure(services, request)
-            await audit.record_refusal(request, "authenticate", refusal.code, suspect=refusal.suspect)
+            await audit.record_refusal(request, _ACTION, refusal.code, suspect=refusal.suspect)
+            raise
+        except Unplaced as refusal:
+            await _count_failure(services, request)
+            await audit.record_refusal(request, _ACTION, refusal.code, actor=refusal.actor)
             raise
         await _count(services, request, known)
         request.state.caller = known
@@ -100,10 +106,23 @@ async def _count_failure(services: Services, request: Request) -> None:
     """
     failures = services.settings.auth_failures_per_min
     limit = Limit("failures", failures / 60, max(failures, 1))
-    taken = await services.rates.take(limit, audit.address_of(request) or "unknown")
+    taken = await services.rates.take(limit, _network(audit.address_of(request) or "unknown"))
     if taken is not None and not taken.allowed:
-        detail = f"From this address, {failures} wrong keys or tokens were sent within a minute."
+        detail = f"From this address or its network, {failures} wrong keys or tokens were sent within a minute."
         raise TooManyRequests(detail, code="too_many_failures", headers=_wait(taken))
+
+
+def _network(address: str) -> str:
+    """Whose failures count together: an IPv4 address's, or those of an IPv6 address's /64, which one customer gets."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(known, ipaddress.IPv6Address):
+        return address
+    if known.ipv4_mapped is not None:
+        return str(known.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(known), 64), strict=False))
 
 
 def _headers(limit: Limit, taken: Taken) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Caller:
     @property
     def name(self) -> str | None:
         """Who it is: the key's id, or ``oidc:`` and the token's subject; None where authentication is switched off."""
-        return f"oidc:{self.subject}" if self.subject is not None else self.key_id
+        return _name_of(self.subject) if self.subject is not None else self.key_id
 
 
 class Suspect(NamedTuple):
@@ -60,12 +60,20 @@ class WrongCredential(Unauthenticated):
         self.suspect = suspect
 
 
+class Unplaced(Forbidden):
+    """A valid token that names no workspace or role of this service. `actor`: whose it is."""
+
+    def __init__(self, detail: str, *, code: str, actor: str) -> None:
+        super().__init__(detail, code=code)
+        self.actor = actor
+
+
 async def identify(services: Services, header: str | None) -> Caller:
     """Who sent this Authorization header.
 
     Raises:
         Unauthenticated: ``key_missing``; `WrongCredential` where one was sent.
-        Forbidden: a valid token that names no workspace or role of this service.
+        Unplaced: a valid token that names no workspace or role of this service.
         Unavailable: a token, and its issuer does not answer.
     """
     if not services.settings.auth_enabled:
@@ -118,12 +126,16 @@ async def _by_token(services: Services, issuer: Issuer, text: str) -> Caller:
         workspace = await repository.workspace_by_name(session, str(name)) if storable else None
     if workspace is None:
         detail = f"This token's claim {settings.oidc_workspace_claim!r} names no workspace here."
-        raise Forbidden(detail, code="workspace_claim_invalid")
+        raise Unplaced(detail, code="workspace_claim_invalid", actor=_name_of(subject))
     role = _strongest(_claim(claims, settings.oidc_role_claim), settings.oidc_roles)
     if role is None:
         detail = f"This token's claim {settings.oidc_role_claim!r} gives no role here."
-        raise Forbidden(detail, code="role_claim_invalid")
+        raise Unplaced(detail, code="role_claim_invalid", actor=_name_of(subject))
     return Caller(workspace.id, role, subject=subject)
+
+
+def _name_of(subject: str) -> str:
+    return f"oidc:{subject}"
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> object:

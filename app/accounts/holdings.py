@@ -6,6 +6,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW
 from app.storage import Stored
 from app.tables import Artifact, Checkpoint, Dataset, Job, Model, ResumableUpload, UploadPart, UploadSlot
 from app.tables.jobs import TERMINAL
@@ -32,7 +33,7 @@ async def announced_bytes(session: AsyncSession, workspace_id: str) -> int:
     """Bytes that resumable uploads were announced with and that have not arrived."""
     missing = func.sum(ResumableUpload.size_bytes - ResumableUpload.received_bytes)
     statement = select(func.coalesce(missing, 0)).where(
-        ResumableUpload.workspace_id == workspace_id, ResumableUpload.expires_at > func.clock_timestamp()
+        ResumableUpload.workspace_id == workspace_id, ResumableUpload.expires_at > NOW
     )
     return int(await session.scalar(statement) or 0)
 
@@ -47,15 +48,13 @@ async def jobs_in_work(session: AsyncSession, workspace_id: str) -> Mapping[str,
 
 async def uploads_on_their_way(session: AsyncSession, workspace_id: str) -> int:
     """Uploads that are being received."""
-    statement = select(func.count()).where(
-        UploadSlot.workspace_id == workspace_id, UploadSlot.expires_at > func.clock_timestamp()
-    )
+    statement = select(func.count()).where(UploadSlot.workspace_id == workspace_id, UploadSlot.expires_at > NOW)
     return int(await session.scalar(statement) or 0)
 
 
 async def take_slot(session: AsyncSession, workspace_id: str, lease: timedelta) -> str:
     """Notes that an upload begins; the id of its slot."""
-    slot = UploadSlot(workspace_id=workspace_id, expires_at=func.clock_timestamp() + lease)
+    slot = UploadSlot(workspace_id=workspace_id, expires_at=NOW + lease)
     session.add(slot)
     await session.flush()
     return slot.id
@@ -63,4 +62,4 @@ async def take_slot(session: AsyncSession, workspace_id: str, lease: timedelta) 
 
 async def forget_lost_slots(session: AsyncSession) -> None:
     """Removes slots of processes that died; for the maintenance loop."""
-    await session.execute(delete(UploadSlot).where(UploadSlot.expires_at < func.clock_timestamp()))
+    await session.execute(delete(UploadSlot).where(UploadSlot.expires_at < NOW))

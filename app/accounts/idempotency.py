@@ -3,6 +3,8 @@
 The response is stored in the transaction of what it tells of, so both are there or neither. While the first request
 runs it holds a lease on the key, so a crash frees the key; whoever lost the lease cannot commit.
 
+A key is that of a workspace and a role: whoever may less gets no answer that a stronger caller was given.
+
 A response may hold a new API key, of which only a hash may be kept in clear: bodies are stored under a one-time pad
 drawn from SHAKE-256 over the deployment's pepper and the row's random `owner`.
 """
@@ -16,12 +18,14 @@ from datetime import timedelta
 
 from fastapi import Request, Response
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.credentials import Caller
 from app.accounts.renewal import renewed
+from app.clock import NOW
 from app.db import Database
 from app.errors import BadRequest, Conflict, Invalid
 from app.tables import IdempotencyKey
@@ -43,9 +47,9 @@ class Replay(Exception):
 
 
 class Once:
-    """One POST with an Idempotency-Key."""
+    """One POST of `caller` with an Idempotency-Key. Raises `BadRequest` for one that is none."""
 
-    def __init__(self, services: Services, workspace_id: str, key: str) -> None:
+    def __init__(self, services: Services, caller: Caller, key: str) -> None:
         if not 1 <= len(key) <= _LONGEST_KEY or not (key.isascii() and key.isprintable()):
             raise BadRequest(
                 f"{HEADER} must be 1 to {_LONGEST_KEY} printable ASCII characters, such as a UUID.",
@@ -54,8 +58,8 @@ class Once:
         self._database: Database = services.database
         self._pepper = services.settings.key_pepper
         self._retention = timedelta(seconds=services.settings.idempotency_ttl_s)
-        self._workspace_id = workspace_id
-        self._key = key
+        self._workspace_id = caller.workspace_id
+        self._key = _own(caller, key)
         self._owner = secrets.token_hex(16)
         self._fingerprint: str | None = None
         self._before: IdempotencyKey | None = None
@@ -64,7 +68,7 @@ class Once:
     async def lease(self) -> AsyncIterator[None]:
         """Holds the key while the block runs. Raises `Conflict` while another request holds it."""
         await self._take()
-        longer = update(IdempotencyKey).where(self._mine()).values(expires_at=func.clock_timestamp() + LEASE)
+        longer = update(IdempotencyKey).where(self._mine()).values(expires_at=NOW + LEASE)
         gone = delete(IdempotencyKey).where(self._mine())
         async with renewed(self._database, longer, gone, LEASE.total_seconds() / 3):
             yield
@@ -92,7 +96,7 @@ class Once:
             "status": response.status_code,
             "headers": kept,
             "body": _pad(bytes(response.body), self._owner, self._pepper),
-            "expires_at": func.clock_timestamp() + self._retention,
+            "expires_at": NOW + self._retention,
         }
         result = await session.execute(update(IdempotencyKey).where(self._mine()).values(values))
         if isinstance(result, CursorResult) and result.rowcount == 0:
@@ -115,13 +119,13 @@ class Once:
             "status": None,
             "headers": None,
             "body": None,
-            "expires_at": func.clock_timestamp() + LEASE,
+            "expires_at": NOW + LEASE,
         }
         statement = insert(IdempotencyKey).values(workspace_id=self._workspace_id, key=self._key, **fresh)
         statement = statement.on_conflict_do_update(
             index_elements=[IdempotencyKey.workspace_id, IdempotencyKey.key],
             set_=fresh,
-            where=IdempotencyKey.expires_at < func.clock_timestamp(),
+            where=IdempotencyKey.expires_at < NOW,
         )
         async with self._database.transaction() as session:
             if await session.scalar(statement.returning(IdempotencyKey.owner)) is not None:
@@ -154,7 +158,12 @@ def digest_of(request: Request, body: bytes) -> str:
 
 async def forget_expired(session: AsyncSession) -> None:
     """Removes rows past their time; for the maintenance loop."""
-    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < func.clock_timestamp()))
+    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < NOW))
+
+
+def _own(caller: Caller, key: str) -> str:
+    """What `key` is stored as: the answer is found before the endpoint has looked at the role."""
+    return hashlib.sha256(json.dumps([caller.role, key]).encode()).hexdigest()
 
 
 def _in_progress() -> Conflict:

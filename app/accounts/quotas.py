@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import holdings, repository
 from app.accounts.renewal import renewed
+from app.clock import NOW
 from app.config import Settings
 from app.errors import Forbidden, TooManyRequests
 from app.storage import Stored
@@ -114,7 +115,7 @@ async def upload_slot(services: Services, workspace_id: str) -> AsyncIterator[No
                     headers={"Retry-After": _RETRY_UPLOADS},
                 )
     mine = UploadSlot.id == slot_id
-    longer = update(UploadSlot).where(mine).values(expires_at=func.clock_timestamp() + SLOT_LEASE)
+    longer = update(UploadSlot).where(mine).values(expires_at=NOW + SLOT_LEASE)
     async with renewed(services.database, longer, delete(UploadSlot).where(mine), SLOT_LEASE.total_seconds() / 3):
         yield
 

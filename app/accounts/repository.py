@@ -79,7 +79,7 @@ async def expire_key(session: AsyncSession, key_id: str, after_s: float) -> None
 
 async def touch_key(session: AsyncSession, key_id: str) -> None:
     """Notes that a key was used."""
-    await session.execute(update(Key).where(Key.id == key_id).values(last_used_at=func.clock_timestamp()))
+    await session.execute(update(Key).where(Key.id == key_id).values(last_used_at=NOW))
 
 
 async def has_keys(session: AsyncSession) -> bool:
@@ -95,9 +95,9 @@ async def keys(session: AsyncSession, workspace_id: str | None, page: PageReques
 
 async def revoke(session: AsyncSession, key_id: str) -> None:
     """Revokes a key; repeating it changes nothing."""
-    revoked = func.coalesce(Key.revoked_at, func.clock_timestamp())
+    revoked = func.coalesce(Key.revoked_at, NOW)
     await session.execute(update(Key).where(Key.id == key_id).values(revoked_at=revoked))
 
 
 def _live() -> ColumnElement[bool]:
-    return Key.revoked_at.is_(None) & (Key.expires_at.is_(None) | (Key.expires_at > func.clock_timestamp()))
+    return Key.revoked_at.is_(None) & (Key.expires_at.is_(None) | (Key.expires_at > NOW))

@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from app.accounts import audit
 from app.accounts.caller import authenticate
+from app.accounts.credentials import Unplaced
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
 from app.errors import Forbidden
 from app.web.problems import as_api_error, render
@@ -57,13 +58,15 @@ class WorkspaceRoute(APIRoute):
             if key is None:
                 return await _in_transaction(request, recorded, None)
             caller = await authenticate(request)
-            once = Once(get_services(request), caller.workspace_id, key)
+            once = Once(get_services(request), caller, key)
             async with once.lease():
                 return await _answer_once(request, recorded, once, streams=streams)
 
         async def handle(request: Request) -> Response:
             try:
                 return await answer(request)
+            except Unplaced:  # recorded by `authenticate`, as often as one address may
+                raise
             except Forbidden as refusal:
                 await audit.record_refusal(request, action, refusal.code)
                 raise

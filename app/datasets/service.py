@@ -35,7 +35,7 @@ async def create(session: AsyncSession, services: Services, caller: Caller, uplo
 
 
 async def get(session: AsyncSession, caller: Caller, dataset_id: str, *, lock: bool = False) -> Dataset:
-    """The caller's dataset. Raises `NotFound`. Whoever makes a job of it takes the `lock`."""
+    """The caller's dataset. Raises `NotFound`. `lock`: nobody else uses or deletes it until the transaction ends."""
     dataset = await repository.find(session, caller.workspace_id, dataset_id, lock=lock)
     if dataset is None:
         raise NotFound(f"There is no dataset {dataset_id!r} in this workspace.", code="dataset_not_found")

@@ -12,7 +12,7 @@ from app.errors import Conflict
 
 
 class State(StrEnum):
-    """Where a job is; the last three are final."""
+    """Where a job is; `app.tables.jobs.TERMINAL` says which are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -20,9 +20,6 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
-
-
-TERMINAL = (State.SUCCEEDED, State.FAILED, State.CANCELED)
 
 
 class Event(StrEnum):

@@ -19,8 +19,8 @@ from app.instruments import STREAMS
 from app.jobs import events, repository
 from app.jobs.broadcast import Broadcast
 from app.jobs.schemas import EventPage, EventView
-from app.jobs.states import TERMINAL
 from app.tables import Job, JobEvent
+from app.tables.jobs import TERMINAL
 from app.web.problems import responses
 from app.web.services import Services, ServicesDep
 

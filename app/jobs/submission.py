@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.trace import SpanKind
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import logs, tracing
 from app.accounts import quotas
+from app.clock import NOW
 from app.errors import Conflict
 from app.jobs import estimates, inputs, validation, workers
 from app.jobs.estimates import Asked
@@ -132,5 +132,5 @@ def _row(workspace_id: str, request: JobRequest, recipe: Recipe) -> Job:
         max_attempts=request.max_attempts,
         pending_timeout_s=request.timeouts.pending_s,
         run_timeout_s=request.timeouts.run_s,
-        looked_at=func.clock_timestamp(),
+        looked_at=NOW,
     )

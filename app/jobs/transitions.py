@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import clock
 from app.jobs import counts, events, notices
 from app.jobs.inputs import dataset_of_check, waiting_on
-from app.jobs.states import TERMINAL, Event, State, decide
+from app.jobs.states import Event, State, decide
 from app.tables import Dataset, Job, Model
 from app.tables.base import Json
+from app.tables.jobs import TERMINAL
 
 
 async def lock(session: AsyncSession, job_id: str, *, workspace_id: str | None = None) -> Job | None:

@@ -36,7 +36,7 @@ async def create(session: AsyncSession, services: Services, caller: Caller, uplo
 
 
 async def get(session: AsyncSession, caller: Caller, model_id: str, *, lock: bool = False) -> Model:
-    """The caller's model. Raises `NotFound`. Whoever makes a job of it takes the `lock`."""
+    """The caller's model. Raises `NotFound`. `lock`: nobody else uses or deletes it until the transaction ends."""
     model = await repository.find(session, caller.workspace_id, model_id, lock=lock)
     if model is None:
         raise NotFound(f"There is no model {model_id!r} in this workspace.", code="model_not_found")

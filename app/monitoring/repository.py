@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import NOW
 from app.jobs import claims, workers
-from app.jobs.states import TERMINAL, State
+from app.jobs.states import State
 from app.queue import QUEUES
 from app.tables import Count, Job, Worker
+from app.tables.jobs import TERMINAL
 
 #: Every queue that a job can be on; ``any``: cpu or gpu.
 JOB_QUEUES = ("any", *QUEUES)

@@ -4,9 +4,11 @@ import secrets
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, MetaData, String, func
+from sqlalchemy import BigInteger, DateTime, MetaData, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from app.clock import NOW
 
 #: Deterministic constraint names, so that migrations can name what they drop.
 NAMING = {
@@ -18,7 +20,7 @@ NAMING = {
 }
 
 Json = dict[str, Any]
-CreatedAt = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())]
+CreatedAt = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=NOW)]
 Bytes = Annotated[int, mapped_column(BigInteger)]
 Sha256 = Annotated[str, mapped_column(String(64))]
 

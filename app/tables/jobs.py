@@ -9,6 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from app.tables.base import Base, Bytes, CreatedAt, Json, Sha256, new_id
 
+#: States that a job keeps, unless it is retried.
 TERMINAL = ("succeeded", "failed", "canceled")
 #: The jobs that the API shows.
 _SHOWN = text("kind = 'compress'")

@@ -27,7 +27,8 @@ class TusRoute(WorkspaceRoute):
     """Bodies of any kind are read as a stream, and every answer says which protocol is spoken.
 
     A POST can mean another method, for clients whose surroundings know no PATCH and DELETE (the protocol asks for it).
-    It is one from here on: its endpoint answers, with the role that it asks for, and the audit log names it.
+    It is one from here on: its endpoint answers, with the role that it asks for, and the audit log names it. It takes
+    no Idempotency-Key: `Upload-Offset` already keeps bytes from being taken twice.
     """
 
     streamed = ("",)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Update, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW
 from app.storage import Stored
 from app.tables import DATASETS, Blob, Job, ResumableUpload, UploadPart
 from app.tables.jobs import TERMINAL
@@ -16,7 +17,7 @@ from app.tables.jobs import TERMINAL
 async def touch_blob(session: AsyncSession, workspace_id: str, file: Stored) -> None:
     """Makes sure that the blob is known, and fresh in the eyes of the collector."""
     statement = insert(Blob).values(workspace_id=workspace_id, sha256=file.sha256, size_bytes=file.size_bytes)
-    fresh = {"touched_at": func.clock_timestamp()}
+    fresh = {"touched_at": NOW}
     await session.execute(statement.on_conflict_do_update(index_elements=[Blob.workspace_id, Blob.sha256], set_=fresh))
 
 
@@ -44,21 +45,19 @@ async def cancel_checks(session: AsyncSession, input_id: str) -> None:
         Job.kind != "compress",
         (Job.model_id == input_id) | (Job.calibration_dataset_id == input_id),
     )
-    await session.execute(
-        update(Job).where(*checks, Job.state == "queued").values(state="canceled", finished_at=func.clock_timestamp())
-    )
+    await session.execute(update(Job).where(*checks, Job.state == "queued").values(state="canceled", finished_at=NOW))
     await session.execute(update(Job).where(*checks, Job.state == "running").values(state="canceling"))
 
 
 async def insert_upload(session: AsyncSession, ttl: timedelta, **values: Any) -> ResumableUpload:
     """A new resumable upload that expires after `ttl`."""
-    statement = insert(ResumableUpload).values(expires_at=func.clock_timestamp() + ttl, **values)
+    statement = insert(ResumableUpload).values(expires_at=NOW + ttl, **values)
     return (await session.scalars(statement.returning(ResumableUpload))).one()
 
 
 async def find_upload(session: AsyncSession, workspace_id: str, upload_id: str) -> tuple[ResumableUpload, bool] | None:
     """The upload of this workspace, and whether its time is over."""
-    statement = select(ResumableUpload, ResumableUpload.expires_at < func.clock_timestamp())
+    statement = select(ResumableUpload, ResumableUpload.expires_at < NOW)
     statement = statement.where(ResumableUpload.id == upload_id, ResumableUpload.workspace_id == workspace_id)
     row = (await session.execute(statement)).one_or_none()
     return None if row is None else (row[0], row[1])
@@ -67,7 +66,7 @@ async def find_upload(session: AsyncSession, workspace_id: str, upload_id: str) 
 async def advance_upload(session: AsyncSession, parts: Sequence[UploadPart], ttl: timedelta) -> bool:
     """Adds `parts`, which follow each other from where the upload is. False: it is elsewhere by now, or gone."""
     here = _mine(parts[0].upload_id).where(ResumableUpload.received_bytes == parts[0].start)
-    values = {"received_bytes": parts[-1].start + parts[-1].size_bytes, "expires_at": func.clock_timestamp() + ttl}
+    values = {"received_bytes": parts[-1].start + parts[-1].size_bytes, "expires_at": NOW + ttl}
     moved = await session.scalar(here.values(values).returning(ResumableUpload.id))
     if moved is not None:
         session.add_all(parts)
@@ -94,7 +93,7 @@ async def delete_upload(session: AsyncSession, upload_id: str) -> None:
 
 async def forget_expired_uploads(session: AsyncSession) -> None:
     """Removes uploads past their time; for the maintenance loop."""
-    await session.execute(delete(ResumableUpload).where(ResumableUpload.expires_at < func.clock_timestamp()))
+    await session.execute(delete(ResumableUpload).where(ResumableUpload.expires_at < NOW))
 
 
 def _mine(upload_id: str) -> Update:

@@ -8,9 +8,10 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import NOW
 from app.tables import Webhook, WebhookDelivery
 from app.tables.base import Json
 
@@ -28,7 +29,7 @@ async def put(
 ) -> Sequence[WebhookDelivery]:
     """Stores, due at once, one delivery of an event of the time `at` for each of these webhooks."""
     body = json.dumps({"type": event, "timestamp": _rfc3339(at), "data": data}, ensure_ascii=False)
-    due = func.clock_timestamp()
+    due = NOW
     rows = [WebhookDelivery(webhook_id=id, event=event, body=body, next_attempt_at=due) for id in webhook_ids]
     session.add_all(rows)
     await session.flush()

@@ -185,6 +185,25 @@ async def test_workspace_and_role(issuer: FakeIssuer, ask: Ask) -> None:
     assert (await ask(issuer.token(RSA, sub="a\0"))).status_code == 401
 
 
+async def test_tokens_without_a_place_do_not_fill_the_audit_log(make_api: Any, issuer: FakeIssuer) -> None:
+    """They are counted like wrong ones; who sent them is known."""
+    api = await make_api(oidc_issuer=issuer.url, oidc_audience=AUDIENCE, auth_failures_per_min=3)
+    operator = await api.client("operator")
+    tokens = [issuer.token(RSA, modelpress_workspace="nowhere"), issuer.token(RSA, modelpress_role="king")]
+    codes = []
+    for number, path in enumerate(("/v1/models", "/v1/jobs/job_x/events", "/v1/models", "/v1/models", "/v1/models")):
+        stranger = api.client_with({"Authorization": f"Bearer {tokens[number % 2]}"})
+        codes.append((await stranger.get(path)).json()["code"])
+    assert codes == ["workspace_claim_invalid", "role_claim_invalid", codes[0], *["too_many_failures"] * 2]
+    events = (await operator.get("/v1/audit")).json()["items"]
+    assert [event["outcome"] for event in reversed(events)] == codes[:3]
+    assert {(event["actor"], event["action"], event["workspace_id"]) for event in events} == {
+        ("oidc:ada", "authenticate", None)
+    }
+    member = api.client_with({"Authorization": f"Bearer {issuer.token(RSA)}"})
+    assert (await member.get("/v1/models")).status_code == 200
+
+
 async def test_a_stream_ends_with_its_token(settings: Settings, issuer: FakeIssuer, free_port: int) -> None:
     changes = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_leeway_s": 0, "sse_keepalive_s": 0.2}
     async with open_stage(settings.model_copy(update=changes)) as stage, serving(stage, free_port) as client:

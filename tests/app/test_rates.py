@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 
@@ -102,6 +103,27 @@ async def test_an_address_that_sends_wrong_keys(make_api: Any) -> None:
     operator = await api.client("operator")
     events = (await operator.get("/v1/audit?action=authenticate")).json()["items"]
     assert [event["outcome"] for event in events] == ["key_invalid"] * 3
+
+
+async def test_addresses_of_one_network_are_one(make_api: Any) -> None:
+    """Whoever has an IPv6 address mostly has the 2**64 of its network."""
+    api = await make_api(auth_failures_per_min=1)
+
+    async def fail(address: str) -> int:
+        transport = httpx2.ASGITransport(app=api.app, client=(address, 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return int((await client.get("/v1/methods", headers={"Authorization": "Bearer x"})).status_code)
+
+    same = (
+        ("2001:db8::1", "2001:db8::ffff:2"),
+        ("fe80::1%eth0", "fe80::2%eth0"),
+        ("192.0.2.1", "::ffff:192.0.2.1"),
+        ("a proxy", "a proxy"),
+    )
+    for one, other in same:
+        assert (await fail(one), await fail(other)) == (401, 429), other
+    for another in ("2001:db8:0:1::1", "192.0.2.2", "::ffff:192.0.2.3", "another proxy"):
+        assert await fail(another) == 401, another
 
 
 async def test_it_works_without_the_server(make_api: Any, tmp_path: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.accounts import idempotency
+from app.accounts.credentials import Caller, identify
 from app.accounts.idempotency import Once, Replay
 from app.errors import Conflict
 from app.tables import IdempotencyKey, Key, Model, Workspace
@@ -28,6 +29,10 @@ async def operator(api: Any) -> httpx2.AsyncClient:
 async def _count(api: Any, table: Any) -> int:
     async with api.services.database.transaction() as session:
         return int(await session.scalar(select(func.count()).select_from(table)))
+
+
+async def _member(api: Any) -> Caller:
+    return Caller(await api.workspace("ours"), "member", key_id="key_x")
 
 
 async def _upload(
@@ -122,8 +127,8 @@ async def test_many_at_once_have_one_effect(api: Any, operator: httpx2.AsyncClie
 
 async def test_crashed_request_frees_its_key(api: Any, operator: httpx2.AsyncClient) -> None:
     """A process that dies leaves its row behind, unfinished; the lease runs out."""
-    workspace_id = await api.workspace("ours")
-    dead = Once(api.services, workspace_id, KEY["Idempotency-Key"])
+    caller = await identify(api.services, operator.headers["authorization"])
+    dead = Once(api.services, caller, KEY["Idempotency-Key"])
     await dead._take()
     blocked = await operator.post("/v1/workspaces", json={"name": "a"}, headers=KEY)
     assert (blocked.status_code, blocked.json()["code"]) == (409, "request_in_progress")
@@ -133,8 +138,8 @@ async def test_crashed_request_frees_its_key(api: Any, operator: httpx2.AsyncCli
 
 
 async def test_who_lost_the_lease_cannot_commit(api: Any) -> None:
-    workspace_id = await api.workspace("ours")
-    slow, quick = (Once(api.services, workspace_id, "k") for _ in range(2))
+    caller = await _member(api)
+    slow, quick = (Once(api.services, caller, "k") for _ in range(2))
     async with slow.lease():
         async with api.services.database.transaction() as session:
             await session.execute(update(IdempotencyKey).values(expires_at=func.now() - timedelta(seconds=1)))
@@ -148,7 +153,7 @@ async def test_who_lost_the_lease_cannot_commit(api: Any) -> None:
             quick.settle("f")
             async with api.services.database.transaction() as session:
                 await quick.remember(session, Response(b"quick"))
-    third = Once(api.services, workspace_id, "k")
+    third = Once(api.services, caller, "k")
     async with third.lease():
         with pytest.raises(Replay) as replay:
             third.settle("f")
@@ -157,24 +162,24 @@ async def test_who_lost_the_lease_cannot_commit(api: Any) -> None:
 
 async def test_long_request_renews_its_lease(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "LEASE", timedelta(seconds=0.3))
-    workspace_id = await api.workspace("ours")
-    async with Once(api.services, workspace_id, "k").lease():
+    caller = await _member(api)
+    async with Once(api.services, caller, "k").lease():
         await asyncio.sleep(0.8)
         with pytest.raises(Conflict):
-            async with Once(api.services, workspace_id, "k").lease():
+            async with Once(api.services, caller, "k").lease():
                 pass
 
 
 async def test_failed_renewal_is_tried_again(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "LEASE", timedelta(seconds=1.2))
-    workspace_id = await api.workspace("ours")
+    caller = await _member(api)
     database, real = api.services.database, api.services.database.transaction
-    async with Once(api.services, workspace_id, "k").lease():
+    async with Once(api.services, caller, "k").lease():
         monkeypatch.setattr(database, "transaction", Mock(side_effect=[OSError("away"), *(real() for _ in range(9))]))
         await asyncio.sleep(1.5)
         monkeypatch.setattr(database, "transaction", real)
         with pytest.raises(Conflict):
-            async with Once(api.services, workspace_id, "k").lease():
+            async with Once(api.services, caller, "k").lease():
                 pass
 
 
@@ -191,6 +196,25 @@ async def test_answer_is_kept_for_a_day(api: Any, operator: httpx2.AsyncClient) 
 async def test_keys_are_those_of_a_workspace(api: Any) -> None:
     ours, theirs = await api.client(workspace="ours"), await api.client(workspace="theirs")
     assert (await _upload(ours)).json()["id"] != (await _upload(theirs)).json()["id"]
+
+
+async def test_a_weaker_role_gets_no_answer_of_a_stronger_one(api: Any) -> None:
+    body = {"name": "k", "role": "admin"}
+    admin, reader = await api.client("admin"), await api.client("reader")
+    made = await admin.post("/v1/keys", json=body, headers=KEY)
+    refused = await reader.post("/v1/keys", json=body, headers=KEY)
+    assert (refused.status_code, refused.json()["code"]) == (403, "role_too_weak")
+    assert (await admin.post("/v1/keys", json=body, headers=KEY)).json() == made.json()
+
+
+async def test_a_rotated_key_goes_on(api: Any) -> None:
+    old = await api.client("admin")
+    first = await old.post("/v1/keys", json={"name": "a", "role": "reader"}, headers=KEY)
+    (own,) = [item["id"] for item in (await old.get("/v1/keys")).json()["items"] if item["name"] == "test"]
+    rotated = await old.post(f"/v1/keys/{own}:rotate")
+    new = api.client_with({"Authorization": f"Bearer {rotated.json()['key']}"})
+    again = await new.post("/v1/keys", json={"name": "a", "role": "reader"}, headers=KEY)
+    assert again.json() == first.json()
 
 
 async def test_secret_in_an_answer_is_not_stored_in_clear(api: Any, operator: httpx2.AsyncClient) -> None:

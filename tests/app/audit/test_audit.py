@@ -56,8 +56,10 @@ async def test_an_upload_that_is_given_up_whichever_way_it_is_asked(api: Any) ->
         asked = {"url": f"/v1/uploads/{ids[-1]}", **call, "headers": {**tus, **call.get("headers", {})}}
         assert (await reader.request(**asked)).status_code == 403
         assert (await member.request(**asked)).status_code == 204
-    events = [event for event in await _events(admin) if event["action"] != "create_upload"]
-    assert [(event["action"], event["object_id"], event["outcome"]) for event in reversed(events)] == [
+    every = list(reversed(await _events(admin)))
+    assert [event["object_id"] for event in every if event["action"] == "create_upload"] == ids
+    events = [event for event in every if event["action"] != "create_upload"]
+    assert [(event["action"], event["object_id"], event["outcome"]) for event in events] == [
         ("delete_upload", one, outcome) for one in ids for outcome in ("role_too_weak", "ok")
     ]
 

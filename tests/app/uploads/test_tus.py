@@ -252,6 +252,19 @@ async def test_method_override(client: httpx2.AsyncClient) -> None:
     assert _code(await client.post(f"/v1/uploads/{upload}", headers=headers)) == (404, "upload_not_found")
 
 
+async def test_an_overridden_method_takes_no_idempotency_key(client: httpx2.AsyncClient) -> None:
+    """It is no POST: a repetition is told where the upload stands, and is refused for nothing that another call did."""
+    one, other = await _begin(client), await _begin(client)
+    key = {"Idempotency-Key": "k", **TUS}
+    patch = {"X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0", "Content-Type": tus.MEDIA_TYPE, **key}
+    assert (await client.post(f"/v1/uploads/{one}", content=DATA, headers=patch)).status_code == 204
+    again = await client.post(f"/v1/uploads/{one}", content=DATA, headers=patch)
+    assert (_code(again), again.headers["upload-offset"]) == ((409, "upload_offset_mismatch"), str(len(DATA)))
+    delete = {"X-HTTP-Method-Override": "DELETE", **key}
+    assert (await client.post(f"/v1/uploads/{other}", headers=delete)).status_code == 204
+    assert _code(await client.post(f"/v1/uploads/{other}", headers=delete)) == (404, "upload_not_found")
+
+
 async def test_others_see_nothing(api: Any, client: httpx2.AsyncClient) -> None:
     upload = await _begin(client)
     theirs = await api.client(workspace="theirs")
