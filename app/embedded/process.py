@@ -1,6 +1,5 @@
 """Starting and stopping a child that can never outlive the process that started it."""
 
-import ctypes
 import os
 import pwd
 import signal
@@ -12,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
+from app.lifetime import die_with
 
 
 class EmbeddedError(Exception):
@@ -119,12 +117,7 @@ def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
         raise EmbeddedError("the embedded service needs Linux; use the containers elsewhere")
     parent = os.getpid()
 
-    def tie() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != parent:  # it died between fork and prctl
-            os._exit(1)
-
-    return tie
+    return lambda: die_with(parent, death_signal)
 
 
 def ask_to_stop(process: "subprocess.Popen[bytes]", program: Program) -> None:

@@ -81,11 +81,10 @@ def api_program(listener: socket.socket, env: Mapping[str, str], number: int = 0
 
 
 def worker_program(queue: str, concurrency: int, env: Mapping[str, str]) -> Program:
-    """One Celery worker for one queue: each queue has slots of its own."""
-    options = ("-Q", queue, "-c", str(concurrency), "-n", f"{queue}@%h", "--without-mingle", "--without-gossip")
+    """One Celery worker for one queue, which `worker.__main__` becomes: each queue has slots of its own."""
     return Program(
         name=f"worker-{queue}",
-        argv=(sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker", "--loglevel", "INFO", *options),
+        argv=(sys.executable, "-m", "worker", queue, str(concurrency)),
         env={**env, "PYTHONUNBUFFERED": "1"},
         stop_signal=signal.SIGTERM,
         stop_grace_s=WORKER_GRACE_S,

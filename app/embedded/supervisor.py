@@ -1,6 +1,7 @@
 """Keeps a set of children running: starts them in order, restarts what dies, ends them in reverse order."""
 
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +22,7 @@ _BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 30.0  # a child that lived so long starts again with the shortest pause
 _EARLY_DEATHS = 2  # before the service was ready once: then it never will be
 _LOG_LIMIT = 20 * 1024**2
+_DISK_FULL = (ENOSPC, EDQUOT)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class _Child:
     needed: bool
     deaths: int = 0
     restart_at: float | None = None
+    log_fault: str = ""  # why its log could not be trimmed the last time; said once
 
 
 class Supervisor:
@@ -119,13 +123,21 @@ class Supervisor:
             if child.restart_at is None:
                 self._note_death(child, now)
             if child.restart_at is not None and now >= child.restart_at:
-                child.restart_at = None
-                child.started = now
-                child.process = child.program.spawn(child.log)
+                self._start_again(child, now)
+
+    def _start_again(self, child: _Child, now: float) -> None:
+        child.restart_at = None
+        child.started = now
+        try:
+            child.process = child.program.spawn(child.log)
+        except OSError as error:  # no process or memory to be had, or no place for its log: as if it had died at once
+            self._note(child, now, f"{child.program.name} cannot be started: {error}")
 
     def _note_death(self, child: _Child, now: float) -> None:
+        self._note(child, now, f"{child.program.name} ended with status {child.process.returncode}")
+
+    def _note(self, child: _Child, now: float, what: str) -> None:
         child.deaths = 1 if now - child.started > _STEADY_S else child.deaths + 1
-        what = f"{child.program.name} ended with status {child.process.returncode}"
         if not self._settled and child.deaths >= _EARLY_DEATHS:
             raise EmbeddedError(f"{what} while starting; {self._hint(child.program)}")
         pause = _BACK_OFF_S[min(child.deaths - 1, len(_BACK_OFF_S) - 1)]
@@ -141,10 +153,16 @@ class Supervisor:
     def _trim_logs(self) -> None:
         """Keeps one older copy of a long log. Children append, so that cutting the file off under them is safe."""
         for child in self._children:
-            if child.log is not None and child.log.stat().st_size > _LOG_LIMIT:
-                shutil.copyfile(child.log, child.log.with_suffix(".log.1"))
-                with child.log.open("r+b") as file:
-                    file.truncate()
+            if child.log is None:
+                continue
+            try:
+                _trim(child.log)
+            except OSError as error:  # no log is worth the service: someone removed it, or the disk is in trouble
+                if child.log_fault != str(error):
+                    log.warning("the log of %s is not looked after: %s", child.program.name, error)
+                child.log_fault = str(error)
+            else:
+                child.log_fault = ""
 
     def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
@@ -152,3 +170,17 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
+
+
+def _trim(path: Path) -> None:
+    """Copies a log that is too long, then cuts it; where the copy finds no room, cutting alone makes some."""
+    if path.stat().st_size <= _LOG_LIMIT:
+        return
+    older = path.with_suffix(".log.1")
+    try:
+        shutil.copyfile(path, older)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        older.unlink(missing_ok=True)
+    os.truncate(path, 0)

@@ -41,6 +41,19 @@ def test_compose_gives_settings_that_exist(compose: dict[str, dict[str, dict[str
         assert {"database_url", "broker_url", "store_url", "key_pepper"} <= ours
 
 
+def test_compose_passes_on_every_setting() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    fixed = {"database_url", "broker_url", "work_dir"}  # addresses and folders of what the file itself starts
+    for name in OWN_SERVICES:
+        passed_on = {
+            key.removeprefix("MODELPRESS_").lower()
+            for key, value in services[name]["environment"].items()
+            if value is None or value.startswith(f"${{{key}:")
+        }
+        here = fixed if name == "api" else fixed | {"signing_key"}  # who does not sign shall not know it
+        assert set(Settings.model_fields) - passed_on == here, name
+
+
 def test_compose_walls(compose: dict[str, dict[str, dict[str, object]]]) -> None:
     for name in OWN_SERVICES:
         service = compose["services"][name]
@@ -73,7 +86,7 @@ def test_every_variable_of_compose_is_in_the_example(compose: dict[str, dict[str
     example = set(re.findall(r"^(?:# )?(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert asked <= example
     passed_on = {name for name, value in compose["x-environment"].items() if value is None}
-    assert passed_on <= example
+    assert passed_on <= example | {f"MODELPRESS_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_images_are_built_from_targets_that_exist(compose: dict[str, dict[str, dict[str, object]]]) -> None:

@@ -10,6 +10,7 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from app.config import Settings
+from app.embedded.programs import API_GRACE_S
 from app.migrate import upgrade
 from app.queue import QUEUES
 
@@ -97,6 +98,29 @@ def test_probes_ask_for_paths_that_there_are() -> None:
     probes = pods()["api"]["containers"][0]
     paths = {probes[kind]["httpGet"]["path"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert paths == {"/healthz"}
+
+
+def settings() -> dict[str, str]:
+    return next(found for found in documents() if found["kind"] == "ConfigMap")["data"]
+
+
+def test_api_pods_serve_on_while_proxies_learn_that_they_go() -> None:
+    drain_s = float(settings()["MODELPRESS_DRAIN_S"])
+    assert drain_s >= 10
+    assert pods()["api"]["terminationGracePeriodSeconds"] > drain_s + API_GRACE_S
+
+
+def test_prometheus_reaches_the_api_and_has_a_token() -> None:
+    secret = next(found for found in documents() if found["kind"] == "Secret")
+    assert "MODELPRESS_METRICS_TOKEN" in secret["stringData"]
+    let_in = {
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for found in documents()
+        if found["kind"] == "NetworkPolicy"
+        for rule in found["spec"].get("ingress", [])
+        for peer in rule["from"]
+    }
+    assert let_in == {"ingress-nginx", "monitoring"}
 
 
 def test_the_query_that_scales_runs(empty_database_url: str) -> None:

@@ -23,6 +23,7 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "onnx", "onnxscript", "torch"),
 }
 _ON_GPU = ("tensorrt",)
+_DEVICES = Path("/dev")
 _VERSIONS = (
     "modelpress-server", "torch", "onnx", "onnxruntime", "openvino", "executorch", "litert-torch", "ai-edge-litert",
     "tensorrt", "numpy",
@@ -34,13 +35,13 @@ class CannotServeError(Exception):
     """This worker cannot do what it was started for; the message says why and what would help."""
 
 
-def targets() -> tuple[str, ...]:
-    """The targets whose runtimes are installed here."""
+def targets(*, gpu: bool) -> tuple[str, ...]:
+    """The targets whose runtimes are installed here; `gpu`: whether jobs may open the GPU, which some need."""
     return tuple(
         name
         for name in TARGETS
         if all(importlib.util.find_spec(package) for package in RUNTIMES.get(name, ()))
-        and (name not in _ON_GPU or any(Path("/dev").glob("nvidia[0-9]*")))
+        and (name not in _ON_GPU or (gpu and any(_DEVICES.glob("nvidia[0-9]*"))))
     )
 
 
@@ -79,7 +80,7 @@ def gpus() -> list[dict[str, Any]]:
 
 def gpu_devices() -> tuple[str, ...]:
     """Device files that CUDA opens."""
-    return tuple(sorted(str(path) for path in Path("/dev").glob("nvidia*")))
+    return tuple(sorted(str(path) for path in _DEVICES.glob("nvidia*")))
 
 
 def require_gpu() -> None:

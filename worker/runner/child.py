@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from app.lifetime import die_with
 from worker.engine.errors import EngineError, UserError
-from worker.runner import linux
 from worker.runner.folder import DISK_FULL
 from worker.runner.messages import ASSIGNMENT, MEASURE_LOCK_FD, REPORT_FD, Assignment, Failure, Result
 from worker.runner.reporting import PipeReporter, regular_file
@@ -34,7 +34,7 @@ _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "not enough memory", "can't allo
 
 def main(folder: Path) -> int:
     """Do the assignment in `folder`; 0 once its outcome is reported."""
-    linux.die_with(os.getppid(), signal.SIGKILL)
+    die_with(os.getppid(), signal.SIGKILL)
     assignment = Assignment.model_validate_json((folder / ASSIGNMENT).read_bytes())
     reporter = PipeReporter(REPORT_FD, regular_file(MEASURE_LOCK_FD), assignment.output)
     reporter.send(outcome(folder, assignment, reporter))

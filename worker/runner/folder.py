@@ -15,14 +15,20 @@ import os
 import secrets
 import shutil
 import stat
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from worker.runner.removal import opened, remove_tree
 
 #: What the system says where a disk or a quota is used up.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ATTEMPTS = "attempts"
 _TAKEN = ".taken"
+_LOCK = "lock"
+#: Between the making of a folder and of its lock lies far less, in seconds.
+_UNLOCKED_S = 600.0
 _CHUNK = 1024**2
 _MAX_ENTRIES = 10_000
 
@@ -45,7 +51,7 @@ class JobFolder:
         attempts.mkdir(mode=0o711, parents=True, exist_ok=True)
         path = attempts / f"{name}-{secrets.token_hex(4)}"
         path.mkdir(mode=0o700)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = cls(path, lock)
         folder.taken.mkdir(mode=0o700)
@@ -109,18 +115,23 @@ def sweep(work_dir: Path) -> list[str]:
     for path in sorted(attempts.iterdir()) if attempts.is_dir() else []:
         if path.name.endswith(_TAKEN):
             if not path.with_name(path.name.removesuffix(_TAKEN)).exists():
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
             continue
-        if _abandoned(path / "lock"):
+        if _abandoned(path):
             _remove(path)
             swept.append(path.name)
     return swept
 
 
-def _abandoned(lock: Path) -> bool:
+def _abandoned(path: Path) -> bool:
+    """Whether nobody holds the folder's lock, or it has none that opens and is not just being made."""
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # just being made, or just being removed
+        with opened(path) as folder:  # a job may have closed it even to us
+            try:
+                handle = os.open(_LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+            except OSError:  # its age by ctime: jobs can set the others
+                return time.time() - os.fstat(folder).st_ctime > _UNLOCKED_S
+    except OSError:  # just being removed
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,8 +143,8 @@ def _abandoned(lock: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path.with_name(path.name + _TAKEN), ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
+    remove_tree(path.with_name(path.name + _TAKEN))
+    remove_tree(path, last=_LOCK)  # who is killed meanwhile leaves a folder that a sweep finds
 
 
 def _open_plain(folder: Path, name: str) -> int:

@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from app.lifetime import die_with
 from worker.runner import lifeline, linux, sandbox
 
 SANDBOX = "sandbox.json"
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     command = arguments[arguments.index("--") + 1 :]
     signal.signal(signal.SIGTERM, lambda *_: _end())
     linux.become_subreaper()
-    linux.die_with(parent, signal.SIGTERM)
+    die_with(parent, signal.SIGTERM)
     confinement = sandbox.Confinement.from_json((folder / SANDBOX).read_text())
     lease = lifeline.KeeperEnd(sys.stdin.fileno())
     if lease.left() <= 0:
@@ -71,7 +72,7 @@ def _become(confinement: sandbox.Confinement, keeper: int, report: int, lock: in
     os.closerange(_LOCK_FD + 1, 4096)
     _prefer_as_victim()
     sandbox.enter(confinement)
-    linux.die_with(keeper, signal.SIGKILL)  # after the change of user, which clears it
+    die_with(keeper, signal.SIGKILL)  # after the change of user, which clears it
     os.execv(command[0], command)  # noqa: S606 - the command is the supervisor's
 
 

@@ -5,11 +5,9 @@ Nothing here allocates much or takes locks, so that it may run between fork and 
 
 import ctypes
 import os
-import signal
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-_PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_SECUREBITS = 28
 _PR_SET_CHILD_SUBREAPER = 36
@@ -46,13 +44,6 @@ def _check(result: int, what: str) -> None:
 def _prctl(what: str, option: int, *arguments: int) -> None:
     padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
     _check(_LIBC.prctl(option, *padded), what)
-
-
-def die_with(parent: int, death_signal: signal.Signals) -> None:
-    """Asks the kernel to send `death_signal` when the parent (process id `parent`) ends. Lost by a change of user."""
-    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, int(death_signal))
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def become_subreaper() -> None:

@@ -87,7 +87,7 @@ def open_slot(settings: Settings, queue: str) -> Slot:
         id=new_id("wrk"),
         hostname=socket.gethostname(),
         queue=queue,
-        targets=() if queue == "checks" else capabilities.targets(),
+        targets=() if queue == "checks" else capabilities.targets(gpu=queue == "gpu"),
         capabilities={
             **capabilities.describe(),
             "sandbox": sandbox,

@@ -1,5 +1,6 @@
 """The supervisor: restarts, gives up where it must, ends everything in order."""
 
+import errno
 import os
 import signal
 import sys
@@ -128,6 +129,63 @@ def test_a_long_log_is_cut_and_one_older_copy_kept(
         supervisor.watch(lambda: True, lambda: None)
     thread.join()
     assert (tmp_path / "a.log.1").read_text().startswith("x" * 2000)
+
+
+def test_a_log_that_was_removed_ends_nothing(
+    tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.embedded.supervisor._LOG_LIMIT", 1000)
+    kept = tmp_path / "b.log"
+    kept.write_text("x" * 2000)
+    with supervisor.signals():
+        supervisor.start(sleeper("a"))
+        supervisor.start(sleeper("b"))
+        (tmp_path / "a.log").unlink()
+        thread = while_running(lambda: wait_for(lambda: kept.stat().st_size < 1000))
+        supervisor.watch(lambda: True, lambda: None)
+    thread.join()
+    assert "the log of a is not looked after" in caplog.text
+
+
+def test_a_long_log_is_cut_without_a_copy_on_a_full_disk(
+    tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(source: Path, target: Path) -> None:
+        target.write_text("a part of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.embedded.supervisor._LOG_LIMIT", 1000)
+    monkeypatch.setattr("shutil.copyfile", fill)
+    log = tmp_path / "a.log"
+    log.write_text("x" * 2000)
+    with supervisor.signals():
+        supervisor.start(sleeper("a"))
+        thread = while_running(lambda: wait_for(lambda: log.stat().st_size < 1000))
+        supervisor.watch(lambda: True, lambda: None)
+    thread.join()
+    assert not (tmp_path / "a.log.1").exists()
+
+
+def test_what_cannot_be_started_again_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    supervisor = Supervisor(lambda name: logs / f"{name}.log")
+
+    def lose_the_logs() -> None:
+        wait_for(lambda: bool(pids(logs, "a")))
+        pid = pids(logs, "a")[-1]
+        logs.rename(tmp_path / "moved")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: "a cannot be started" in caplog.text)
+        logs.mkdir()
+        wait_for(lambda: bool(pids(logs, "a")))
+
+    with supervisor.signals():
+        supervisor.start(sleeper("a"))
+        thread = while_running(lose_the_logs)
+        supervisor.watch(lambda: True, lambda: None)
+    thread.join()
+    assert pids(logs, "a")
 
 
 def test_signal_handlers_are_given_back(supervisor: Supervisor) -> None:

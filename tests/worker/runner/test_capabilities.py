@@ -13,7 +13,20 @@ from worker.runner.slot import open_slot
 def test_the_offer_is_what_the_engine_says() -> None:
     assert set(capabilities.RUNTIMES) == set(TARGETS)
     available = {name for name, target in TARGETS.items() if target.available() is None}
-    assert set(capabilities.targets()) == available
+    assert set(capabilities.targets(gpu=True)) == available
+
+
+def test_only_a_worker_whose_jobs_may_open_the_gpu_offers_what_runs_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(capabilities.RUNTIMES, "tensorrt", ("torch",))
+    monkeypatch.setattr(capabilities, "_DEVICES", tmp_path)
+    assert "tensorrt" not in capabilities.targets(gpu=True)
+    (tmp_path / "nvidia0").touch()
+    assert "tensorrt" in capabilities.targets(gpu=True)
+    slot = open_slot(Settings(_env_file=None, work_dir=tmp_path), "cpu")
+    assert "tensorrt" not in slot.offer.targets
+    assert "torch" in slot.offer.targets
 
 
 def test_facts_about_the_machine() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 import zipfile
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_sweep_removes_only_what_nobody_holds(tmp_path: Path) -> None:
     assert not dead.path.exists()
     assert not dead.taken.exists()
     assert sweep(tmp_path / "nothing here") == []
+
+
+def test_sweep_removes_what_has_no_lock_once_it_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing, unusable = JobFolder.create(tmp_path, "missing", None), JobFolder.create(tmp_path, "unusable", None)
+    for folder in (missing, unusable):
+        os.close(folder.lock)
+        (folder.path / "lock").unlink()
+        os.utime(folder.path, (2**33, 2**33))  # as a job could, to seem young for ever
+    (unusable.path / "lock").symlink_to(tmp_path)
+    assert sweep(tmp_path) == [], "it may just be being made"
+    now = time.time()
+    monkeypatch.setattr("worker.runner.folder.time.time", lambda: now + 700)
+    assert sweep(tmp_path) == [missing.path.name, unusable.path.name]
+    assert not list((tmp_path / "attempts").iterdir())
 
 
 def archive(path: Path, entries: dict[str, bytes], *, link: bool = False) -> Path:
