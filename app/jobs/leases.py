@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import clock
 from app.config import Settings
-from app.db import after_commit
-from app.jobs import claims, counts, estimates, events, inputs, results, workers
+from app.jobs import claims, counts, estimates, events, inputs, looks, results, workers
 from app.jobs.clean import clean
 from app.jobs.estimates import Asked
 from app.jobs.events import NewEvent
@@ -52,6 +51,11 @@ class Leases:
     def settings(self) -> Settings:
         """Those of the deployment."""
         return self._settings
+
+    @property
+    def queue(self) -> Queue:
+        """The broker, for looks."""
+        return self._queue
 
     async def register_worker(self, session: AsyncSession, offer: Offer) -> None:
         """Announces this worker; jobs for its targets are accepted from now on."""
@@ -164,7 +168,7 @@ class Leases:
         ttl_s = self._settings.worker_ttl_s
         for job in jobs:
             for name in await workers.queues_for(session, job.queue, job.targets, ttl_s):
-                after_commit(session, _Look(self._queue, name))
+                looks.send(session, self._queue, name)
 
     async def _finished(self, session: AsyncSession, job: Job, outcome: Finished) -> State | None:
         if job.state == State.CANCELING:
@@ -209,17 +213,6 @@ class Leases:
             job.memory_bytes = more or job.memory_bytes
         pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), MAX_PAUSE_S)
         return await move(session, job, Event.FAULT, error=error, pause_s=pause_s)
-
-
-class _Look:
-    """One look message, to be sent later."""
-
-    def __init__(self, queue: Queue, name: str) -> None:
-        self._queue = queue
-        self._name = name
-
-    async def __call__(self) -> None:
-        await self._queue.look(self._name)
 
 
 async def _fit_to_start(session: AsyncSession, input_id: str, live: Sequence[Worker]) -> list[Job]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,7 +19,7 @@ from app.accounts.idempotency import forget_expired
 from app.clock import NOW, seconds
 from app.config import Settings
 from app.db import Database
-from app.jobs import claims, inputs, workers
+from app.jobs import claims, inputs, looks, workers
 from app.jobs.leases import Leases
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
@@ -82,7 +82,7 @@ class Maintenance:
         return (expired_leases, time_outs, rejected_inputs, *own, *forgotten)
 
     async def _looks(self, session: AsyncSession) -> None:
-        await repeat_looks(session, self._leases, self._settings.stale_queued_s)
+        await looks.repeat(session, self._leases.queue, self._settings)
 
     async def _workers(self, session: AsyncSession) -> None:
         await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
@@ -122,14 +122,6 @@ async def rejected_inputs(session: AsyncSession) -> None:
         lost = await inputs.first_lost(session, job)
         if lost is not None:
             await move(session, job, Event.USER_ERROR, error=rejection(job, *lost))
-
-
-async def repeat_looks(session: AsyncSession, leases: Leases, stale_s: float) -> None:
-    """Sends a look for each claimable job that nobody was told of, or that was told long ago."""
-    told_before = or_(Job.looked_at.is_(None), Job.looked_at < Job.lease_expires_at, _older(Job.looked_at, stale_s))
-    jobs = await _locked(session, claims.claimable(), told_before)
-    await leases.look_for(session, jobs)
-    await session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(looked_at=NOW))
 
 
 async def collect_blobs(database: Database, store: ObjectStore, grace_s: float = BLOB_GRACE_S) -> int:

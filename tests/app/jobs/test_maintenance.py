@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from sqlalchemy import func, select, update
 
 from app.jobs import maintenance, workers
@@ -30,31 +29,6 @@ def store(stage: Stage) -> ObjectStore:
 @pytest.fixture
 def loop(stage: Stage, store: ObjectStore) -> Maintenance:
     return Maintenance(stage.settings, stage.database, store, stage.leases)
-
-
-async def _repeat_looks(stage: Stage, redis_url: str) -> int:
-    """Number of looks that a round sends."""
-    with redis.Redis.from_url(redis_url) as client:
-        before = client.llen("cpu")
-        await stage.run(maintenance.repeat_looks, stage.leases, 20.0)
-        return int(client.llen("cpu")) - int(before)
-
-
-async def test_looks_are_repeated_for_claimable_jobs(stage: Stage, redis_url: str) -> None:
-    await stage.offer(CPU)
-    job_id = await stage.job()
-    await stage.job(not_before=func.now() + timedelta(hours=1))
-    await stage.job(model_id=await stage.model("checking"))
-    await stage.job(queue="gpu")
-    assert await _repeat_looks(stage, redis_url) == 1
-    assert await _repeat_looks(stage, redis_url) == 0
-    await stage.set(job_id, looked_at=func.now() - timedelta(seconds=21))
-    assert await _repeat_looks(stage, redis_url) == 1
-    await stage.claim()
-    assert await _repeat_looks(stage, redis_url) == 0
-    await stage.set(job_id, lease_expires_at=func.clock_timestamp() - timedelta(microseconds=1))
-    assert await _repeat_looks(stage, redis_url) == 1
-    assert await _repeat_looks(stage, redis_url) == 0
 
 
 @pytest.mark.parametrize("noun", ["model", "dataset"])
