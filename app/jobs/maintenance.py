@@ -106,12 +106,15 @@ async def expired_leases(session: AsyncSession) -> None:
 
 
 async def time_outs(session: AsyncSession) -> None:
-    """Jobs that waited or ran for too long. A worker stops its own job in time; this is for those without one."""
+    """Jobs that waited for too long, and those that ran for too long and whose worker is gone.
+
+    While a lease is live its worker stops the job in time: ended here, the job could be tried again beside its process.
+    """
     for job in await _locked(session, Job.state == State.QUEUED, _older(Job.queued_at, Job.pending_timeout_s)):
         detail = f"no worker took the job within {job.pending_timeout_s:g} s (timeouts.pending_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "pending_timeout", "detail": detail})
     active = Job.state.in_([State.RUNNING, State.CANCELING])
-    for job in await _locked(session, active, _older(Job.started_at, Job.run_timeout_s)):
+    for job in await _locked(session, active, claims.expired(), _older(Job.started_at, Job.run_timeout_s)):
         detail = f"the job ran for longer than {job.run_timeout_s:g} s (timeouts.run_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "run_timeout", "detail": detail})
 

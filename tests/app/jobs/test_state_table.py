@@ -219,8 +219,12 @@ async def test_time_is_over(stage: Any, state: str, expected: str, code: str | N
     assert (await stage.get(job_id)).state == state
     long_ago = func.now() - timedelta(seconds=300)
     await stage.set(job_id, queued_at=long_ago, started_at=long_ago)
-    if state == "running":
-        assert await stage.run(stage.leases.renew, lease) == LeaseState.TIMED_OUT
+    if state in ("running", "canceling"):
+        answer = {"running": LeaseState.TIMED_OUT, "canceling": LeaseState.CANCEL}[state]
+        assert await stage.run(stage.leases.renew, lease) == answer
+        await stage.run(maintenance.time_outs)
+        assert (await stage.get(job_id)).state == state, "its worker is there to stop it"
+        await stage.expire(job_id)
     for _ in range(2):
         await stage.run(maintenance.time_outs)
         job = await stage.get(job_id)
