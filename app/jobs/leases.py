@@ -12,9 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import clock
 from app.config import Settings
-from app.jobs import claims, counts, estimates, events, inputs, looks, results, workers
+from app.jobs import claims, counts, estimates, events, fitting, inputs, looks, results, workers
 from app.jobs.clean import clean
-from app.jobs.estimates import Asked
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import (
     Fault,
@@ -30,10 +29,9 @@ from app.jobs.outcomes import (
 )
 from app.jobs.states import Event, State
 from app.jobs.transitions import move
-from app.jobs.validation import fact_faults, resolve_recipe
 from app.queue import Queue
-from app.recipes import DatasetFacts, Limits, ModelFacts
-from app.tables import Checkpoint, Job, Worker
+from app.recipes import DatasetFacts, ModelFacts
+from app.tables import Checkpoint, Job
 from app.tables.base import Json
 
 #: The longest pause before another attempt, in seconds.
@@ -202,7 +200,7 @@ class Leases:
         input_id = await results.accept_upload(session, job, facts)
         state = await move(session, job, Event.FINISHED)
         live = await workers.live(session, self._settings.worker_ttl_s)
-        await self.look_for(session, await _fit_to_start(session, input_id, live))
+        await self.look_for(session, await fitting.fit_to_start(session, input_id, live))
         return state
 
     async def _fault(self, session: AsyncSession, job: Job, error: Json) -> State | None:
@@ -213,27 +211,6 @@ class Leases:
             job.memory_bytes = more or job.memory_bytes
         pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), MAX_PAUSE_S)
         return await move(session, job, Event.FAULT, error=error, pause_s=pause_s)
-
-
-async def _fit_to_start(session: AsyncSession, input_id: str, live: Sequence[Worker]) -> list[Job]:
-    """The jobs that waited for this input, now that it is known; those that do not fit it are failed."""
-    fit = []
-    for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
-        known = await inputs.known_inputs(session, job.workspace_id, inputs.ids_of(job), job.step_model_ids)
-        limits = Limits.model_validate(job.request.get("limits", {}))
-        recipe, faults = resolve_recipe(job.recipe)
-        if recipe is not None:
-            faults = list(fact_faults(recipe, limits, known))
-        if recipe is not None and not faults:
-            asked = Asked(recipe, job.targets, job.queue or "any")
-            guess = await estimates.guess(session, asked, known, live)
-            if guess is not None:
-                job.estimate, job.memory_bytes, faults = guess.to_json(), guess.needed_bytes, list(guess.faults)
-        if faults:
-            await move(session, job, Event.USER_ERROR, error=_error(faults[0].code, faults[0].detail))
-        else:
-            fit.append(job)
-    return fit
 
 
 def _error(code: str, detail: str) -> Json:
