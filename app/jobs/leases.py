@@ -34,9 +34,6 @@ from app.recipes import DatasetFacts, ModelFacts
 from app.tables import Checkpoint, Job
 from app.tables.base import Json
 
-#: The longest pause before another attempt, in seconds.
-MAX_PAUSE_S = 300.0
-
 
 class Leases:
     """The worker's side of the jobs. `queue` carries the looks that an outcome calls for."""
@@ -209,7 +206,7 @@ class Leases:
             live = await workers.live(session, self._settings.worker_ttl_s)
             more = None if worker is None else estimates.more_memory(job, worker, live)
             job.memory_bytes = more or job.memory_bytes
-        pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), MAX_PAUSE_S)
+        pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), claims.MAX_PAUSE_S)
         return await move(session, job, Event.FAULT, error=error, pause_s=pause_s)
 
 

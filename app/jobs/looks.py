@@ -51,8 +51,8 @@ async def repeat(session: AsyncSession, queue: Queue, settings: Settings) -> Non
 
 
 def _untold(stale_s: float) -> ColumnElement[bool]:
-    """No look was sent for the job since it got claimable, or none for `stale_s` seconds."""
-    return or_(Job.looked_at.is_(None), Job.looked_at < Job.lease_expires_at, Job.looked_at < NOW - seconds(stale_s))
+    """No look was sent since the job got claimable, or none for `stale_s` seconds (or the clock was set back)."""
+    return or_(Job.looked_at.is_(None), Job.looked_at < NOW - seconds(stale_s), Job.looked_at > NOW)
 
 
 def _on(name: str, settings: Settings) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,6 +21,7 @@ from app.config import Settings
 from app.db import Database
 from app.jobs import claims, inputs, looks, workers
 from app.jobs.leases import Leases
+from app.jobs.lost import Watch
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
@@ -50,6 +51,7 @@ class Maintenance:
         self._database = database
         self._store = store
         self._leases = leases
+        self._watch = Watch(settings.lease_s)
 
     async def run(self) -> None:
         """Does rounds until it is cancelled."""
@@ -79,7 +81,7 @@ class Maintenance:
     def _steps(self) -> Sequence[Step]:
         own = (self._looks, self._workers, self._deliveries, self._audit)
         forgotten = (forget_expired, forget_lost_slots, forget_expired_uploads)
-        return (expired_leases, time_outs, rejected_inputs, *own, *forgotten)
+        return (self._watch.lost_leases, time_outs, rejected_inputs, *own, *forgotten)
 
     async def _looks(self, session: AsyncSession) -> None:
         await looks.repeat(session, self._leases.queue, self._settings)
@@ -94,27 +96,16 @@ class Maintenance:
         await audit.forget_old(session, self._settings.audit_retention_days)
 
 
-async def expired_leases(session: AsyncSession) -> None:
-    """Jobs whose worker is gone: canceled where that was asked for, failed where no attempt is left.
-
-    The others stay claimable as they are.
-    """
-    over = or_(Job.state == State.CANCELING, and_(Job.state == State.RUNNING, Job.attempt >= Job.max_attempts))
-    for job in await _locked(session, claims.expired(), over):
-        detail = f"the worker was lost in attempt {job.attempt} of {job.max_attempts}"
-        await move(session, job, Event.LEASE_EXPIRED, error={"code": "worker_lost", "detail": detail})
-
-
 async def time_outs(session: AsyncSession) -> None:
-    """Jobs that waited for too long, and those that ran for too long and whose worker is gone.
+    """Jobs that waited for too long, or whose time to run is over while they have no worker.
 
-    While a lease is live its worker stops the job in time: ended here, the job could be tried again beside its process.
+    A worker stops its job itself, by its own clock: ended here, the job could be tried again beside its process.
     """
     for job in await _locked(session, Job.state == State.QUEUED, _older(Job.queued_at, Job.pending_timeout_s)):
         detail = f"no worker took the job within {job.pending_timeout_s:g} s (timeouts.pending_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "pending_timeout", "detail": detail})
     active = Job.state.in_([State.RUNNING, State.CANCELING])
-    for job in await _locked(session, active, claims.expired(), _older(Job.started_at, Job.run_timeout_s)):
+    for job in await _locked(session, active, claims.abandoned(), _older(Job.started_at, Job.run_timeout_s)):
         detail = f"the job ran for longer than {job.run_timeout_s:g} s (timeouts.run_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "run_timeout", "detail": detail})
 

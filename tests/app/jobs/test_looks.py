@@ -41,14 +41,18 @@ async def _many(stage: Stage, number: int, queue: str) -> None:
 async def test_looks_are_repeated_for_claimable_jobs(stage: Stage, redis_url: str) -> None:
     await stage.offer(CPU)
     job_id = await stage.job()
-    await stage.job(not_before=func.now() + timedelta(hours=1))
+    await stage.job(not_before=func.now() + timedelta(minutes=4))
     await stage.job(model_id=await stage.model("checking"))
     await stage.job(looked_at=LATELY)
     assert await _round(stage, redis_url) == {"cpu": 1}
     assert await _round(stage, redis_url) == {}
     await stage.set(job_id, looked_at=STALE)
     assert await _round(stage, redis_url) == {"cpu": 1}
-    assert await stage.claim() is not None
+    lease = await stage.claim()
+    assert lease is not None
+    assert await _round(stage, redis_url) == {}
+    await stage.lose(lease.job_id)
+    assert await _round(stage, redis_url) == {"cpu": 1}
     assert await _round(stage, redis_url) == {}
 
 

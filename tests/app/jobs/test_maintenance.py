@@ -28,7 +28,8 @@ def store(stage: Stage) -> ObjectStore:
 
 @pytest.fixture
 def loop(stage: Stage, store: ObjectStore) -> Maintenance:
-    return Maintenance(stage.settings, stage.database, store, stage.leases)
+    settings = stage.settings.model_copy(update={"lease_s": 0.0})
+    return Maintenance(settings, stage.database, store, stage.leases)
 
 
 @pytest.mark.parametrize("noun", ["model", "dataset"])
@@ -92,13 +93,14 @@ async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore
 
 async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:
     job_id, _ = await stage.in_state("running", max_attempts=1)
-    await stage.expire(job_id)
     await stage.offer(CPU)
     async with stage.database.transaction() as session:
         await session.execute(update(Worker).values(seen_at=LONG_AGO))
         for number, expires_at in enumerate((LONG_AGO, func.now() + timedelta(hours=1))):
             key = {"workspace_id": stage.workspaces[0], "key": str(number), "owner": "x"}
             session.add(IdempotencyKey(**key, expires_at=expires_at))
+    assert await loop.round()
+    assert (await stage.get(job_id)).state == "running"
     assert await loop.round()
     assert (await stage.get(job_id)).error["code"] == "worker_lost"
     async with stage.database.transaction() as session:
@@ -120,8 +122,8 @@ async def test_a_failing_step_stops_neither_the_others_nor_the_loop(
     async def broken(_session: Any) -> None:
         raise RuntimeError("bug")
 
-    monkeypatch.setattr(maintenance, "expired_leases", broken)
-    job_id = await stage.job(queued_at=LONG_AGO, pending_timeout_s=1)
+    monkeypatch.setattr(maintenance, "time_outs", broken)
+    job_id = await stage.job(model_id=await stage.model("rejected", error={"code": "damaged", "detail": "cut off"}))
     task = asyncio.create_task(loop.run())
     try:
         async with asyncio.timeout(20):
