@@ -22,7 +22,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.renewal import renewed
-from app.db import Database
+from app.db import Database, delete_some
 from app.errors import BadRequest, Conflict, Invalid
 from app.tables import IdempotencyKey
 from app.web.services import Services
@@ -153,8 +153,8 @@ def digest_of(request: Request, body: bytes) -> str:
 
 
 async def forget_expired(session: AsyncSession) -> None:
-    """Removes rows past their time; for the maintenance loop."""
-    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < func.clock_timestamp()))
+    """Removes rows past their time, some at a time; for the maintenance loop."""
+    await session.execute(delete_some(IdempotencyKey, IdempotencyKey.expires_at < func.clock_timestamp()))
 
 
 def _in_progress() -> Conflict:

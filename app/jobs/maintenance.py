@@ -1,12 +1,14 @@
-"""One loop that puts right what crashes, lost messages and time leave behind.
+"""What puts right what crashes, lost messages and time leave behind.
 
 Every API process runs it; a Postgres advisory lock lets one at a time do a round. Each step is idempotent, takes rows
-that nobody else has locked, and is bounded: what is left over comes in the next round.
+that nobody else has locked, and is bounded: what is left over comes in the next round. Bytes are removed beside the
+rounds, under a lock of their own: a store that lets wait keeps no job waiting.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, select
@@ -31,8 +33,8 @@ from app.webhooks.repository import forget_finished
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
-#: Key of the advisory lock ("mp" and a number).
-LOCK = 0x6D70_0001
+#: Keys of the advisory locks ("mp" and a number): of rounds, and of the collection of bytes.
+LOCK, COLLECTION = 0x6D70_0001, 0x6D70_0002
 #: Rows that one step takes in one round.
 BATCH = 100
 #: A blob is left alone for so long after something last referred to it.
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """The loop of one API process."""
+    """The loops of one API process."""
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore, leases: Leases) -> None:
         self._settings = settings
@@ -54,10 +56,15 @@ class Maintenance:
         self._watch = Watch(settings.lease_s)
 
     async def run(self) -> None:
-        """Does rounds until it is cancelled."""
+        """Does rounds, and collects bytes, until it is cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._repeat(self.round))
+            loops.create_task(self._repeat(self.collect))
+
+    async def _repeat(self, work: Callable[[], Awaitable[bool]]) -> None:
         while True:
             try:
-                await self.round()
+                await work()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("maintenance could not do its round: %s", error)
             except Exception:
@@ -66,17 +73,27 @@ class Maintenance:
 
     async def round(self) -> bool:
         """Does every step once; False where another process is at it."""
-        async with self._database.transaction() as guard:
-            if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
-                return False
-            for step in self._steps():
+        async with self._alone(LOCK) as alone:
+            for step in self._steps() if alone else ():
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
                 except Exception:
                     log.exception("maintenance step %s failed", step.__name__)
-            await collect_blobs(self._database, self._store)
-        return True
+        return alone
+
+    async def collect(self) -> bool:
+        """Removes bytes that nothing needs, for as long as the store takes; False where another process is at it."""
+        async with self._alone(COLLECTION) as alone:
+            if alone:
+                await collect_blobs(self._database, self._store)
+        return alone
+
+    @asynccontextmanager
+    async def _alone(self, lock: int) -> AsyncIterator[bool]:
+        """Whether no other process holds the lock, which this one then holds while the block runs."""
+        async with self._database.transaction() as guard:
+            yield bool(await guard.scalar(select(func.pg_try_advisory_xact_lock(lock))))
 
     def _steps(self) -> Sequence[Step]:
         own = (self._looks, self._workers, self._deliveries, self._audit)

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Update, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db import delete_some
 from app.storage import Stored
 from app.tables import DATASETS, Blob, Job, ResumableUpload, UploadPart
 from app.tables.jobs import TERMINAL
@@ -93,8 +94,8 @@ async def delete_upload(session: AsyncSession, upload_id: str) -> None:
 
 
 async def forget_expired_uploads(session: AsyncSession) -> None:
-    """Removes uploads past their time; for the maintenance loop."""
-    await session.execute(delete(ResumableUpload).where(ResumableUpload.expires_at < func.clock_timestamp()))
+    """Removes uploads past their time, some at a time; for the maintenance loop."""
+    await session.execute(delete_some(ResumableUpload, ResumableUpload.expires_at < func.clock_timestamp()))
 
 
 def _mine(upload_id: str) -> Update:
