@@ -40,7 +40,10 @@ async def jobs_in_work(session: AsyncSession, input_id: str) -> Sequence[str]:
 
 
 async def cancel_checks(session: AsyncSession, input_id: str) -> None:
-    """Ends the check of an upload that is being deleted: at once, or by its worker."""
+    """Ends the check of an upload that is being deleted: at once, or by its worker.
+
+    The states are those of a cancel in the table of `app.jobs.states`, which lies above; there is nothing to be told.
+    """
     checks = (
         Job.kind != "compress",
         (Job.model_id == input_id) | (Job.calibration_dataset_id == input_id),
