@@ -1,4 +1,4 @@
-"""The database's clock: the only one that leases, time-outs and retentions know, however many machines there are."""
+"""The database's clock: the only one that time-outs and retentions know, however many machines there are."""
 
 from datetime import datetime
 from typing import Any

@@ -4,13 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from sqlalchemy import ColumnElement, Delete, delete, inspect, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
 
 AfterCommit = Callable[[], Awaitable[None]]
 BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
+#: Rows that `delete_some` deletes.
+SOME = 1000
 _BEFORE = "before_commit"
 _HOOKS = "after_commit"
 
@@ -63,3 +67,10 @@ def before_commit(session: AsyncSession, hook: BeforeCommit) -> None:
 def after_commit(session: AsyncSession, hook: AfterCommit) -> None:
     """Runs `hook` once this session's transaction has committed; never if it rolls back."""
     session.info.setdefault(_HOOKS, []).append(hook)
+
+
+def delete_some(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Delete:
+    """Deletes up to `SOME` rows: a transaction stays short however many there are. Rows that others hold are left."""
+    key = inspect(table).primary_key
+    some = select(*key).where(condition).limit(SOME).with_for_update(skip_locked=True)
+    return delete(table).where(tuple_(*key).in_(some)).execution_options(synchronize_session=False)

@@ -6,8 +6,11 @@ is lost, repeated or late does no harm.
 
 import asyncio
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from app.config import Settings
@@ -55,13 +58,31 @@ class Queue:
         except (OperationalError, OSError) as error:
             log.warning("look on %s was not sent: %s", queue, error)
 
+    async def waiting(self) -> Mapping[str, int]:
+        """Queue -> looks that no worker has taken yet. Raises `OperationalError` or OSError without a broker."""
+        return await asyncio.to_thread(self._waiting)
+
     async def ping(self) -> None:
         """Raises `OperationalError` or OSError where the broker does not answer."""
         await asyncio.to_thread(self._ping)
 
     def _ping(self) -> None:
+        with self._connection():
+            pass
+
+    def _waiting(self) -> Mapping[str, int]:
+        with self._connection() as connection:
+            try:
+                channel = connection.default_channel
+                return {name: channel.queue_declare(queue=name).message_count for name in QUEUES}
+            except (*connection.connection_errors, *connection.channel_errors) as error:
+                raise OperationalError(str(error)) from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
         with self._celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            yield connection
 
     def _send(self, queue: str) -> None:
         self._celery.send_task(LOOK, queue=queue, retry=False, expires=3600)

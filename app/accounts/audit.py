@@ -9,11 +9,12 @@ from contextlib import suppress
 from datetime import timedelta
 
 from fastapi import Request, Response
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.credentials import Caller, Suspect
 from app.clock import NOW
+from app.db import delete_some
 from app.tables import AuditEvent
 from app.web.services import get_services
 
@@ -23,7 +24,6 @@ DONE = "ok"
 COMMAND_LINE = "command line"
 #: The audit table's trigger lets only a transaction with this setting delete; see the migration.
 _RETENTION = "modelpress.audit_retention"
-_BATCH = 1000
 _LONGEST = 255
 
 
@@ -60,8 +60,8 @@ async def forget_old(session: AsyncSession, days: int) -> None:
     if days == 0:
         return
     await session.execute(select(func.set_config(_RETENTION, "on", True)))
-    old = select(AuditEvent.id).where(AuditEvent.created_at < NOW - timedelta(days=days))
-    await session.execute(delete(AuditEvent).where(AuditEvent.id.in_(old.limit(_BATCH))))
+    old = AuditEvent.created_at < NOW - timedelta(days=days)
+    await session.execute(delete_some(AuditEvent, old))
 
 
 def address_of(request: Request) -> str | None:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, union
+from sqlalchemy import func, select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import NOW
+from app.db import delete_some
 from app.storage import Stored
 from app.tables import Artifact, Checkpoint, Dataset, Job, Model, ResumableUpload, UploadPart, UploadSlot
 from app.tables.jobs import TERMINAL
@@ -61,5 +62,5 @@ async def take_slot(session: AsyncSession, workspace_id: str, lease: timedelta) 
 
 
 async def forget_lost_slots(session: AsyncSession) -> None:
-    """Removes slots of processes that died; for the maintenance loop."""
-    await session.execute(delete(UploadSlot).where(UploadSlot.expires_at < NOW))
+    """Removes slots of processes that died, some at a time; for the maintenance loop."""
+    await session.execute(delete_some(UploadSlot, UploadSlot.expires_at < NOW))

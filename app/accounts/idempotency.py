@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.credentials import Caller
 from app.accounts.renewal import renewed
 from app.clock import NOW
-from app.db import Database
+from app.db import Database, delete_some
 from app.errors import BadRequest, Conflict, Invalid
 from app.tables import IdempotencyKey
 from app.web.services import Services
@@ -157,8 +157,8 @@ def digest_of(request: Request, body: bytes) -> str:
 
 
 async def forget_expired(session: AsyncSession) -> None:
-    """Removes rows past their time; for the maintenance loop."""
-    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at < NOW))
+    """Removes rows past their time, some at a time; for the maintenance loop."""
+    await session.execute(delete_some(IdempotencyKey, IdempotencyKey.expires_at < NOW))
 
 
 def _own(caller: Caller, key: str) -> str:

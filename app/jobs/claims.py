@@ -1,4 +1,4 @@
-"""SQL of the lease: who may run what, decided by the database on its own clock."""
+"""SQL of the lease: who may run what, decided by the database."""
 
 import secrets
 
@@ -24,23 +24,25 @@ from app.jobs.outcomes import LeaseState, Offer
 from app.jobs.states import State
 from app.tables import Job, Workspace
 
+#: The longest pause before another attempt, in seconds; one that seems longer was made before the clock was set back.
+MAX_PAUSE_S = 300.0
 #: A worker that does not say how much memory a job may use takes any.
 MOST_BYTES = 2**62
 #: Jobs of a workspace that a claim compares.
 _FIRST = 64
 
 
-def expired() -> ColumnElement[bool]:
-    """Nobody renews the job's lease any more."""
-    return Job.lease_expires_at < NOW
+def abandoned() -> ColumnElement[bool]:
+    """Nobody renewed the job's lease any more, and maintenance has taken it away (`app.jobs.lost`)."""
+    return Job.lease_token.is_(None)
 
 
 def claimable() -> ColumnElement[bool]:
     """Some worker may start an attempt now."""
     return and_(
-        or_(Job.state == State.QUEUED, and_(Job.state == State.RUNNING, expired())),
+        or_(Job.state == State.QUEUED, and_(Job.state == State.RUNNING, abandoned())),
         Job.attempt < Job.max_attempts,
-        or_(Job.not_before.is_(None), Job.not_before <= NOW),
+        or_(Job.not_before.is_(None), Job.not_before <= NOW, Job.not_before > NOW + seconds(MAX_PAUSE_S)),
         inputs_ready(),
     )
 
@@ -70,7 +72,7 @@ async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | No
     other = aliased(Job)
     busy = (
         select(other.workspace_id, func.count().label("running"))
-        .where(other.state.in_([State.RUNNING, State.CANCELING]), other.lease_expires_at >= NOW)
+        .where(other.state.in_([State.RUNNING, State.CANCELING]), other.lease_token.is_not(None))
         .group_by(other.workspace_id)
         .subquery()
     )
@@ -116,20 +118,17 @@ async def claim(session: AsyncSession, offer: Offer, lease_s: float) -> Job | No
 
 async def renew(session: AsyncSession, job_id: str, token: str, lease_s: float) -> LeaseState:
     """Extends the lease, also of a job that is being canceled: its worker still has to stop it."""
-    over = Job.started_at + seconds(Job.run_timeout_s) < NOW
     statement = (
         update(Job)
         .where(Job.id == job_id, Job.lease_token == token)
         .values(lease_expires_at=NOW + seconds(lease_s))
-        .returning(Job.state, over)
+        .returning(Job.state)
         .execution_options(synchronize_session=False)
     )
-    row = (await session.execute(statement)).one_or_none()
-    if row is None:
+    state = await session.scalar(statement)
+    if state is None:
         return LeaseState.LOST
-    if row[0] == State.CANCELING:
-        return LeaseState.CANCEL
-    return LeaseState.TIMED_OUT if row[1] else LeaseState.OK
+    return LeaseState.CANCEL if state == State.CANCELING else LeaseState.OK
 
 
 async def owned(session: AsyncSession, job_id: str, token: str) -> Job | None:

@@ -4,7 +4,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import quotas
 from app.errors import Conflict, NotFound
-from app.jobs import events, inputs, transitions
+from app.jobs import events, fitting, inputs, repository, transitions, workers
+from app.jobs.inputs import Known
 from app.jobs.leases import Leases
 from app.jobs.states import Event
 from app.tables import Job
@@ -42,16 +43,26 @@ async def retry(session: AsyncSession, leases: Leases, workspace_id: str, job_id
             reads was rejected or deleted.
         TooManyRequests, Forbidden: see `app.accounts.quotas.hold_job`.
     """
+    there = await repository.find(session, workspace_id, job_id)
+    # The inputs before the job, as the end of a check locks them.
+    known = None if there is None else await fitting.known_to(session, there, settled=True)
     job = await locked(session, workspace_id, job_id)
     await transitions.move(session, job, Event.RETRY)
     lost = await inputs.first_lost(session, job)
     if lost is not None:
-        raise Conflict(f"{lost}, which the job reads, was rejected or deleted: upload it again", code="inputs_gone")
+        raise Conflict(f"{lost[0]}, which the job reads, was rejected or deleted: upload it again", code="inputs_gone")
     job.max_attempts += 1
     await session.flush()
     await quotas.hold_job(session, leases.settings, workspace_id)
+    if known is not None and job.estimate is None and not await _fits(session, leases, job, known):
+        return job
     await leases.look_for(session, [job])
     return job
+
+
+async def _fits(session: AsyncSession, leases: Leases, job: Job, known: Known) -> bool:
+    """Whether a job fits its inputs whose checks may have ended while it was not queued; else it fails again."""
+    return await fitting.fits(session, job, known, await workers.live(session, leases.settings.worker_ttl_s))
 
 
 async def delete(session: AsyncSession, workspace_id: str, job_id: str) -> None:

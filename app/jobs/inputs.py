@@ -90,20 +90,29 @@ def dataset_of_check(job: Job) -> str:
 
 
 async def known_inputs(
-    session: AsyncSession, workspace_id: str, ids: Mapping[str, str | None], step_models: Sequence[str] = ()
+    session: AsyncSession,
+    workspace_id: str,
+    ids: Mapping[str, str | None],
+    step_models: Sequence[str] = (),
+    *,
+    settled: bool = False,
 ) -> Known:
-    """The rows that ``{"model": id, "calibration": id, ...}`` and steps name in this workspace, kept from deletion."""
+    """The rows that ``{"model": id, "calibration": id, ...}`` and steps name in this workspace, kept from deletion.
+
+    Args:
+        settled: a check that ends waits for this transaction; one that is ending is waited for.
+    """
     wanted = [model_id for model_id in (ids.get("model"), *step_models) if model_id is not None]
     storable = [model_id for model_id in wanted if is_storable(model_id)]
     found = select(Model).where(Model.id.in_(storable), Model.workspace_id == workspace_id).order_by(Model.id)
-    models = {model.id: model for model in (await session.scalars(_kept(found))).all()} if storable else {}
+    models = {model.id: model for model in (await session.scalars(_kept(found, settled))).all()} if storable else {}
     datasets: dict[str, Dataset] = {}
     for role in DATASETS:
         dataset_id = ids.get(role)
         if dataset_id is None or not is_storable(dataset_id):
             continue
         statement = select(Dataset).where(Dataset.id == dataset_id, Dataset.workspace_id == workspace_id)
-        dataset = await session.scalar(_kept(statement))
+        dataset = await session.scalar(_kept(statement, settled))
         if dataset is not None:
             datasets[role] = dataset
     named = {model_id: models[model_id] for model_id in step_models if model_id in models}
@@ -168,8 +177,8 @@ def _step_model_without(state: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists(select(1).select_from(named).where(~there).correlate(Job))
 
 
-def _kept(statement: Select[Row]) -> Select[Row]:
-    return statement.with_for_update(read=True, key_share=True)
+def _kept(statement: Select[Row], settled: bool) -> Select[Row]:
+    return statement.with_for_update(read=True, key_share=not settled)
 
 
 def _dataset_ids(job: Job) -> Iterator[tuple[str, str]]:

@@ -12,10 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import clock
 from app.config import Settings
-from app.db import after_commit
-from app.jobs import claims, counts, estimates, events, inputs, results, workers
+from app.jobs import claims, counts, estimates, events, fitting, inputs, looks, results, workers
 from app.jobs.clean import clean
-from app.jobs.estimates import Asked
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import (
     Fault,
@@ -31,14 +29,10 @@ from app.jobs.outcomes import (
 )
 from app.jobs.states import Event, State
 from app.jobs.transitions import move
-from app.jobs.validation import fact_faults, resolve_recipe
 from app.queue import Queue
-from app.recipes import DatasetFacts, Limits, ModelFacts
-from app.tables import Checkpoint, Job, Worker
+from app.recipes import DatasetFacts, ModelFacts
+from app.tables import Checkpoint, Job
 from app.tables.base import Json
-
-#: The longest pause before another attempt, in seconds.
-MAX_PAUSE_S = 300.0
 
 
 class Leases:
@@ -52,6 +46,11 @@ class Leases:
     def settings(self) -> Settings:
         """Those of the deployment."""
         return self._settings
+
+    @property
+    def queue(self) -> Queue:
+        """The broker, for looks."""
+        return self._queue
 
     async def register_worker(self, session: AsyncSession, offer: Offer) -> None:
         """Announces this worker; jobs for its targets are accepted from now on."""
@@ -164,7 +163,7 @@ class Leases:
         ttl_s = self._settings.worker_ttl_s
         for job in jobs:
             for name in await workers.queues_for(session, job.queue, job.targets, ttl_s):
-                after_commit(session, _Look(self._queue, name))
+                looks.send(session, self._queue, name)
 
     async def _finished(self, session: AsyncSession, job: Job, outcome: Finished) -> State | None:
         if job.state == State.CANCELING:
@@ -198,7 +197,7 @@ class Leases:
         input_id = await results.accept_upload(session, job, facts)
         state = await move(session, job, Event.FINISHED)
         live = await workers.live(session, self._settings.worker_ttl_s)
-        await self.look_for(session, await _fit_to_start(session, input_id, live))
+        await self.look_for(session, await fitting.fit_to_start(session, input_id, live))
         return state
 
     async def _fault(self, session: AsyncSession, job: Job, error: Json) -> State | None:
@@ -207,40 +206,8 @@ class Leases:
             live = await workers.live(session, self._settings.worker_ttl_s)
             more = None if worker is None else estimates.more_memory(job, worker, live)
             job.memory_bytes = more or job.memory_bytes
-        pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), MAX_PAUSE_S)
+        pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), claims.MAX_PAUSE_S)
         return await move(session, job, Event.FAULT, error=error, pause_s=pause_s)
-
-
-class _Look:
-    """One look message, to be sent later."""
-
-    def __init__(self, queue: Queue, name: str) -> None:
-        self._queue = queue
-        self._name = name
-
-    async def __call__(self) -> None:
-        await self._queue.look(self._name)
-
-
-async def _fit_to_start(session: AsyncSession, input_id: str, live: Sequence[Worker]) -> list[Job]:
-    """The jobs that waited for this input, now that it is known; those that do not fit it are failed."""
-    fit = []
-    for job in (await session.scalars(inputs.waiting_on(input_id).with_for_update(skip_locked=True))).all():
-        known = await inputs.known_inputs(session, job.workspace_id, inputs.ids_of(job), job.step_model_ids)
-        limits = Limits.model_validate(job.request.get("limits", {}))
-        recipe, faults = resolve_recipe(job.recipe)
-        if recipe is not None:
-            faults = list(fact_faults(recipe, limits, known))
-        if recipe is not None and not faults:
-            asked = Asked(recipe, job.targets, job.queue or "any")
-            guess = await estimates.guess(session, asked, known, live)
-            if guess is not None:
-                job.estimate, job.memory_bytes, faults = guess.to_json(), guess.needed_bytes, list(guess.faults)
-        if faults:
-            await move(session, job, Event.USER_ERROR, error=_error(faults[0].code, faults[0].detail))
-        else:
-            fit.append(job)
-    return fit
 
 
 def _error(code: str, detail: str) -> Json:

@@ -1,15 +1,17 @@
-"""One loop that puts right what crashes, lost messages and time leave behind.
+"""What puts right what crashes, lost messages and time leave behind.
 
 Every API process runs it; a Postgres advisory lock lets one at a time do a round. Each step is idempotent, takes rows
-that nobody else has locked, and is bounded: what is left over comes in the next round.
+that nobody else has locked, and is bounded: what is left over comes in the next round. Bytes are removed beside the
+rounds, under a lock of their own: a store that lets wait keeps no job waiting.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,8 +21,9 @@ from app.accounts.idempotency import forget_expired
 from app.clock import NOW, seconds
 from app.config import Settings
 from app.db import Database
-from app.jobs import claims, inputs, workers
+from app.jobs import claims, inputs, looks, workers
 from app.jobs.leases import Leases
+from app.jobs.lost import Watch
 from app.jobs.states import Event, State
 from app.jobs.transitions import move, rejection
 from app.storage import ObjectStore
@@ -30,8 +33,8 @@ from app.webhooks.repository import forget_finished
 
 Step = Callable[[AsyncSession], Awaitable[None]]
 
-#: Key of the advisory lock ("mp" and a number).
-LOCK = 0x6D70_0001
+#: Keys of the advisory locks ("mp" and a number): of rounds, and of the collection of bytes.
+LOCK, COLLECTION = 0x6D70_0001, 0x6D70_0002
 #: Rows that one step takes in one round.
 BATCH = 100
 #: A blob is left alone for so long after something last referred to it.
@@ -43,19 +46,25 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """The loop of one API process."""
+    """The loops of one API process."""
 
     def __init__(self, settings: Settings, database: Database, store: ObjectStore, leases: Leases) -> None:
         self._settings = settings
         self._database = database
         self._store = store
         self._leases = leases
+        self._watch = Watch(settings.lease_s)
 
     async def run(self) -> None:
-        """Does rounds until it is cancelled."""
+        """Does rounds, and collects bytes, until it is cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._repeat(self.round))
+            loops.create_task(self._repeat(self.collect))
+
+    async def _repeat(self, work: Callable[[], Awaitable[bool]]) -> None:
         while True:
             try:
-                await self.round()
+                await work()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("maintenance could not do its round: %s", error)
             except Exception:
@@ -64,25 +73,35 @@ class Maintenance:
 
     async def round(self) -> bool:
         """Does every step once; False where another process is at it."""
-        async with self._database.transaction() as guard:
-            if not await guard.scalar(select(func.pg_try_advisory_xact_lock(LOCK))):
-                return False
-            for step in self._steps():
+        async with self._alone(LOCK) as alone:
+            for step in self._steps() if alone else ():
                 try:
                     async with self._database.transaction() as session:
                         await step(session)
                 except Exception:
                     log.exception("maintenance step %s failed", step.__name__)
-            await collect_blobs(self._database, self._store)
-        return True
+        return alone
+
+    async def collect(self) -> bool:
+        """Removes bytes that nothing needs, for as long as the store takes; False where another process is at it."""
+        async with self._alone(COLLECTION) as alone:
+            if alone:
+                await collect_blobs(self._database, self._store)
+        return alone
+
+    @asynccontextmanager
+    async def _alone(self, lock: int) -> AsyncIterator[bool]:
+        """Whether no other process holds the lock, which this one then holds while the block runs."""
+        async with self._database.transaction() as guard:
+            yield bool(await guard.scalar(select(func.pg_try_advisory_xact_lock(lock))))
 
     def _steps(self) -> Sequence[Step]:
         own = (self._looks, self._workers, self._deliveries, self._audit)
         forgotten = (forget_expired, forget_lost_slots, forget_expired_uploads)
-        return (expired_leases, time_outs, rejected_inputs, *own, *forgotten)
+        return (self._watch.lost_leases, time_outs, rejected_inputs, *own, *forgotten)
 
     async def _looks(self, session: AsyncSession) -> None:
-        await repeat_looks(session, self._leases, self._settings.stale_queued_s)
+        await looks.repeat(session, self._leases.queue, self._settings)
 
     async def _workers(self, session: AsyncSession) -> None:
         await workers.forget_silent(session, SILENCE * self._settings.worker_ttl_s)
@@ -94,24 +113,16 @@ class Maintenance:
         await audit.forget_old(session, self._settings.audit_retention_days)
 
 
-async def expired_leases(session: AsyncSession) -> None:
-    """Jobs whose worker is gone: canceled where that was asked for, failed where no attempt is left.
-
-    The others stay claimable as they are.
-    """
-    over = or_(Job.state == State.CANCELING, and_(Job.state == State.RUNNING, Job.attempt >= Job.max_attempts))
-    for job in await _locked(session, claims.expired(), over):
-        detail = f"the worker was lost in attempt {job.attempt} of {job.max_attempts}"
-        await move(session, job, Event.LEASE_EXPIRED, error={"code": "worker_lost", "detail": detail})
-
-
 async def time_outs(session: AsyncSession) -> None:
-    """Jobs that waited or ran for too long. A worker stops its own job in time; this is for those without one."""
+    """Jobs that waited for too long, or whose time to run is over while they have no worker.
+
+    A worker stops its job itself, by its own clock: ended here, the job could be tried again beside its process.
+    """
     for job in await _locked(session, Job.state == State.QUEUED, _older(Job.queued_at, Job.pending_timeout_s)):
         detail = f"no worker took the job within {job.pending_timeout_s:g} s (timeouts.pending_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "pending_timeout", "detail": detail})
     active = Job.state.in_([State.RUNNING, State.CANCELING])
-    for job in await _locked(session, active, _older(Job.started_at, Job.run_timeout_s)):
+    for job in await _locked(session, active, claims.abandoned(), _older(Job.started_at, Job.run_timeout_s)):
         detail = f"the job ran for longer than {job.run_timeout_s:g} s (timeouts.run_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "run_timeout", "detail": detail})
 
@@ -122,14 +133,6 @@ async def rejected_inputs(session: AsyncSession) -> None:
         lost = await inputs.first_lost(session, job)
         if lost is not None:
             await move(session, job, Event.USER_ERROR, error=rejection(job, *lost))
-
-
-async def repeat_looks(session: AsyncSession, leases: Leases, stale_s: float) -> None:
-    """Sends a look for each claimable job that nobody was told of, or that was told long ago."""
-    told_before = or_(Job.looked_at.is_(None), Job.looked_at < Job.lease_expires_at, _older(Job.looked_at, stale_s))
-    jobs = await _locked(session, claims.claimable(), told_before)
-    await leases.look_for(session, jobs)
-    await session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(looked_at=NOW))
 
 
 async def collect_blobs(database: Database, store: ObjectStore, grace_s: float = BLOB_GRACE_S) -> int:

@@ -61,7 +61,7 @@ SUCCEEDED_ALREADY = Refused("job_already_finished", "the job has succeeded; post
 STILL_RUNNING = Refused("job_running", "the job is running; cancel it and delete it once it has stopped")
 
 TABLE: Mapping[Event, Mapping[State, Cell]] = {
-    # In state running only after the lease has expired; the claim's SQL sees to that.
+    # In state running only after maintenance has taken the lease away; the claim's SQL sees to that.
     Event.CLAIMED: {State.QUEUED: To(State.RUNNING), State.RUNNING: To(State.RUNNING)},
     Event.CANCEL: {
         State.QUEUED: To(State.CANCELED),

@@ -97,7 +97,8 @@ async def _checked(session: AsyncSession, leases: Leases, workspace_id: str, raw
 
 async def _known(session: AsyncSession, workspace_id: str, request: JobRequest, recipe: Recipe | None) -> Known:
     ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in DATASETS}}
-    return await inputs.known_inputs(session, workspace_id, ids, recipe.models if recipe is not None else ())
+    named = recipe.models if recipe is not None else ()
+    return await inputs.known_inputs(session, workspace_id, ids, named, settled=True)
 
 
 def _faults(request: JobRequest, recipe: Recipe | None, known: Known, live: Sequence[Worker]) -> list[RecipeFault]:

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import NOW, seconds
+from app.db import delete_some
 from app.jobs.outcomes import Offer
 from app.tables import Worker
 
@@ -73,5 +74,5 @@ async def queues_for(session: AsyncSession, queue: str | None, targets: Sequence
 
 
 async def forget_silent(session: AsyncSession, silence_s: float) -> None:
-    """Removes workers that died without a word."""
-    await session.execute(delete(Worker).where(Worker.seen_at < NOW - seconds(silence_s)))
+    """Removes workers that died without a word, some at a time."""
+    await session.execute(delete_some(Worker, Worker.seen_at < NOW - seconds(silence_s)))

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import NOW
+from app.db import delete_some
 from app.storage import Stored
 from app.tables import DATASETS, Blob, Job, ResumableUpload, UploadPart
 from app.tables.jobs import TERMINAL
@@ -40,7 +41,10 @@ async def jobs_in_work(session: AsyncSession, input_id: str) -> Sequence[str]:
 
 
 async def cancel_checks(session: AsyncSession, input_id: str) -> None:
-    """Ends the check of an upload that is being deleted: at once, or by its worker."""
+    """Ends the check of an upload that is being deleted: at once, or by its worker.
+
+    The states are those of a cancel in the table of `app.jobs.states`, which lies above; there is nothing to be told.
+    """
     checks = (
         Job.kind != "compress",
         (Job.model_id == input_id) | (Job.calibration_dataset_id == input_id),
@@ -92,8 +96,8 @@ async def delete_upload(session: AsyncSession, upload_id: str) -> None:
 
 
 async def forget_expired_uploads(session: AsyncSession) -> None:
-    """Removes uploads past their time; for the maintenance loop."""
-    await session.execute(delete(ResumableUpload).where(ResumableUpload.expires_at < NOW))
+    """Removes uploads past their time, some at a time; for the maintenance loop."""
+    await session.execute(delete_some(ResumableUpload, ResumableUpload.expires_at < NOW))
 
 
 def _mine(upload_id: str) -> Update:

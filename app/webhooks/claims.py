@@ -17,10 +17,11 @@ MOST_AT_ONCE = 3
 
 @dataclass(frozen=True)
 class Claim:
-    """A delivery that one sender has until its lease ends. Both rows are as they were when it was taken."""
+    """A delivery that one sender has until its lease ends. Both rows are as they were when it was taken, `at` then."""
 
     delivery: WebhookDelivery
     webhook: Webhook
+    at: datetime
 
     @property
     def attempt(self) -> int:
@@ -53,7 +54,7 @@ async def claim(session: AsyncSession, limit: int, lease_s: float) -> Sequence[C
         delivery.state = "sending"
         delivery.attempts += 1
         delivery.attempted_at, delivery.next_attempt_at = now, now + timedelta(seconds=lease_s)
-        claims.append(Claim(delivery, webhook))
+        claims.append(Claim(delivery, webhook, now))
     return claims
 
 

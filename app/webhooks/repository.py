@@ -4,6 +4,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import NOW, seconds
+from app.db import delete_some
 from app.tables import Webhook, WebhookDelivery
 from app.web.fields import is_storable
 from app.web.pagination import PageRequest
@@ -74,6 +75,6 @@ async def disable(session: AsyncSession, webhook: Webhook, reason: str) -> None:
 
 
 async def forget_finished(session: AsyncSession, retention_s: float) -> None:
-    """Removes deliveries that were over `retention_s` ago; for the maintenance loop."""
+    """Removes deliveries that were over `retention_s` ago, some at a time; for the maintenance loop."""
     long_ago = WebhookDelivery.finished_at < NOW - seconds(retention_s)
-    await session.execute(delete(WebhookDelivery).where(long_ago))
+    await session.execute(delete_some(WebhookDelivery, long_ago))

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -72,9 +71,9 @@ class Sender:
         webhook, delivery = claimed.webhook, claimed.delivery
         if not webhook.enabled:
             return DISABLED
-        now = datetime.now(UTC)
-        signing_secrets = secrets_of(self._settings.key_pepper, webhook, now)
-        headers = signed_headers(signing_secrets, delivery.id, now, delivery.body)
+        # By the database's clock, as everything about deliveries: this machine's own may be off.
+        signing_secrets = secrets_of(self._settings.key_pepper, webhook, claimed.at)
+        headers = signed_headers(signing_secrets, delivery.id, claimed.at, delivery.body)
         return await self._poster.post(webhook.url, headers, delivery.body)
 
     async def _record(self, claimed: Claim, outcome: Outcome) -> None:

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -94,8 +93,9 @@ class Stage:
         async with self.database.transaction() as session:
             await session.execute(update(Job).where(Job.id == job_id).values(**values))
 
-    async def expire(self, job_id: str) -> None:
-        await self.set(job_id, lease_expires_at=func.now() - timedelta(seconds=1))
+    async def lose(self, job_id: str) -> None:
+        """The worker was silent for a lease, and maintenance has found that out."""
+        await self.set(job_id, lease_token=None, looked_at=None)
 
     async def get(self, job_id: str) -> Job:
         async with self.database.transaction() as session:

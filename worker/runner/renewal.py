@@ -1,4 +1,4 @@
-"""Renews a lease for as long as its job runs, and passes on what the database answers."""
+"""Renews a lease for as long as its job runs, and passes on what the database answers; ends what runs for too long."""
 
 import asyncio
 import logging
@@ -23,7 +23,8 @@ class Renewal:
 
     Args:
         asked: `lifeline.now()` before the lease was claimed.
-        answered: called with what the database says, and with ``lost`` where it has been silent for too long.
+        answered: called with what the database says; with ``lost`` where it has been silent for too long, with
+            ``timed_out`` where the attempt has run for longer than it may.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Renewal:
         self._database = database
         self._leases = leases
         self._lease = lease
-        self._renewed = asked
+        self._renewed = self._claimed = asked
         self._answered = answered
         self._process: JobProcess | None = None
 
@@ -70,7 +71,12 @@ class Renewal:
                 self._renewed = asked
                 if self._process is not None:
                     self._process.extend(self.end)
-            self._answered(answer)
+            self._answered(LeaseState.TIMED_OUT if answer is LeaseState.OK and self._timed_out else answer)
+
+    @property
+    def _timed_out(self) -> bool:
+        """Whether the attempt has run for as long as it may, by this machine's clock, which nobody sets."""
+        return lifeline.now() - self._claimed > self._lease.run_timeout_s
 
     def _without_renewal_for(self, share: float) -> bool:
         return lifeline.now() - self._renewed >= share * self._leases.settings.lease_s

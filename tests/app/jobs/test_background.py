@@ -28,11 +28,9 @@ async def test_it_ends_at_any_moment_and_leaves_no_connection(stage: Stage) -> N
 
 
 async def test_it_listens_and_maintains(stage: Stage) -> None:
-    services = Services(
-        stage.settings, stage.database, open_store(stage.settings), stage.queue, Rates(stage.settings.broker_url)
-    )
+    settings = stage.settings.model_copy(update={"lease_s": 0.2, "maintenance_s": 0.1})
+    services = Services(settings, stage.database, open_store(settings), stage.queue, Rates(settings.broker_url))
     job_id, _ = await stage.in_state("running", max_attempts=1)
-    await stage.expire(job_id)
     async with asyncio.timeout(20), in_background(services) as broadcast:
         await broadcast.connected.wait()
         with broadcast.follow(job_id) as follower:

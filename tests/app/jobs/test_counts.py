@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from app.jobs import control, counts, maintenance
+from app.jobs import control, counts
+from app.jobs.lost import Watch
 from app.jobs.outcomes import Fault, Finished, Stopped, UserError
 from app.tables import Count
 from tests.support.stage import Stage
@@ -41,13 +42,13 @@ async def test_an_attempt_that_is_tried_again_and_a_success(stage: Stage) -> Non
 
 async def test_a_lost_lease_counts_once_whoever_finds_it(stage: Stage) -> None:
     job_id, _ = await stage.in_state("running", max_attempts=2, queue="cpu")
-    await stage.expire(job_id)
+    await stage.lose(job_id)
     await stage.claim()
     assert await _values(stage, counts.LEASES_LOST) == {("cpu",): 1}
     assert await _values(stage, counts.WAIT) == {("cpu",): 1}
-    await stage.expire(job_id)
-    for _ in range(2):
-        await stage.run(maintenance.expired_leases)
+    watch = Watch(0.0)
+    for _ in range(3):
+        await stage.run(watch.lost_leases)
     assert await _values(stage, counts.LEASES_LOST) == {("cpu",): 2}
     assert await _values(stage, counts.ENDED) == {("quantize.dynamic", "failed"): 1}
 

@@ -41,9 +41,9 @@ async def test_no_job_is_claimed_twice(stage: Stage) -> None:
     assert sorted(claimed) == sorted(jobs)
 
 
-async def test_an_expired_lease_is_claimed_by_one(stage: Stage) -> None:
+async def test_a_job_whose_lease_was_lost_is_claimed_by_one(stage: Stage) -> None:
     job_id, _ = await stage.in_state("running")
-    await stage.expire(job_id)
+    await stage.lose(job_id)
     leases = await asyncio.gather(*(stage.claim(replace(CPU, id=str(number))) for number in range(5)))
     assert [lease.attempt for lease in leases if lease is not None] == [2]
 
@@ -240,7 +240,7 @@ async def test_broken_limits_leave_artifacts_too(stage: Stage) -> None:
 
 async def test_a_lost_lease_writes_nothing(stage: Stage) -> None:
     job_id, lost = await stage.in_state("running")
-    await stage.expire(job_id)
+    await stage.lose(job_id)
     await stage.claim()
     before = await stage.events(job_id)
     assert not await stage.run(stage.leases.progress, lost, "reading", 0.5)
@@ -256,9 +256,7 @@ async def test_a_lost_lease_writes_nothing(stage: Stage) -> None:
 
 async def test_renewing_tells_what_is_wanted(stage: Stage) -> None:
     job_id, lease = await stage.in_state("running")
-    await stage.expire(job_id)
     assert await stage.run(stage.leases.renew, lease) == LeaseState.OK
-    assert await stage.claim() is None
     await stage.set(job_id, state="canceling")
     assert await stage.run(stage.leases.renew, lease) == LeaseState.CANCEL
     assert await stage.run(stage.leases.renew, replace(lease, token="other")) == LeaseState.LOST

@@ -7,14 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from sqlalchemy import func, select, update
 
+from app import db
+from app.accounts.holdings import forget_lost_slots
+from app.accounts.idempotency import forget_expired
 from app.jobs import maintenance, workers
 from app.jobs.maintenance import Maintenance, collect_blobs
 from app.storage import ObjectMissing, ObjectStore, open_store
-from app.tables import Blob, Dataset, IdempotencyKey, Model, Worker
+from app.tables import (
+    Blob,
+    Dataset,
+    IdempotencyKey,
+    Model,
+    ResumableUpload,
+    UploadSlot,
+    Webhook,
+    WebhookDelivery,
+    Worker,
+)
 from app.uploads.keep import keep_file
+from app.uploads.repository import forget_expired_uploads
+from app.webhooks.repository import forget_finished
 from tests.support.stage import CPU, DIGEST, Stage
 
 pytestmark = pytest.mark.anyio
@@ -29,32 +43,8 @@ def store(stage: Stage) -> ObjectStore:
 
 @pytest.fixture
 def loop(stage: Stage, store: ObjectStore) -> Maintenance:
-    return Maintenance(stage.settings, stage.database, store, stage.leases)
-
-
-async def _repeat_looks(stage: Stage, redis_url: str) -> int:
-    """Number of looks that a round sends."""
-    with redis.Redis.from_url(redis_url) as client:
-        before = client.llen("cpu")
-        await stage.run(maintenance.repeat_looks, stage.leases, 20.0)
-        return int(client.llen("cpu")) - int(before)
-
-
-async def test_looks_are_repeated_for_claimable_jobs(stage: Stage, redis_url: str) -> None:
-    await stage.offer(CPU)
-    job_id = await stage.job()
-    await stage.job(not_before=func.now() + timedelta(hours=1))
-    await stage.job(model_id=await stage.model("checking"))
-    await stage.job(queue="gpu")
-    assert await _repeat_looks(stage, redis_url) == 1
-    assert await _repeat_looks(stage, redis_url) == 0
-    await stage.set(job_id, looked_at=func.now() - timedelta(seconds=21))
-    assert await _repeat_looks(stage, redis_url) == 1
-    await stage.claim()
-    assert await _repeat_looks(stage, redis_url) == 0
-    await stage.set(job_id, lease_expires_at=func.clock_timestamp() - timedelta(microseconds=1))
-    assert await _repeat_looks(stage, redis_url) == 1
-    assert await _repeat_looks(stage, redis_url) == 0
+    settings = stage.settings.model_copy(update={"lease_s": 0.0})
+    return Maintenance(settings, stage.database, store, stage.leases)
 
 
 @pytest.mark.parametrize("noun", ["model", "dataset"])
@@ -118,13 +108,14 @@ async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore
 
 async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:
     job_id, _ = await stage.in_state("running", max_attempts=1)
-    await stage.expire(job_id)
     await stage.offer(CPU)
     async with stage.database.transaction() as session:
         await session.execute(update(Worker).values(seen_at=LONG_AGO))
         for number, expires_at in enumerate((LONG_AGO, func.now() + timedelta(hours=1))):
             key = {"workspace_id": stage.workspaces[0], "key": str(number), "owner": "x"}
             session.add(IdempotencyKey(**key, expires_at=expires_at))
+    assert await loop.round()
+    assert (await stage.get(job_id)).state == "running"
     assert await loop.round()
     assert (await stage.get(job_id)).error["code"] == "worker_lost"
     async with stage.database.transaction() as session:
@@ -140,14 +131,74 @@ async def test_one_process_at_a_time_does_a_round(stage: Stage, loop: Maintenanc
     assert await loop.round()
 
 
+async def test_a_store_that_hangs_keeps_no_job_waiting(stage: Stage, loop: Maintenance) -> None:
+    class Hanging:
+        """The store, as a part of the network that swallows everything shows it."""
+
+        def __init__(self) -> None:
+            self.asked = asyncio.Event()
+
+        async def delete(self, _workspace_id: str, _sha256: str) -> None:
+            self.asked.set()
+            await asyncio.Event().wait()
+
+    store: Any = Hanging()
+    async with stage.database.transaction() as session:
+        session.add(Blob(workspace_id=stage.workspaces[0], sha256="1" * 64, size_bytes=1, touched_at=LONG_AGO))
+    settings = stage.settings.model_copy(update={"maintenance_s": 0.05, "lease_s": 0.1})
+    task = asyncio.create_task(Maintenance(settings, stage.database, store, stage.leases).run())
+    try:
+        async with asyncio.timeout(20):
+            await store.asked.wait()
+            job_id, _ = await stage.in_state("running", max_attempts=1)
+            await stage.until(job_id, "failed")
+        assert not await loop.collect(), "another process would hang as well"
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert await loop.collect()
+
+
+async def test_no_step_removes_all_rows_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "SOME", 2)
+    workspace_id = stage.workspaces[0]
+    async with stage.database.transaction() as session:
+        webhook = Webhook(workspace_id=workspace_id, url="https://example.com", events=[], salt=b"")
+        session.add(webhook)
+        await session.flush()
+        for number in range(3):
+            past = {"workspace_id": workspace_id, "expires_at": LONG_AGO}
+            session.add(IdempotencyKey(**past, key=str(number), owner="x"))
+            session.add(UploadSlot(**past))
+            session.add(ResumableUpload(**past, filename="m", meta="", size_bytes=1))
+            session.add(WebhookDelivery(webhook_id=webhook.id, event="test", body="{}", finished_at=LONG_AGO))
+            offer = {"hostname": "h", "queue": "cpu", "targets": [], "capabilities": {}}
+            session.add(Worker(id=str(number), **offer, seen_at=LONG_AGO))
+    steps = {
+        IdempotencyKey: (forget_expired,),
+        UploadSlot: (forget_lost_slots,),
+        ResumableUpload: (forget_expired_uploads,),
+        WebhookDelivery: (forget_finished, 60.0),
+        Worker: (workers.forget_silent, 60.0),
+    }
+    for table, step in steps.items():
+        left = []
+        for _ in range(2):
+            await stage.run(*step)
+            async with stage.database.transaction() as session:
+                left.append(await session.scalar(select(func.count()).select_from(table)))
+        assert left == [1, 0], table
+
+
 async def test_a_failing_step_stops_neither_the_others_nor_the_loop(
     stage: Stage, loop: Maintenance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(_session: Any) -> None:
         raise RuntimeError("bug")
 
-    monkeypatch.setattr(maintenance, "expired_leases", broken)
-    job_id = await stage.job(queued_at=LONG_AGO, pending_timeout_s=1)
+    monkeypatch.setattr(maintenance, "time_outs", broken)
+    job_id = await stage.job(model_id=await stage.model("rejected", error={"code": "damaged", "detail": "cut off"}))
     task = asyncio.create_task(loop.run())
     try:
         async with asyncio.timeout(20):

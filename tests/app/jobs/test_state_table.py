@@ -1,5 +1,6 @@
 """Every cell of the state table in the contract, on a real database."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from sqlalchemy import func
 
 from app.errors import ApiError
 from app.jobs import control, maintenance
+from app.jobs.lost import Watch
 from app.jobs.outcomes import Fault, Finished, LeaseState, Stopped, TimedOut, UserError
 from app.jobs.states import TABLE, Event, State
 
@@ -125,7 +127,7 @@ async def test_claimed(stage: Any) -> None:
     job_id, first = await stage.in_state("running")
     assert first.attempt == 1
     assert await stage.claim() is None
-    await stage.expire(job_id)
+    await stage.lose(job_id)
     second = await stage.claim()
     assert (second.job_id, second.attempt) == (job_id, 2)
     assert second.token != first.token
@@ -135,7 +137,7 @@ async def test_claimed(stage: Any) -> None:
 @pytest.mark.parametrize("state", ["canceling", "succeeded", "failed", "canceled"])
 async def test_not_claimed(stage: Any, state: str) -> None:
     job_id, _ = await stage.in_state(state)
-    await stage.expire(job_id)
+    await stage.lose(job_id)
     assert await stage.claim() is None
 
 
@@ -193,13 +195,15 @@ async def test_user_error_while_queued(stage: Any, lost: str) -> None:
 )
 async def test_lease_expired(stage: Any, state: str, attempts: int, expected: str, code: str | None) -> None:
     job_id, _ = await stage.in_state(state, max_attempts=attempts)
-    await stage.run(maintenance.expired_leases)
+    watch = Watch(0.05)
+    await stage.run(watch.lost_leases)
     assert (await stage.get(job_id)).state == state
-    await stage.expire(job_id)
+    await asyncio.sleep(0.1)
     for _ in range(2):
-        await stage.run(maintenance.expired_leases)
+        await stage.run(watch.lost_leases)
         job = await stage.get(job_id)
         assert (job.state, (job.error or {}).get("code")) == (expected, code)
+    assert job.lease_token is None
 
 
 @pytest.mark.parametrize(
@@ -219,8 +223,11 @@ async def test_time_is_over(stage: Any, state: str, expected: str, code: str | N
     assert (await stage.get(job_id)).state == state
     long_ago = func.now() - timedelta(seconds=300)
     await stage.set(job_id, queued_at=long_ago, started_at=long_ago)
-    if state == "running":
-        assert await stage.run(stage.leases.renew, lease) == LeaseState.TIMED_OUT
+    if state in ("running", "canceling"):
+        assert await stage.run(stage.leases.renew, lease) != LeaseState.LOST
+        await stage.run(maintenance.time_outs)
+        assert (await stage.get(job_id)).state == state, "its worker is there to stop it"
+        await stage.lose(job_id)
     for _ in range(2):
         await stage.run(maintenance.time_outs)
         job = await stage.get(job_id)

@@ -36,7 +36,7 @@ async def test_queues_and_workers(api: Any) -> None:
         long_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 100)
         own = {"workspace_id": workspace_id, "kind": "check_model", "queue": "checks"}
         session.add(Job(**own, queued_at=long_ago))
-        session.add(Job(**own, queued_at=long_ago, not_before=func.now() + func.make_interval(0, 0, 0, 1)))
+        session.add(Job(**own, queued_at=long_ago, not_before=func.now() + func.make_interval(0, 0, 0, 0, 0, 4)))
         session.add(Job(**own, state="succeeded"))
         session.add(Worker(id="w", hostname="h", queue="gpu", targets=[], capabilities={}))
         session.add(Worker(id="old", hostname="h", queue="cpu", targets=[], capabilities={}, seen_at=long_ago))

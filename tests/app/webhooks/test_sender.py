@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +51,19 @@ async def test_it_gives_up_and_can_be_told_to_start_anew(hooks: Any) -> None:
         (row,) = await hooks.ended(made)
     assert (row["state"], row["attempts"]) == ("succeeded", 5)
     assert len({seen.headers["webhook-id"] for seen in hooks.receiver.seen}) == 1
+
+
+async def test_messages_are_signed_by_the_databases_clock(hooks: Any) -> None:
+    await hooks.test(await hooks.make())
+    async with hooks.stage.database.transaction() as session:
+        (claimed,) = await claims.claim(session, 1, 30.0)
+    assert claimed.at == claimed.delivery.attempted_at
+    long_ago = claimed.at - timedelta(hours=2)
+    sender = Sender(hooks.stage.settings, hooks.stage.database)
+    await sender._attempt(replace(claimed, at=long_ago))
+    await sender._poster.close()
+    (seen,) = hooks.receiver.seen
+    assert seen.headers["webhook-timestamp"] == str(int(long_ago.timestamp()))
 
 
 async def test_what_waits_can_be_sent_at_once(hooks: Any) -> None:
