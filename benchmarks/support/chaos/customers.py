@@ -46,10 +46,15 @@ METHODS: tuple[dict[str, object], ...] = (
     {"method": "quantize.float", "format": "float16"},
     {"method": "prune.weights", "sparsity": 0.5},
 )
+#: Longer than a lease also on an idle machine, so that its process can outlive one; and with checkpoints to go on from.
+LONG: dict[str, object] = {"method": "finetune", "epochs": 200}
 
 
 def orders(count: int, seed: int) -> list[Order]:
-    """`count` orders: most succeed, some must fail, some are canceled, a quarter are followed event by event."""
+    """`count` orders: most succeed, some must fail, some are canceled, a quarter are followed event by event.
+
+    Every sixth trains for longer.
+    """
     rng = random.Random(seed)
     made = []
     for number in range(count):
@@ -65,7 +70,7 @@ def orders(count: int, seed: int) -> list[Order]:
                 after = rng.uniform(0, 15)
                 order = Order(name, steps, ("canceled", "succeeded"), canceled_after=after, followed=followed)
             case _:
-                order = Order(name, steps, followed=followed)
+                order = Order(name, [LONG] if number % 6 == 0 else steps, followed=followed)
         made.append(order)
     return made
 
@@ -107,6 +112,7 @@ class Customers:
                         model_id=model.id,
                         calibration_dataset_id=calibration.id,
                         evaluation_dataset_id=evaluation.id,
+                        training_dataset_id=calibration.id if LONG in order.steps else None,
                         recipe={"steps": list(order.steps)},
                         targets=["onnxruntime"],
                         limits=order.limits or None,

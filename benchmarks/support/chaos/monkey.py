@@ -17,8 +17,10 @@ from tests.support.deployment import supervisors
 PAUSES = (1.5, 5.0)
 #: How long a part stays away, in seconds; some are away for longer than a lease.
 AWAY = (0.0, 1.0, 3.0, 1.3 * LEASE_S)
-#: How long something stands still, in seconds.
+#: How long a worker and its jobs stand still, in seconds.
 STILL = (0.5 * LEASE_S, 1.5 * LEASE_S)
+#: How long a supervisor alone does: another worker has to come to its job meanwhile.
+ALONE_S = 4.0 * LEASE_S
 #: What was frozen together with its keeper may run for so long after it was thawed, in seconds: no keeper can act
 #: before its first turn.
 WAKING_S = 0.5
@@ -92,13 +94,13 @@ class Monkey:
     def _freeze_supervisor(self, rng: random.Random) -> None:
         """Its job's process goes on, and must have ended by itself when the lease is over."""
         with suppress(psutil.NoSuchProcess):
-            part = rng.choice(self._busy() or self.deployment.workers)
-            self._freeze([one for top in part.tree()[:1] for one in supervisors(top)], STILL[1])
+            part = rng.choice(self._busy() or self.deployment.workers[1:])
+            self._freeze([one for top in part.tree()[:1] for one in supervisors(top)], ALONE_S)
 
     def _busy(self) -> list[Part]:
-        """Workers that run a job."""
+        """Workers that run a job; without that for checks, whose work no other would take up."""
         above = {parent.pid for process, _ in self.deployment.job_processes() for parent in process.parents()}
-        return [part for part in self.deployment.workers if part.process and part.process.pid in above]
+        return [part for part in self.deployment.workers[1:] if part.process and part.process.pid in above]
 
     def _freeze(self, processes: list[psutil.Process], seconds: float) -> None:
         for process in processes:
