@@ -6,11 +6,12 @@ is lost, repeated or late does no harm.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from celery import Celery
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from app.config import Settings
@@ -74,7 +75,8 @@ class Queue:
         with self._connection() as connection:
             try:
                 channel = connection.default_channel
-                return {name: channel.queue_declare(queue=name).message_count for name in QUEUES}
+                declare: Callable[..., Any] = channel.queue_declare
+                return {name: declare(queue=name).message_count for name in QUEUES}
             except (*connection.connection_errors, *connection.channel_errors) as error:
                 raise OperationalError(str(error)) from error
 
@@ -85,4 +87,5 @@ class Queue:
             yield connection
 
     def _send(self, queue: str) -> None:
-        self._celery.send_task(LOOK, queue=queue, retry=False, expires=3600)
+        # Without an expiry, which would compare the clocks of two machines: a spare look costs little.
+        self._celery.send_task(LOOK, queue=queue, retry=False)

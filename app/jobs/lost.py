@@ -54,11 +54,10 @@ class Watch:
 
     async def _unchanged(self, session: AsyncSession) -> list[_Seen]:
         """The leases that were as they are now for the length of a lease."""
-        statement = select(Job.id, Job.lease_token, Job.lease_expires_at).where(
-            Job.state.in_([State.RUNNING, State.CANCELING]), Job.lease_token.is_not(None)
-        )
+        held = Job.state.in_([State.RUNNING, State.CANCELING])
+        statement = select(Job.id, Job.lease_token, Job.lease_expires_at).where(held)
         before = self._clock()
-        leases: list[_Seen] = [(row[0], row[1], row[2]) for row in await session.execute(statement)]
+        leases = [(job, token, end) for job, token, end in await session.execute(statement) if token and end]
         after = self._clock()
         self._since = {lease: self._since.get(lease, after) for lease in leases}
         return [lease for lease, since in self._since.items() if before - since >= self._lease_s]
