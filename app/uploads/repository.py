@@ -64,13 +64,13 @@ async def find_upload(session: AsyncSession, workspace_id: str, upload_id: str) 
     return None if row is None else (row[0], row[1])
 
 
-async def advance_upload(session: AsyncSession, parts: Sequence[UploadPart], ttl: timedelta) -> bool:
-    """Adds `parts`, which follow each other from where the upload is. False: it is elsewhere by now, or gone."""
-    here = _mine(parts[0].upload_id).where(ResumableUpload.received_bytes == parts[0].start)
-    values = {"received_bytes": parts[-1].start + parts[-1].size_bytes, "expires_at": func.clock_timestamp() + ttl}
+async def advance_upload(session: AsyncSession, part: UploadPart, ttl: timedelta) -> bool:
+    """Adds `part`, which begins where the upload is. False: it is elsewhere by now, or gone."""
+    here = _mine(part.upload_id).where(ResumableUpload.received_bytes == part.start)
+    values = {"received_bytes": part.start + part.size_bytes, "expires_at": func.clock_timestamp() + ttl}
     moved = await session.scalar(here.values(values).returning(ResumableUpload.id))
     if moved is not None:
-        session.add_all(parts)
+        session.add(part)
         await session.flush()
     return moved is not None
 
