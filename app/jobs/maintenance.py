@@ -74,6 +74,7 @@ class Maintenance:
                 except Exception:
                     log.exception("maintenance step %s failed", step.__name__)
             await collect_blobs(self._database, self._store)
+            await self._store.remove_leftovers()
         return True
 
     def _steps(self) -> Sequence[Step]:

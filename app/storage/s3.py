@@ -1,8 +1,8 @@
 """The object store in S3 or a service that speaks its protocol; credentials and endpoint from ``AWS_*``.
 
 The name of an object is its digest, which is known only when the last byte is there: bytes are received under a staging
-name and moved by a copy within the store. Give the bucket a lifecycle rule that ends incomplete multipart uploads and
-removes ``PREFIX/.staging/`` after a day; only a crash leaves anything there.
+name and moved by a copy within the store. What a crash leaves is removed by a lifecycle rule of the bucket
+(docs/operations.md).
 """
 
 import asyncio
@@ -93,6 +93,9 @@ class S3Store:
             await obstore.put_async(self._bucket, ".staging/ready", b"")
         except (BaseError, FileNotFoundError) as error:
             raise OSError(f"the bucket takes nothing: {str(error).splitlines()[0]}") from error
+
+    async def remove_leftovers(self) -> None:
+        """Nothing: the bucket's lifecycle rule does it, without a listing that somebody pays for."""
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Copies an object out."""

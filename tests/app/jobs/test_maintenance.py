@@ -1,10 +1,12 @@
 """The loop that puts right what crashes, lost messages and time leave behind."""
 
 import asyncio
+import os
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -125,7 +127,12 @@ async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:
         for number, expires_at in enumerate((LONG_AGO, func.now() + timedelta(hours=1))):
             key = {"workspace_id": stage.workspaces[0], "key": str(number), "owner": "x"}
             session.add(IdempotencyKey(**key, expires_at=expires_at))
+    left = Path(urlsplit(stage.settings.store_url).path, ".staging", "tmpleft")
+    left.parent.mkdir(parents=True)
+    left.touch()
+    os.utime(left, (0, 0))
     assert await loop.round()
+    assert not left.exists()
     assert (await stage.get(job_id)).error["code"] == "worker_lost"
     async with stage.database.transaction() as session:
         assert (await session.scalars(select(Worker))).all() == []

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,6 +142,23 @@ async def test_staging_folder_is_left_empty(tmp_path: Path) -> None:
     async with store.stage("wsp_a") as staged:
         await staged.write(DATA)
     assert list((tmp_path / "store" / ".staging").iterdir()) == []
+
+
+async def test_what_killed_processes_leave_is_removed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    await store.remove_leftovers()  # before anything was there
+    left = LocalStaged(tmp_path / "store" / ".staging", tmp_path / "store" / "wsp_a")  # and its process was killed
+    await store.remove_leftovers()
+    (path,) = (tmp_path / "store" / ".staging").iterdir()
+    day_ago = time.time() - 25 * 3600
+    os.utime(path, (day_ago, day_ago))
+    async with store.stage("wsp_a") as staged:
+        await staged.write(DATA)
+        await store.remove_leftovers()
+        assert not path.exists()
+        await staged.publish()
+    assert await store.size("wsp_a", DIGEST) == len(DATA)
+    await left.close()
 
 
 async def test_full_disk_is_told_as_such(tmp_path: Path) -> None:
