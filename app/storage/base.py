@@ -1,4 +1,7 @@
-"""What an object store can do. Bytes are known by workspace and SHA-256; nothing else names them."""
+"""What an object store can do. Bytes are known by workspace and SHA-256; nothing else names them.
+
+Everything that asks a store raises OSError where that cannot be used now; one on the network: `StorageUnavailable`.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +27,10 @@ class ObjectMissing(Exception):
 
 class StoreFull(Exception):
     """There is no room for these bytes."""
+
+
+class StorageUnavailable(OSError):
+    """The store does not answer, or refuses this service."""
 
 
 class Staged(Protocol):
