@@ -71,7 +71,7 @@ class ObjectStore(Protocol):
         """Raises OSError where the store cannot be used now."""
 
     async def remove_leftovers(self) -> None:
-        """Removes what killed processes have left half received, a day after its last byte; for the maintenance loop."""
+        """Removes what killed processes left half received, a day after its last byte; for the maintenance loop."""
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Writes the bytes to `path`. Raises `ObjectMissing`, or OSError where they do not have the digest."""

@@ -20,6 +20,14 @@ async def touch_blob(session: AsyncSession, workspace_id: str, file: Stored) -> 
     await session.execute(statement.on_conflict_do_update(index_elements=[Blob.workspace_id, Blob.sha256], set_=fresh))
 
 
+def touch_blobs(workspace_id: str, digests: Sequence[str]) -> Update:
+    """Makes these blobs fresh in the eyes of the collector; in one order, so that two who do so cannot lock up."""
+    named = select(Blob.sha256).where(Blob.workspace_id == workspace_id, Blob.sha256.in_(digests))
+    named = named.order_by(Blob.sha256).with_for_update(key_share=True)
+    touched = update(Blob).where(Blob.workspace_id == workspace_id, Blob.sha256.in_(named))
+    return touched.values(touched_at=func.clock_timestamp()).execution_options(synchronize_session=False)
+
+
 async def insert_check(session: AsyncSession, check: Job) -> None:
     """Queues the check of an upload."""
     session.add(check)
@@ -73,6 +81,17 @@ async def advance_upload(session: AsyncSession, part: UploadPart, ttl: timedelta
         session.add(part)
         await session.flush()
     return moved is not None
+
+
+def prolong_upload(upload_id: str, ttl: timedelta) -> Update:
+    """The upload expires `ttl` from now, unless it has expired: its room may be taken by others then."""
+    now = func.clock_timestamp()
+    return _mine(upload_id).where(ResumableUpload.expires_at > now).values(expires_at=now + ttl)
+
+
+async def lock_upload(session: AsyncSession, upload_id: str) -> ResumableUpload | None:
+    """The upload as it is now, which stays so until the transaction ends; None where it is gone."""
+    return await session.get(ResumableUpload, upload_id, with_for_update=True)
 
 
 async def part_digests(session: AsyncSession, upload_id: str) -> Sequence[str]:

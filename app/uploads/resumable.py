@@ -4,13 +4,14 @@ A killed server loses at most the part that was under way; a dropped connection 
 
 Parts are blobs like any others, so this works alike on a disk and in S3, and with any number of API processes: of two
 requests that send the same bytes at once, the one whose part is counted first goes on, the other is told the new
-offset. They are put together when something is made of the upload.
+offset. They are put together when something is made of the upload (`app.uploads.assembly`).
 
 A body with a checksum is one part, however long it is: it is staged until its last byte has proved it, so that bytes
 which are refused leave nothing behind.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,12 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
 from app.accounts import quotas
-from app.errors import Conflict, FieldError, Gone, Invalid, NotFound, PayloadTooLarge
-from app.storage import Staged, Stored, StoreFull
+from app.accounts.renewal import renewed
+from app.errors import Conflict, Gone, Invalid, NotFound, PayloadTooLarge
+from app.storage import Staged, StoreFull
 from app.tables import ResumableUpload, UploadPart
 from app.uploads import repository
 from app.uploads.keep import publish
-from app.uploads.receive import receive_file
 from app.uploads.room import Room, no_room
 from app.uploads.sniff import refuse_code
 from app.uploads.tus import Checksum
@@ -77,9 +78,20 @@ async def append(
     """
     if offset != upload.received_bytes:
         raise _other_offset(upload.received_bytes)
-    async with quotas.upload_slot(services, upload.workspace_id):
+    async with quotas.upload_slot(services, upload.workspace_id), kept(services, upload.id):
         await _take(services, upload, offset, _Body(chunks, checksum))
     return await find(services, upload.workspace_id, upload.id)
+
+
+@asynccontextmanager
+async def kept(services: Services, upload_id: str) -> AsyncIterator[None]:
+    """The upload does not expire while the block runs, nor soon after."""
+    ttl = timedelta(seconds=services.settings.upload_ttl_s)
+    longer = repository.prolong_upload(upload_id, ttl)
+    async with services.database.transaction() as session:
+        await session.execute(longer)
+    async with renewed(services.database, longer, longer, ttl.total_seconds() / 3):
+        yield
 
 
 async def _take(services: Services, upload: ResumableUpload, offset: int, body: "_Body") -> None:
@@ -98,31 +110,6 @@ async def discard(session: AsyncSession, services: Services, workspace_id: str, 
     """Forgets an upload; its bytes go with the last reference to them. Raises as `find` does."""
     upload = await find(services, workspace_id, upload_id)
     await repository.delete_upload(session, upload.id)
-
-
-async def finished(services: Services, workspace_id: str, upload_id: str) -> tuple[str, Stored]:
-    """Name and bytes of a finished upload, put together where nobody has done so before.
-
-    Raises `Invalid` (``upload_not_found``, ``upload_incomplete``), `UnsupportedMedia`, `InsufficientStorage`.
-    """
-    try:
-        upload = await find(services, workspace_id, upload_id)
-    except (NotFound, Gone) as error:
-        raise _unusable("upload_not_found", f"{error.detail} Or send the file as multipart/form-data.") from error
-    if upload.received_bytes < upload.size_bytes:
-        have = f"{upload.received_bytes} of {upload.size_bytes} bytes"
-        raise _unusable("upload_incomplete", f"{upload.id} has {have}; send the rest first.")
-    if upload.sha256 is not None:
-        stored = Stored(upload.sha256, upload.size_bytes)
-        async with services.database.transaction() as session:
-            await repository.touch_blob(session, workspace_id, stored)
-        return upload.filename, stored
-    chunks = _whole(services, upload)
-    async with receive_file(services, workspace_id, upload.filename, upload.size_bytes, chunks) as received:
-        stored = await publish(services.database, received.staged, workspace_id)
-    async with services.database.transaction() as session:
-        await repository.complete_upload(session, upload.id, stored.sha256)
-    return upload.filename, stored
 
 
 @dataclass
@@ -219,14 +206,6 @@ async def _count(services: Services, part: UploadPart) -> None:
         raise _other_offset((await find(services, part.workspace_id, part.upload_id)).received_bytes)
 
 
-async def _whole(services: Services, upload: ResumableUpload) -> AsyncIterator[bytes]:
-    async with services.database.transaction() as session:
-        digests = await repository.part_digests(session, upload.id)
-    for digest in digests:
-        async for data in services.store.read(upload.workspace_id, digest):
-            yield data
-
-
 def _ttl(services: Services) -> timedelta:
     return timedelta(seconds=services.settings.upload_ttl_s)
 
@@ -237,7 +216,3 @@ def _other_offset(offset: int) -> Conflict:
         code="upload_offset_mismatch",
         headers={"Upload-Offset": str(offset)},
     )
-
-
-def _unusable(code: str, detail: str) -> Invalid:
-    return Invalid(detail, code=code, errors=[FieldError(pointer="/upload_id", detail=detail)])

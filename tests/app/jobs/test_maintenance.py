@@ -118,7 +118,17 @@ async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore
     assert left == {DIGEST, digests["kept"], digests["fresh"]}
 
 
-async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:
+@pytest.fixture
+def left_over(stage: Stage) -> Path:
+    """A file that a killed process left in the store."""
+    path = Path(urlsplit(stage.settings.store_url).path, ".staging", "left")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (0, 0))
+    return path
+
+
+async def test_a_round_does_every_step(stage: Stage, loop: Maintenance, left_over: Path) -> None:
     job_id, _ = await stage.in_state("running", max_attempts=1)
     await stage.expire(job_id)
     await stage.offer(CPU)
@@ -127,12 +137,8 @@ async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:
         for number, expires_at in enumerate((LONG_AGO, func.now() + timedelta(hours=1))):
             key = {"workspace_id": stage.workspaces[0], "key": str(number), "owner": "x"}
             session.add(IdempotencyKey(**key, expires_at=expires_at))
-    left = Path(urlsplit(stage.settings.store_url).path, ".staging", "tmpleft")
-    left.parent.mkdir(parents=True)
-    left.touch()
-    os.utime(left, (0, 0))
     assert await loop.round()
-    assert not left.exists()
+    assert not left_over.exists()
     assert (await stage.get(job_id)).error["code"] == "worker_lost"
     async with stage.database.transaction() as session:
         assert (await session.scalars(select(Worker))).all() == []

@@ -19,6 +19,7 @@ from app.errors import ApiError, Conflict
 from app.jobs.maintenance import Maintenance, collect_blobs
 from app.tables import Blob, ResumableUpload, UploadPart
 from app.uploads import resumable, tus
+from app.uploads.repository import forget_expired_uploads
 
 pytestmark = pytest.mark.anyio
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -310,6 +311,22 @@ async def test_a_long_body_with_a_checksum_outlives_the_collector(api: Any, clie
     checksum = tus.Checksum.of("sha1 " + base64.b64encode(hashlib.sha1(DATA).digest()).decode())
     assert (await resumable.append(api.services, row, 0, for_hours(), checksum)).received_bytes == len(DATA)
     assert (await _use(client, upload)).json()["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+async def test_an_upload_does_not_expire_while_its_bytes_arrive(api: Any, client: httpx2.AsyncClient) -> None:
+    upload = await _begin(client)
+    row = await resumable.find(api.services, await api.workspace("ours"), upload)
+    soon = func.clock_timestamp() + timedelta(seconds=1)
+    async with api.services.database.transaction() as session:
+        await session.execute(update(ResumableUpload).values(expires_at=soon))
+
+    async def slowly() -> AsyncIterator[bytes]:
+        await asyncio.sleep(1.2)
+        async with api.services.database.transaction() as session:
+            await forget_expired_uploads(session)
+        yield DATA
+
+    assert (await resumable.append(api.services, row, 0, slowly(), None)).received_bytes == len(DATA)
 
 
 async def _blobs(api: Any) -> int:
