@@ -61,8 +61,8 @@ class ObjectStore(Protocol):
     async def delete(self, workspace_id: str, sha256: str) -> None:
         """Removes bytes; none there is no error."""
 
-    async def signed_url(self, workspace_id: str, sha256: str, filename: str) -> str | None:
-        """An expiring URL from which a client downloads directly; None where the store has none."""
+    async def signed_url(self, workspace_id: str, sha256: str) -> str | None:
+        """An expiring URL for a client's GET, which the store itself answers; None where the store has none."""
 
     async def free_bytes(self) -> int | None:
         """Room that is left; None where there is no limit."""

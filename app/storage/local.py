@@ -71,7 +71,7 @@ class LocalStore:
         """Removes an object."""
         await asyncio.to_thread(self._path(workspace_id, sha256).unlink, missing_ok=True)
 
-    async def signed_url(self, workspace_id: str, sha256: str, filename: str) -> str | None:
+    async def signed_url(self, workspace_id: str, sha256: str) -> str | None:
         """None: a local disk has no URLs."""
         return None
 

@@ -75,8 +75,11 @@ class S3Store:
         """Removes an object."""
         await _remove(self._bucket, _name(workspace_id, sha256))
 
-    async def signed_url(self, workspace_id: str, sha256: str, filename: str) -> str | None:
-        """A URL that works for ``signed_url_s`` seconds."""
+    async def signed_url(self, workspace_id: str, sha256: str) -> str | None:
+        """A URL that works for ``signed_url_s`` seconds.
+
+        It names no file: the library signs no ``response-content-disposition``.
+        """
         return await obstore.sign_async(self._bucket, "GET", _name(workspace_id, sha256), self._url_life)
 
     async def free_bytes(self) -> int | None:

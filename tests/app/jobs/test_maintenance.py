@@ -138,7 +138,7 @@ async def test_a_round_does_every_step(stage: Stage, loop: Maintenance, left_ove
             key = {"workspace_id": stage.workspaces[0], "key": str(number), "owner": "x"}
             session.add(IdempotencyKey(**key, expires_at=expires_at))
     assert await loop.round()
-    assert not left_over.exists()
+    assert not await asyncio.to_thread(left_over.exists)
     assert (await stage.get(job_id)).error["code"] == "worker_lost"
     async with stage.database.transaction() as session:
         assert (await session.scalars(select(Worker))).all() == []
