@@ -86,7 +86,7 @@ async def append(
 @asynccontextmanager
 async def kept(services: Services, upload_id: str) -> AsyncIterator[None]:
     """The upload does not expire while the block runs, nor soon after."""
-    ttl = timedelta(seconds=services.settings.upload_ttl_s)
+    ttl = _ttl(services)
     longer = repository.prolong_upload(upload_id, ttl)
     async with services.database.transaction() as session:
         await session.execute(longer)
