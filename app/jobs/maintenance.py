@@ -87,6 +87,7 @@ class Maintenance:
         async with self._alone(COLLECTION) as alone:
             if alone:
                 await collect_blobs(self._database, self._store)
+                await self._store.remove_leftovers()
         return alone
 
     @asynccontextmanager

@@ -3,7 +3,7 @@
 from urllib.parse import unquote, urlsplit
 
 from app.config import Settings
-from app.storage.base import CHUNK, ObjectMissing, ObjectStore, Staged, Stored, StoreFull
+from app.storage.base import CHUNK, ObjectMissing, ObjectStore, Staged, StorageUnavailable, Stored, StoreFull
 from app.storage.files import send_file
 from app.storage.local import LocalStore
 from app.storage.s3 import S3Store
@@ -15,6 +15,7 @@ __all__ = [
     "ObjectStore",
     "S3Store",
     "Staged",
+    "StorageUnavailable",
     "StoreFull",
     "Stored",
     "open_store",

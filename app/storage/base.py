@@ -1,4 +1,7 @@
-"""What an object store can do. Bytes are known by workspace and SHA-256; nothing else names them."""
+"""What an object store can do. Bytes are known by workspace and SHA-256; nothing else names them.
+
+Everything that asks a store raises OSError where that cannot be used now; one on the network: `StorageUnavailable`.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +27,10 @@ class ObjectMissing(Exception):
 
 class StoreFull(Exception):
     """There is no room for these bytes."""
+
+
+class StorageUnavailable(OSError):
+    """The store does not answer, or refuses this service."""
 
 
 class Staged(Protocol):
@@ -54,14 +61,17 @@ class ObjectStore(Protocol):
     async def delete(self, workspace_id: str, sha256: str) -> None:
         """Removes bytes; none there is no error."""
 
-    async def signed_url(self, workspace_id: str, sha256: str, filename: str) -> str | None:
-        """An expiring URL from which a client downloads directly; None where the store has none."""
+    async def signed_url(self, workspace_id: str, sha256: str) -> str | None:
+        """An expiring URL for a client's GET, which the store itself answers; None where the store has none."""
 
     async def free_bytes(self) -> int | None:
         """Room that is left; None where there is no limit."""
 
     async def check(self) -> None:
         """Raises OSError where the store cannot be used now."""
+
+    async def remove_leftovers(self) -> None:
+        """Removes what killed processes left half received, a day after its last byte; for the maintenance loop."""
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Writes the bytes to `path`. Raises `ObjectMissing`, or OSError where they do not have the digest."""

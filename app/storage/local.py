@@ -9,8 +9,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from app.storage.files import copy_verified
 
 #: How much of an upload is written before it is flushed.
 _FLUSH = 8 * CHUNK
+#: A staging file that nobody has written to for so long belongs to a process that is gone, in seconds.
+_LEFT_S = 24 * 3600
 #: Size of the file by which the store is tried, in bytes.
 _PROBE = 4096
 
@@ -68,7 +71,7 @@ class LocalStore:
         """Removes an object."""
         await asyncio.to_thread(self._path(workspace_id, sha256).unlink, missing_ok=True)
 
-    async def signed_url(self, workspace_id: str, sha256: str, filename: str) -> str | None:
+    async def signed_url(self, workspace_id: str, sha256: str) -> str | None:
         """None: a local disk has no URLs."""
         return None
 
@@ -79,6 +82,10 @@ class LocalStore:
     async def check(self) -> None:
         """Whether the folder is there, or can be made, and a file in it."""
         await asyncio.to_thread(self._check)
+
+    async def remove_leftovers(self) -> None:
+        """Empties the staging folder of what is old."""
+        await asyncio.to_thread(self._remove_leftovers)
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Copies an object out."""
@@ -95,6 +102,13 @@ class LocalStore:
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._staging) as file:
             os.posix_fallocate(file.fileno(), 0, _PROBE)  # what a full disk refuses; a write might be taken and lost
+
+    def _remove_leftovers(self) -> None:
+        before = time.time() - _LEFT_S
+        for path in self._staging.glob("*"):
+            with suppress(FileNotFoundError):  # published or removed meanwhile
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
 
 class LocalStaged:

@@ -1,15 +1,15 @@
 """The object store in S3 or a service that speaks its protocol; credentials and endpoint from ``AWS_*``.
 
 The name of an object is its digest, which is known only when the last byte is there: bytes are received under a staging
-name and moved by a copy within the store. Give the bucket a lifecycle rule that ends incomplete multipart uploads and
-removes ``PREFIX/.staging/`` after a day; only a crash leaves anything there.
+name and moved by a copy within the store. What a crash leaves is removed by a lifecycle rule of the bucket
+(docs/operations.md).
 """
 
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store as Bucket
 
 from app.config import Settings
-from app.storage.base import CHUNK, ObjectMissing, Stored
+from app.storage.base import CHUNK, ObjectMissing, StorageUnavailable, Stored
 from app.storage.files import copy_verified
 
 if TYPE_CHECKING:
@@ -52,10 +52,8 @@ class S3Store:
 
     async def size(self, workspace_id: str, sha256: str) -> int:
         """Number of bytes."""
-        try:
+        with _faults(sha256):
             return (await obstore.head_async(self._bucket, _name(workspace_id, sha256)))["size"]
-        except (NotFoundError, FileNotFoundError) as error:
-            raise ObjectMissing(sha256) from error
 
     async def read(
         self, workspace_id: str, sha256: str, start: int = 0, end: int | None = None
@@ -68,19 +66,20 @@ class S3Store:
             options = {"range": (start, end)}
         elif start > 0:
             options = {"range": {"offset": start}}
-        try:
+        with _faults(sha256):
             result = await obstore.get_async(self._bucket, _name(workspace_id, sha256), options=options)
-        except (NotFoundError, FileNotFoundError) as error:
-            raise ObjectMissing(sha256) from error
-        async for chunk in result.stream(min_chunk_size=CHUNK):
-            yield bytes(chunk)
+            async for chunk in result.stream(min_chunk_size=CHUNK):
+                yield bytes(chunk)
 
     async def delete(self, workspace_id: str, sha256: str) -> None:
         """Removes an object."""
         await _remove(self._bucket, _name(workspace_id, sha256))
 
-    async def signed_url(self, workspace_id: str, sha256: str, filename: str) -> str | None:
-        """A URL that works for ``signed_url_s`` seconds."""
+    async def signed_url(self, workspace_id: str, sha256: str) -> str | None:
+        """A URL that works for ``signed_url_s`` seconds.
+
+        It names no file: the library signs no ``response-content-disposition``.
+        """
         return await obstore.sign_async(self._bucket, "GET", _name(workspace_id, sha256), self._url_life)
 
     async def free_bytes(self) -> int | None:
@@ -89,10 +88,11 @@ class S3Store:
 
     async def check(self) -> None:
         """Whether the bucket takes an object: an empty one, always of the same name."""
-        try:
+        with _faults():
             await obstore.put_async(self._bucket, ".staging/ready", b"")
-        except (BaseError, FileNotFoundError) as error:
-            raise OSError(f"the bucket takes nothing: {str(error).splitlines()[0]}") from error
+
+    async def remove_leftovers(self) -> None:
+        """Nothing: the bucket's lifecycle rule does it, without a listing that somebody pays for."""
 
     async def get_file(self, workspace_id: str, sha256: str, path: Path) -> None:
         """Copies an object out."""
@@ -123,7 +123,8 @@ class S3Staged:
         if self._stored is None:
             await self._flush()
             if self._writer is not None:
-                await self._writer.close()
+                with _faults():
+                    await self._writer.close()
                 self._writer = None
             self._stored = Stored(self._digest.hexdigest(), self._size)
         return self._stored
@@ -131,8 +132,18 @@ class S3Staged:
     async def publish(self) -> None:
         """Copies the object to its name."""
         stored = await self.finish()
-        name = _name(self._workspace_id, stored.sha256)
-        if stored.size_bytes <= _COPY_LIMIT:
+        with _faults():
+            await self._copy(_name(self._workspace_id, stored.sha256), stored.size_bytes)
+
+    async def close(self) -> None:
+        """Removes the staging object; an upload that was not finished never becomes an object."""
+        self._writer = None
+        if self._stored is not None:
+            with suppress(StorageUnavailable):  # the bucket's lifecycle rule does it then
+                await _remove(self._bucket, self._name)
+
+    async def _copy(self, name: str, size: int) -> None:
+        if size <= _COPY_LIMIT:
             await obstore.copy_async(self._bucket, self._name, name)
             return
         writer = self._open(name)
@@ -141,18 +152,13 @@ class S3Staged:
             await writer.write(chunk)
         await writer.close()
 
-    async def close(self) -> None:
-        """Removes the staging object; an upload that was not finished never becomes an object."""
-        self._writer = None
-        if self._stored is not None:
-            await _remove(self._bucket, self._name)
-
     async def _flush(self) -> None:
         batch, self._batch = bytes(self._batch), bytearray()
         await asyncio.to_thread(self._digest.update, batch)
         self._size += len(batch)
         if self._writer is not None:
-            await self._writer.write(batch)
+            with _faults():
+                await self._writer.write(batch)
 
     def _open(self, name: str) -> "AsyncWritableFile":
         return obstore.open_writer_async(self._bucket, name, buffer_size=_PART, max_concurrency=_PARTS_IN_FLIGHT)
@@ -163,7 +169,20 @@ def _name(workspace_id: str, sha256: str) -> str:
 
 
 async def _remove(bucket: Bucket, name: str) -> None:
-    try:
+    with suppress(ObjectMissing), _faults(name):
         await obstore.delete_async(bucket, name)
-    except (NotFoundError, FileNotFoundError):
-        return
+
+
+@contextmanager
+def _faults(wanted: str = "") -> Iterator[None]:
+    """Tells what the bucket says in the words of every store; `wanted`: what may not be there.
+
+    The library has a tree of errors of its own, but its writers raise OSError.
+    """
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if wanted and isinstance(error, NotFoundError | FileNotFoundError):
+            raise ObjectMissing(wanted) from error
+        said = str(error).partition("\n")[0]
+        raise StorageUnavailable(f"the bucket cannot be used: {said}") from error

@@ -22,6 +22,14 @@ async def touch_blob(session: AsyncSession, workspace_id: str, file: Stored) -> 
     await session.execute(statement.on_conflict_do_update(index_elements=[Blob.workspace_id, Blob.sha256], set_=fresh))
 
 
+def touch_blobs(workspace_id: str, digests: Sequence[str]) -> Update:
+    """Makes these blobs fresh in the eyes of the collector; in one order, so that two who do so cannot lock up."""
+    named = select(Blob.sha256).where(Blob.workspace_id == workspace_id, Blob.sha256.in_(digests))
+    named = named.order_by(Blob.sha256).with_for_update(key_share=True)
+    touched = update(Blob).where(Blob.workspace_id == workspace_id, Blob.sha256.in_(named))
+    return touched.values(touched_at=NOW).execution_options(synchronize_session=False)
+
+
 async def insert_check(session: AsyncSession, check: Job) -> None:
     """Queues the check of an upload."""
     session.add(check)
@@ -67,15 +75,25 @@ async def find_upload(session: AsyncSession, workspace_id: str, upload_id: str) 
     return None if row is None else (row[0], row[1])
 
 
-async def advance_upload(session: AsyncSession, parts: Sequence[UploadPart], ttl: timedelta) -> bool:
-    """Adds `parts`, which follow each other from where the upload is. False: it is elsewhere by now, or gone."""
-    here = _mine(parts[0].upload_id).where(ResumableUpload.received_bytes == parts[0].start)
-    values = {"received_bytes": parts[-1].start + parts[-1].size_bytes, "expires_at": NOW + ttl}
+async def advance_upload(session: AsyncSession, part: UploadPart, ttl: timedelta) -> bool:
+    """Adds `part`, which begins where the upload is. False: it is elsewhere by now, or gone."""
+    here = _mine(part.upload_id).where(ResumableUpload.received_bytes == part.start)
+    values = {"received_bytes": part.start + part.size_bytes, "expires_at": NOW + ttl}
     moved = await session.scalar(here.values(values).returning(ResumableUpload.id))
     if moved is not None:
-        session.add_all(parts)
+        session.add(part)
         await session.flush()
     return moved is not None
+
+
+def prolong_upload(upload_id: str, ttl: timedelta) -> Update:
+    """The upload expires `ttl` from now, unless it has expired: its room may be taken by others then."""
+    return _mine(upload_id).where(ResumableUpload.expires_at > NOW).values(expires_at=NOW + ttl)
+
+
+async def lock_upload(session: AsyncSession, upload_id: str) -> ResumableUpload | None:
+    """The upload as it is now, which stays so until the transaction ends; None where it is gone."""
+    return await session.get(ResumableUpload, upload_id, with_for_update=True)
 
 
 async def part_digests(session: AsyncSession, upload_id: str) -> Sequence[str]:

@@ -4,10 +4,14 @@ A killed server loses at most the part that was under way; a dropped connection 
 
 Parts are blobs like any others, so this works alike on a disk and in S3, and with any number of API processes: of two
 requests that send the same bytes at once, the one whose part is counted first goes on, the other is told the new
-offset. They are put together when something is made of the upload.
+offset. They are put together when something is made of the upload (`app.uploads.assembly`).
+
+A body with a checksum is one part, however long it is: it is staged until its last byte has proved it, so that bytes
+which are refused leave nothing behind.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,12 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
 from app.accounts import quotas
-from app.errors import Conflict, FieldError, Gone, Invalid, NotFound, PayloadTooLarge
-from app.storage import Stored, StoreFull
+from app.accounts.renewal import renewed
+from app.errors import Conflict, Gone, Invalid, NotFound, PayloadTooLarge
+from app.storage import Staged, StoreFull
 from app.tables import ResumableUpload, UploadPart
 from app.uploads import repository
 from app.uploads.keep import publish
-from app.uploads.receive import receive_file
 from app.uploads.room import Room, no_room
 from app.uploads.sniff import refuse_code
 from app.uploads.tus import Checksum
@@ -74,30 +78,32 @@ async def append(
     """
     if offset != upload.received_bytes:
         raise _other_offset(upload.received_bytes)
-    async with quotas.upload_slot(services, upload.workspace_id):
-        await _take(services, upload, offset, _Body(chunks), checksum)
+    async with quotas.upload_slot(services, upload.workspace_id), kept(services, upload.id):
+        await _take(services, upload, offset, _Body(chunks, checksum))
     return await find(services, upload.workspace_id, upload.id)
 
 
-async def _take(
-    services: Services, upload: ResumableUpload, offset: int, body: "_Body", checksum: Checksum | None
-) -> None:
-    kept: list[UploadPart] = []
+@asynccontextmanager
+async def kept(services: Services, upload_id: str) -> AsyncIterator[None]:
+    """The upload does not expire while the block runs, nor soon after."""
+    ttl = _ttl(services)
+    longer = repository.prolong_upload(upload_id, ttl)
+    async with services.database.transaction() as session:
+        await session.execute(longer)
+    async with renewed(services.database, longer, longer, ttl.total_seconds() / 3):
+        yield
+
+
+async def _take(services: Services, upload: ResumableUpload, offset: int, body: "_Body") -> None:
     end = offset
     while not body.ended:
-        part = await _keep(services, upload, end, body, checksum)
+        part = await _keep(services, upload, end, body)
         if part is None:
             break
+        await _count(services, part)
         end += part.size_bytes
-        if checksum is None:
-            await _count(services, [part])
-        else:
-            kept.append(part)
     if body.lost is not None:
         raise body.lost
-    if checksum is not None:
-        checksum.verify()
-        await _count(services, kept)
 
 
 async def discard(session: AsyncSession, services: Services, workspace_id: str, upload_id: str) -> None:
@@ -106,36 +112,12 @@ async def discard(session: AsyncSession, services: Services, workspace_id: str, 
     await repository.delete_upload(session, upload.id)
 
 
-async def finished(services: Services, workspace_id: str, upload_id: str) -> tuple[str, Stored]:
-    """Name and bytes of a finished upload, put together where nobody has done so before.
-
-    Raises `Invalid` (``upload_not_found``, ``upload_incomplete``), `UnsupportedMedia`, `InsufficientStorage`.
-    """
-    try:
-        upload = await find(services, workspace_id, upload_id)
-    except (NotFound, Gone) as error:
-        raise _unusable("upload_not_found", f"{error.detail} Or send the file as multipart/form-data.") from error
-    if upload.received_bytes < upload.size_bytes:
-        have = f"{upload.received_bytes} of {upload.size_bytes} bytes"
-        raise _unusable("upload_incomplete", f"{upload.id} has {have}; send the rest first.")
-    if upload.sha256 is not None:
-        stored = Stored(upload.sha256, upload.size_bytes)
-        async with services.database.transaction() as session:
-            await repository.touch_blob(session, workspace_id, stored)
-        return upload.filename, stored
-    chunks = _whole(services, upload)
-    async with receive_file(services, workspace_id, upload.filename, upload.size_bytes, chunks) as received:
-        stored = await publish(services.database, received.staged, workspace_id)
-    async with services.database.transaction() as session:
-        await repository.complete_upload(session, upload.id, stored.sha256)
-    return upload.filename, stored
-
-
 @dataclass
 class _Body:
     """The bytes of a request, cut into parts."""
 
     chunks: AsyncIterator[bytes]
+    checksum: Checksum | None
     ended: bool = False
     #: Why they ended early.
     lost: ClientDisconnect | None = None
@@ -149,7 +131,17 @@ class _Body:
                 return
             self.rest, data = data[size:], data[:size]
             size -= len(data)
+            if self.checksum is not None:
+                self.checksum.digest.update(data)
             yield data
+
+    def prove(self) -> None:
+        """Raises `ChecksumMismatch`, or what cut the body, where its bytes cannot have their checksum."""
+        if self.checksum is None:
+            return
+        if self.lost is not None:
+            raise self.lost
+        self.checksum.verify()
 
     async def _next(self) -> bytes:
         try:
@@ -162,22 +154,14 @@ class _Body:
         return b""
 
 
-async def _keep(
-    services: Services, upload: ResumableUpload, start: int, body: _Body, checksum: Checksum | None
-) -> UploadPart | None:
+async def _keep(services: Services, upload: ResumableUpload, start: int, body: _Body) -> UploadPart | None:
     """Stores the next part of `body`, which begins at `start`, without counting it yet; None: no bytes are left."""
-    size = 0
     try:
         async with services.store.stage(upload.workspace_id) as staged:
-            async for data in body.part(services.settings.upload_part_bytes):
-                size += len(data)
-                if start + size > upload.size_bytes:
-                    raise PayloadTooLarge(f"The body goes beyond the {upload.size_bytes} bytes of Upload-Length.")
-                if checksum is not None:
-                    checksum.digest.update(data)
-                await staged.write(data)
+            size = await _fill(staged, services, upload, start, body)
             if size == 0:
                 return None
+            await _still_at(services, upload, start)
             stored = await publish(services.database, staged, upload.workspace_id)
     except StoreFull as error:
         raise no_room() from error
@@ -186,22 +170,40 @@ async def _keep(
     )
 
 
-async def _count(services: Services, parts: Sequence[UploadPart]) -> None:
-    """Makes `parts` those of their upload. Raises `Conflict` where another request was faster."""
-    if not parts:
-        return
+async def _fill(staged: Staged, services: Services, upload: ResumableUpload, start: int, body: _Body) -> int:
+    """Writes a part; the number of its bytes, which are those of their checksum where there is one."""
+    room = Room(services.store, services.settings)
+    missing = upload.size_bytes - start
+    most = services.settings.upload_part_bytes
+    if missing:
+        await room.for_length(min(most, missing))
+    size = 0
+    async for data in body.part(most if body.checksum is None else missing + 1):
+        size += len(data)
+        if size > missing:
+            raise PayloadTooLarge(f"The body goes beyond the {upload.size_bytes} bytes of Upload-Length.")
+        await room.for_file(size, len(data))
+        await staged.write(data)
+    body.prove()
+    return size
+
+
+async def _still_at(services: Services, upload: ResumableUpload, offset: int) -> None:
+    """Before bytes are published: once another request was faster, nothing would refer to them.
+
+    Raises `Conflict`, `NotFound`, `Gone`.
+    """
+    now = await find(services, upload.workspace_id, upload.id)
+    if now.received_bytes != offset:
+        raise _other_offset(now.received_bytes)
+
+
+async def _count(services: Services, part: UploadPart) -> None:
+    """Makes `part` one of its upload. Raises `Conflict` where another request was faster."""
     async with services.database.transaction() as session:
-        advanced = await repository.advance_upload(session, parts, _ttl(services))
+        advanced = await repository.advance_upload(session, part, _ttl(services))
     if not advanced:
-        raise _other_offset((await find(services, parts[0].workspace_id, parts[0].upload_id)).received_bytes)
-
-
-async def _whole(services: Services, upload: ResumableUpload) -> AsyncIterator[bytes]:
-    async with services.database.transaction() as session:
-        digests = await repository.part_digests(session, upload.id)
-    for digest in digests:
-        async for data in services.store.read(upload.workspace_id, digest):
-            yield data
+        raise _other_offset((await find(services, part.workspace_id, part.upload_id)).received_bytes)
 
 
 def _ttl(services: Services) -> timedelta:
@@ -214,7 +216,3 @@ def _other_offset(offset: int) -> Conflict:
         code="upload_offset_mismatch",
         headers={"Upload-Offset": str(offset)},
     )
-
-
-def _unusable(code: str, detail: str) -> Invalid:
-    return Invalid(detail, code=code, errors=[FieldError(pointer="/upload_id", detail=detail)])

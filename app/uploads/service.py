@@ -21,7 +21,7 @@ from app.db import after_commit
 from app.errors import Conflict, Invalid
 from app.storage import Stored
 from app.tables import Dataset, Job, Model
-from app.uploads import repository, resumable, sources
+from app.uploads import assembly, repository, sources
 from app.uploads.keep import publish
 from app.uploads.receive import least_size, receive_form
 from app.uploads.schemas import Source, UploadFields
@@ -118,7 +118,7 @@ def _as_json(body: bytes, kind: type[Fields]) -> tuple[Fields, Source]:
 async def _fetch(services: Services, workspace_id: str, source: Source) -> tuple[str, Stored]:
     """Name and bytes of what `source` names."""
     if source.upload_id is not None:
-        return await resumable.finished(services, workspace_id, source.upload_id)
+        return await assembly.finished(services, workspace_id, source.upload_id)
     return await sources.take(services, workspace_id, source.source or "")
 
 

@@ -1,7 +1,8 @@
 """Files taken from buckets that the deployment allows; credentials and endpoint are those of the store (``AWS_*``)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import obstore
@@ -25,25 +26,32 @@ async def take(services: Services, workspace_id: str, source: str) -> tuple[str,
 
     Raises:
         Invalid: ``source_not_allowed``, ``source_not_found``, ``source_unreadable``.
-        Forbidden, UnsupportedMedia, PayloadTooLarge, InsufficientStorage: as for any upload.
+        Forbidden, UnsupportedMedia, PayloadTooLarge, InsufficientStorage, StorageUnavailable: as for any upload.
     """
     name, key = _allowed(source, services.settings.sources)
     options = {"allow_http": services.settings.s3_allow_http, "timeout": "1h"}
-    try:
+    with _faults(source):
         bucket = Bucket(name, client_options=options, retry_config={"max_retries": 2})  # type: ignore[arg-type]
         async with asyncio.timeout(_PATIENCE_S):
             size = (await obstore.head_async(bucket, key))["size"]
-        async with services.database.transaction() as session:
-            await quotas.hold_announced(session, services.settings, workspace_id, size)
-        chunks = _read(bucket, key)
-        async with receive_file(services, workspace_id, basename(key), size, chunks) as received:
-            stored = await publish(services.database, received.staged, workspace_id)
+    async with services.database.transaction() as session:
+        await quotas.hold_announced(session, services.settings, workspace_id, size)
+    chunks = _read(bucket, key, source)
+    async with receive_file(services, workspace_id, basename(key), size, chunks) as received:
+        stored = await publish(services.database, received.staged, workspace_id)
+    return received.filename, stored
+
+
+@contextmanager
+def _faults(source: str) -> Iterator[None]:
+    """Around what asks the source alone: that the deployment's own store is away is no fault of a request."""
+    try:
+        yield
     except (NotFoundError, FileNotFoundError) as error:
         raise _invalid("source_not_found", f"There is no object {source!r}.") from error
-    except (BaseError, TimeoutError) as error:
+    except (BaseError, OSError) as error:  # a TimeoutError is an OSError
         why = str(error).splitlines()[0] if str(error) else "it does not answer"
         raise _invalid("source_unreadable", f"{source!r} cannot be read by this service: {why}") from error
-    return received.filename, stored
 
 
 def _allowed(source: str, allowed: list[str]) -> tuple[str, str]:
@@ -59,10 +67,11 @@ def _allowed(source: str, allowed: list[str]) -> tuple[str, str]:
     raise _invalid("source_not_allowed", detail)
 
 
-async def _read(bucket: Bucket, key: str) -> AsyncIterator[bytes]:
-    result = await obstore.get_async(bucket, key)
-    async for chunk in result.stream(min_chunk_size=CHUNK):
-        yield bytes(chunk)
+async def _read(bucket: Bucket, key: str, source: str) -> AsyncIterator[bytes]:
+    with _faults(source):
+        result = await obstore.get_async(bucket, key)
+        async for chunk in result.stream(min_chunk_size=CHUNK):
+            yield bytes(chunk)
 
 
 def _invalid(code: str, detail: str) -> Invalid:

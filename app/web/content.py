@@ -22,7 +22,7 @@ CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The bytes", "content": _BYTES},
     206: {"description": "The range asked for", "content": _BYTES},
     304: {"description": "The client's copy is the same"},
-    307: {"description": "The store's own address of the bytes, valid for some minutes"},
+    307: {"description": "GET: the store's own address of the bytes, valid for some minutes"},
     **responses(404, 416),
 }
 
@@ -42,9 +42,10 @@ async def send(request: Request, store: ObjectStore, content: Content) -> Respon
     etag = f'"{content.sha256}"'
     if _matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers={"ETag": etag})
-    url = await store.signed_url(content.workspace_id, content.sha256, content.filename)
-    if url is not None:
-        return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
+    if request.method == "GET":  # the store would refuse a HEAD of what was signed for a GET
+        url = await store.signed_url(content.workspace_id, content.sha256)
+        if url is not None:
+            return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
     try:
         # A lost object must be an error, not a cut answer.
         await store.size(content.workspace_id, content.sha256)

@@ -28,6 +28,7 @@ from app.errors import (
     Unavailable,
     UnsupportedMedia,
 )
+from app.storage import StorageUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -116,6 +117,9 @@ def as_api_error(error: Exception) -> ApiError | None:
         case OperationalError() | InterfaceError() | PoolTimeout():
             log.error("database: %s", error)
             return Unavailable("The database does not answer; try again.", code="database_unavailable")
+        case StorageUnavailable():
+            log.error("store: %s", error)
+            return Unavailable("The store of the files does not answer; try again.", code="store_unavailable")
     return None
 
 
@@ -128,7 +132,8 @@ def install(app: FastAPI) -> None:
             raise error
         return render(request, known)
 
-    for kind in (ApiError, RequestValidationError, HTTPException, OperationalError, InterfaceError, PoolTimeout):
+    away = (OperationalError, InterfaceError, PoolTimeout, StorageUnavailable)
+    for kind in (ApiError, RequestValidationError, HTTPException, *away):
         app.add_exception_handler(kind, handle)
 
 

@@ -1,17 +1,18 @@
 """Quotas hold, also for clients that come at the same moment, and free themselves."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from app.accounts import quotas
 from app.accounts.holdings import forget_lost_slots
-from app.tables import Job, ResumableUpload, UploadSlot, Worker
+from app.tables import Blob, Job, ResumableUpload, UploadSlot, Worker
 from app.uploads.tus import MEDIA_TYPE
 from tests.app.conftest import PT2_LIKE
 
@@ -95,6 +96,20 @@ async def test_bytes_that_were_announced_have_their_room(make_api: Any) -> None:
     async with api.services.database.transaction() as session:
         await session.execute(update(ResumableUpload).values(expires_at="2020-01-01T00:00:00Z"))
     assert (await _announce(client, 100)).status_code == 201
+
+
+async def test_announced_uploads_together_store_no_more_than_the_quota(make_api: Any) -> None:
+    api = await make_api(quota_stored_bytes=1000, upload_part_bytes=100)
+    client = await api.client()
+    piece = {**TUS, "Upload-Offset": "0", "Content-Type": MEDIA_TYPE}
+    for number in range(5):
+        answer = await _announce(client, 900)
+        assert answer.status_code == (201 if number == 0 else 403)
+        if number == 0:
+            path = answer.headers["location"]
+            assert (await client.patch(path, content=os.urandom(950), headers=piece)).status_code == 413
+    async with api.services.database.transaction() as session:
+        assert await session.scalar(select(func.sum(Blob.size_bytes))) == 900
 
 
 async def test_what_was_announced_can_be_used(make_api: Any) -> None:

@@ -127,6 +127,19 @@ async def test_lost_bytes_are_told(api: Any, client: httpx2.AsyncClient, artifac
     assert (response.status_code, response.json()["code"]) == (404, "content_missing")
 
 
+async def test_from_s3(make_api: Any, make_artifact: Any, s3: str) -> None:
+    """The bucket itself hands out the bytes, and this service all that it knows of them."""
+    api = await make_api(store_url="s3://bucket/artifacts", s3_allow_http=True)
+    client = await api.client()
+    url = f"/v1/artifacts/{(await make_artifact(api)).id}/content"
+    get, head = await client.get(url), await client.head(url)
+    assert get.status_code == 307
+    async with httpx2.AsyncClient() as anybody:
+        assert (await anybody.get(get.headers["location"])).content == DATA
+    assert (head.status_code, head.headers["etag"], head.headers["content-length"]) == (200, ETAG, str(len(DATA)))
+    assert "we_ird" in head.headers["content-disposition"]
+
+
 @given(
     header=st.one_of(st.text(max_size=20), st.from_regex(r"bytes=\d{0,4}-\d{0,4}", fullmatch=True)),
     size=st.integers(0, 500),

@@ -1,10 +1,12 @@
 """The loop that puts right what crashes, lost messages and time leave behind."""
 
 import asyncio
+import os
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import func, select, update
@@ -104,6 +106,21 @@ async def test_unreferenced_bytes_are_collected(stage: Stage, store: ObjectStore
     async with stage.database.transaction() as session:
         left = set(await session.scalars(select(Blob.sha256)))
     assert left == {DIGEST, digests["kept"], digests["fresh"]}
+
+
+@pytest.fixture
+def left_over(stage: Stage) -> Path:
+    """A file that a killed process left in the store."""
+    path = Path(urlsplit(stage.settings.store_url).path, ".staging", "left")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (0, 0))
+    return path
+
+
+async def test_what_was_left_in_the_store_is_collected(loop: Maintenance, left_over: Path) -> None:
+    assert await loop.collect()
+    assert not await asyncio.to_thread(left_over.exists)
 
 
 async def test_a_round_does_every_step(stage: Stage, loop: Maintenance) -> None:

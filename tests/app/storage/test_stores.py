@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +14,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.config import Settings
-from app.storage import CHUNK, LocalStore, ObjectMissing, ObjectStore, StoreFull, open_store, send_file
+from app.storage import (
+    CHUNK,
+    LocalStore,
+    ObjectMissing,
+    ObjectStore,
+    StorageUnavailable,
+    StoreFull,
+    open_store,
+    send_file,
+)
 from app.storage.local import LocalStaged
+from tests.support.loopback import Handler, answering
 
 pytestmark = pytest.mark.anyio
 DATA = os.urandom(3 * CHUNK + 17)
@@ -115,7 +126,7 @@ async def test_files_of_workers(store: ObjectStore, tmp_path: Path) -> None:
 
 async def test_s3_signs_urls_that_work(request: pytest.FixtureRequest, store: ObjectStore) -> None:
     await _put(store, DATA)
-    url = await store.signed_url("wsp_a", DIGEST, "m.onnx")
+    url = await store.signed_url("wsp_a", DIGEST)
     if isinstance(store, LocalStore):
         assert url is None
         return
@@ -123,6 +134,37 @@ async def test_s3_signs_urls_that_work(request: pytest.FixtureRequest, store: Ob
     assert "X-Amz-Expires=900" in url
     async with httpx2.AsyncClient() as client:
         assert (await client.get(url)).content == DATA
+
+
+class _Refusing(Handler):
+    """An S3 service that takes no request; unlike one that is away, it is not asked again and again."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        self.close_connection = True
+
+    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+
+async def test_s3_that_refuses_is_told_in_our_words(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with answering(_Refusing) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        store = open_store(Settings(_env_file=None, store_url="s3://bucket/x", s3_allow_http=True))
+        asked = [
+            _put(store, b"short"),
+            _put(store, bytes(9 * CHUNK)),
+            store.size("wsp_a", DIGEST),
+            _get(store.read("wsp_a", DIGEST)),
+            store.delete("wsp_a", DIGEST),
+            store.get_file("wsp_a", DIGEST, tmp_path / "out"),
+            store.check(),
+        ]
+        for asking in asked:
+            with pytest.raises(StorageUnavailable, match="the bucket cannot be used"):
+                await asking
+    assert issubclass(StorageUnavailable, OSError), "as workers expect of a store that they cannot use"
 
 
 async def test_corrupt_bytes_are_not_handed_out(tmp_path: Path) -> None:
@@ -141,6 +183,23 @@ async def test_staging_folder_is_left_empty(tmp_path: Path) -> None:
     async with store.stage("wsp_a") as staged:
         await staged.write(DATA)
     assert list((tmp_path / "store" / ".staging").iterdir()) == []
+
+
+async def test_what_killed_processes_leave_is_removed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    await store.remove_leftovers()  # before anything was there
+    left = LocalStaged(tmp_path / "store" / ".staging", tmp_path / "store" / "wsp_a")  # and its process was killed
+    await store.remove_leftovers()
+    (path,) = (tmp_path / "store" / ".staging").iterdir()
+    day_ago = time.time() - 25 * 3600
+    os.utime(path, (day_ago, day_ago))
+    async with store.stage("wsp_a") as staged:
+        await staged.write(DATA)
+        await store.remove_leftovers()
+        assert not path.exists()
+        await staged.publish()
+    assert await store.size("wsp_a", DIGEST) == len(DATA)
+    await left.close()
 
 
 async def test_full_disk_is_told_as_such(tmp_path: Path) -> None:

@@ -80,3 +80,20 @@ async def test_a_store_that_is_away(client: httpx2.AsyncClient, monkeypatch: pyt
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     response = await _post(client, "s3://bucket/models/resnet.pt2")
     assert (response.status_code, response.json()["code"]) == (422, "source_unreadable")
+
+
+async def test_our_own_store_that_is_away(make_api: Any, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the source's fault nor one of the request: it is not remembered, and worth another try."""
+    _put("models/resnet.pt2", DATA)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    api = await make_api(sources=["s3://bucket/models/"], s3_allow_http=True, store_url="s3://bucket/store")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    client = await api.client()
+    body = {"name": "n", "source": "s3://bucket/models/resnet.pt2"}
+    for _ in range(2):
+        answer = await client.post("/v1/models", json=body, headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert "idempotency-replayed" not in answer.headers
+        assert int(answer.headers["retry-after"]) > 0
+    form = await client.post("/v1/models", data={"name": "n"}, files={"file": ("m.pt2", DATA)})
+    assert (form.status_code, form.json()["code"]) == (503, "store_unavailable")

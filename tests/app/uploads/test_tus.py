@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 from starlette.requests import ClientDisconnect
 
-from app.errors import ApiError
+from app.errors import ApiError, Conflict
 from app.jobs.maintenance import Maintenance, collect_blobs
 from app.tables import Blob, ResumableUpload, UploadPart
 from app.uploads import resumable, tus
+from app.uploads.repository import forget_expired_uploads
 
 pytestmark = pytest.mark.anyio
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -279,6 +280,71 @@ async def test_full_disk(make_api: Any) -> None:
     client = await api.client()
     response = await client.post("/v1/uploads", headers={"Upload-Length": "5", **TUS})
     assert _code(response) == (507, "insufficient_storage")
+
+
+async def test_a_disk_that_fills_up_meanwhile(make_api: Any, api: Any, client: httpx2.AsyncClient) -> None:
+    upload = await _begin(client)
+    assert (await _send(client, upload, 0, DATA[:PART])).status_code == 204
+    full = await make_api(min_free_disk_bytes=2**62, upload_part_bytes=PART)
+    late = full.client_with(dict(client.headers))
+    assert _code(await _send(late, upload, PART, DATA[PART:])) == (507, "insufficient_storage")
+    assert await _offset(client, upload) == PART
+    assert (await _send(client, upload, PART, DATA[PART:])).status_code == 204
+    assert (await _send(late, upload, len(DATA), b"")).status_code == 204, "nothing is left that would need room"
+
+
+async def test_refused_bytes_leave_nothing(api: Any, client: httpx2.AsyncClient) -> None:
+    upload = await _begin(client)
+    row = await resumable.find(api.services, await api.workspace("ours"), upload)
+    checksum = "sha1 " + base64.b64encode(hashlib.sha1(b"").digest()).decode()
+    answer = await _send(client, upload, 0, DATA, **{"Upload-Checksum": checksum})
+    assert _code(answer) == (460, "checksum_mismatch")
+    assert _code(await _send(client, upload, 0, DATA + b"x", **{"Upload-Checksum": checksum}))[0] == 413
+    assert await _blobs(api) == 0
+
+    async def overtaken() -> AsyncIterator[bytes]:
+        yield DATA[: PART // 2]
+        assert (await _send(client, upload, 0, b"x" * PART)).status_code == 204
+        yield DATA[PART // 2 :]
+
+    with pytest.raises(Conflict):
+        await resumable.append(api.services, row, 0, overtaken(), None)
+    assert await _blobs(api) == 1
+
+
+async def test_a_long_body_with_a_checksum_outlives_the_collector(api: Any, client: httpx2.AsyncClient) -> None:
+    upload = await _begin(client)
+    row = await resumable.find(api.services, await api.workspace("ours"), upload)
+
+    async def for_hours() -> AsyncIterator[bytes]:
+        for start in range(0, len(DATA), PART):
+            yield DATA[start : start + PART]
+            await collect_blobs(api.services.database, api.services.store, grace_s=-1)
+
+    checksum = tus.Checksum.of("sha1 " + base64.b64encode(hashlib.sha1(DATA).digest()).decode())
+    assert (await resumable.append(api.services, row, 0, for_hours(), checksum)).received_bytes == len(DATA)
+    assert (await _use(client, upload)).json()["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+async def test_an_upload_does_not_expire_while_its_bytes_arrive(api: Any, client: httpx2.AsyncClient) -> None:
+    upload = await _begin(client)
+    row = await resumable.find(api.services, await api.workspace("ours"), upload)
+    soon = func.clock_timestamp() + timedelta(seconds=1)
+    async with api.services.database.transaction() as session:
+        await session.execute(update(ResumableUpload).values(expires_at=soon))
+
+    async def slowly() -> AsyncIterator[bytes]:
+        await asyncio.sleep(1.2)
+        async with api.services.database.transaction() as session:
+            await forget_expired_uploads(session)
+        yield DATA
+
+    assert (await resumable.append(api.services, row, 0, slowly(), None)).received_bytes == len(DATA)
+
+
+async def _blobs(api: Any) -> int:
+    async with api.services.database.transaction() as session:
+        return int(await session.scalar(select(func.count()).select_from(Blob)))
 
 
 @given(st.text(max_size=200))
