@@ -44,6 +44,8 @@ from worker.runner.slot import Slot
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+#: How long a worker that ends waits for what is on its way into the store; workers get 15 s and more to end.
+_STORING_S = 8.0
 _MAX_NAME = 200
 _UNSTORABLE = UserError("job_protocol_error", "the job's process reported what the database does not take")
 
@@ -85,6 +87,9 @@ class Supervisor:
         self._lease = lease
         self._shutdown = shutdown
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        #: Whether nothing is on its way into the store.
+        self._stored = asyncio.Event()
+        self._stored.set()
         self._journal = Journal(database, leases, lease, lambda: self._stop_for(Stop.LEASE_LOST))
         self._renewal = Renewal(database, leases, lease, asked, self._answered)
 
@@ -97,6 +102,8 @@ class Supervisor:
         try:
             waited: set[asyncio.Future[Any]] = {work, self._stop}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and self._stop.result() is Stop.SHUTDOWN:
+                await self._let_store(work)
             if work.done():
                 outcome: Outcome | Stop = work.result()
             else:
@@ -108,6 +115,12 @@ class Supervisor:
             for task in (*background, work):
                 task.cancel()
             await asyncio.gather(*background, work, return_exceptions=True)
+
+    async def _let_store(self, work: "asyncio.Task[Outcome]") -> None:
+        """What the job has made already is not thrown away if it is in the store soon."""
+        stored = asyncio.create_task(self._stored.wait())
+        await asyncio.wait({work, stored}, timeout=_STORING_S, return_when=asyncio.FIRST_COMPLETED)
+        stored.cancel()
 
     def _stop_for(self, reason: Stop) -> None:
         if not self._stop.done():
@@ -206,6 +219,7 @@ class Supervisor:
     async def _save_checkpoint(self, report: CheckpointSaved, folder: JobFolder) -> None:
         """Stores a checkpoint; without room for it the job goes on, and a new attempt would start earlier."""
         copy = await asyncio.to_thread(folder.take, report.file)
+        self._stored.clear()
         try:
             stored = await self._keep(copy)
             checkpoint = NewCheckpoint(report.label[:_MAX_NAME], stored.size_bytes, stored.sha256)
@@ -215,12 +229,14 @@ class Supervisor:
             log.warning("job %s: a checkpoint was not stored: %s", self._lease.job_id, error)
             return
         finally:
+            self._stored.set()
             copy.unlink()
         if not owned:
             self._stop_for(Stop.LEASE_LOST)
 
     async def _collect(self, result: Result, folder: JobFolder, peak_bytes: int) -> Outcome:
         """Stores the artifacts; they are published by the guarded finish."""
+        self._stored.clear()
         with tracing.span("job store"):
             made = [await self._store_artifact(artifact, folder) for artifact in result.artifacts]
         return Finished(

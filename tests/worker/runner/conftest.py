@@ -1,14 +1,17 @@
-"""A job's folder and walls, and programs to run in them."""
+"""A job's folder and walls, programs to run in them, and a database for supervisors."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from app.config import Settings
 from tests.support.programs_inside import Inside, run
+from tests.support.stage import Stage, open_stage
 from worker.runner.folder import JobFolder
 from worker.runner.sandbox import Confinement, Standing
 
@@ -46,3 +49,21 @@ def inside(folder: JobFolder, confinement: Confinement) -> Inside:
         return found
 
     return call
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def stage(database_url: str, broker_url: str) -> AsyncIterator[Stage]:
+    settings = Settings(
+        _env_file=None,
+        database_url=database_url,
+        broker_url=broker_url,
+        key_pepper=SecretStr("pepper"),
+        cancel_poll_s=0.05,
+    )
+    async with open_stage(settings) as stage:
+        yield stage

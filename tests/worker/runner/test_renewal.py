@@ -1,39 +1,18 @@
 """How a supervisor keeps its lease: on a real database, by its own clock."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import func
 
-from app.config import Settings
 from app.jobs.outcomes import LeaseState
-from tests.support.stage import Stage, open_stage
+from tests.support.stage import Stage
 from worker.runner import lifeline
 from worker.runner.renewal import Renewal
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def stage(database_url: str, broker_url: str) -> AsyncIterator[Stage]:
-    settings = Settings(
-        _env_file=None,
-        database_url=database_url,
-        broker_url=broker_url,
-        key_pepper=SecretStr("pepper"),
-        cancel_poll_s=0.05,
-    )
-    async with open_stage(settings) as stage:
-        yield stage
 
 
 async def _answers(stage: Stage, run_timeout_s: float, asked: float) -> list[LeaseState]:
