@@ -43,11 +43,13 @@ async def repeat(session: AsyncSession, queue: Queue, settings: Settings) -> Non
             continue
         statement = select(Job.id).where(claims.claimable(), _untold(settings.stale_queued_s), _on(name, settings))
         statement = statement.order_by(Job.looked_at.nulls_first(), Job.id).limit(MOST)
-        for job_id in (await session.scalars(statement.with_for_update(skip_locked=True, of=Job))).all():
+        for job_id in (await session.scalars(statement)).all():
             send(session, queue, name)
             told.add(job_id)
     if told:
-        await session.execute(update(Job).where(Job.id.in_(told)).values(looked_at=NOW))
+        # Locked as late as can be: a worker that claims passes locked jobs by.
+        free = select(Job.id).where(Job.id.in_(told)).with_for_update(skip_locked=True)
+        await session.execute(update(Job).where(Job.id.in_(free)).values(looked_at=NOW))
 
 
 def _untold(stale_s: float) -> ColumnElement[bool]:

@@ -62,6 +62,8 @@ def open_site() -> Iterator[Site]:
             key_pepper=SecretStr(PEPPER),
             rate_limit_per_s=float(PLENTY),
             rate_limit_burst=int(PLENTY),
+            # Jobs are measured that nobody runs, and so nobody renews their leases.
+            lease_s=3600.0,
         )
         workspace_id = create_workspace(settings, "load")
         key = create_key(settings, KeyRequest("load", "member", "load"))
