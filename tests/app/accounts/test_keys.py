@@ -109,7 +109,7 @@ async def test_a_revoked_key_ends_at_once_here_and_within_seconds_elsewhere(make
 
 async def test_a_remembered_key_is_not_asked_for_and_ends_when_it_expires(make_api: Any) -> None:
     api = await make_api(key_memory_s=5)
-    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    expires_at = datetime.now(UTC) + timedelta(seconds=4)
     key = {"key": await api.key(expires_at=expires_at)}
     statements: list[str] = []
     engine = api.services.database.engine.sync_engine

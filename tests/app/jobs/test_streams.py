@@ -206,7 +206,7 @@ async def test_a_stream_ends_soon_after_its_key(stage: Stage, api: httpx.AsyncCl
 
 async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, api: httpx.AsyncClient) -> None:
     job_id, _ = await stage.in_state("running")
-    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    expires_at = datetime.now(UTC) + timedelta(seconds=5)
     _, headers = await _make_key(stage, api, expires_at=expires_at.isoformat())
     asked: list[float] = []
 
@@ -218,12 +218,12 @@ async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, ap
     await asyncio.sleep(0.5)
     sql.listen(Engine, "before_cursor_execute", count)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await asyncio.gather(*followers)
     finally:
         sql.remove(Engine, "before_cursor_execute", count)
     assert datetime.now(UTC) >= expires_at
-    assert 1 <= len(asked) <= 5
+    assert 1 <= len(asked) <= 8
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", "9" * 30])
