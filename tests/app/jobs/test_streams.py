@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from app.beside import beside
+from app.instruments import REGISTRY
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import Finished, UserError
 from tests.support.stage import Stage
@@ -215,7 +216,8 @@ async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, ap
             asked.append(time.monotonic())
 
     followers = [asyncio.create_task(follow(api, job_id, **headers)) for _ in range(40)]
-    await asyncio.sleep(0.5)
+    while REGISTRY.get_sample_value("modelpress_event_streams") != 40:
+        await asyncio.sleep(0.02)
     sql.listen(Engine, "before_cursor_execute", count)
     try:
         async with asyncio.timeout(20):
