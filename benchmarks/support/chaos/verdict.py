@@ -12,8 +12,8 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.jobs.states import TERMINAL
 from app.tables import Artifact, Job, JobEvent
+from app.tables.jobs import TERMINAL
 from benchmarks.support.chaos.customers import Sold
 from benchmarks.support.chaos.deployment import LEASE_S, Deployment
 
