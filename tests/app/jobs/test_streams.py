@@ -1,6 +1,7 @@
 """Following a job over real sockets."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -216,8 +217,10 @@ async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, ap
             asked.append(time.monotonic())
 
     followers = [asyncio.create_task(follow(api, job_id, **headers)) for _ in range(40)]
-    while REGISTRY.get_sample_value("modelpress_event_streams") != 40:
-        await asyncio.sleep(0.02)
+    for pause in itertools.repeat(0.02):
+        if REGISTRY.get_sample_value("modelpress_event_streams") == 40:
+            break
+        await asyncio.sleep(pause)
     sql.listen(Engine, "before_cursor_execute", count)
     try:
         async with asyncio.timeout(20):
