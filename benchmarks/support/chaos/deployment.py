@@ -5,24 +5,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.embedded.process import Program, log_tail
 from app.embedded.programs import api_program, listen, service_url
 from app.migrate import upgrade
+from app.tables import Worker
 from tests.support.servers import ROOT, environment, new_postgres, new_valkey, temporary_folder
 
 #: Attempts that a job or a check has, the most there may be: blows meet one job again and again.
 ATTEMPTS = 10
 #: How long a part that was told to end may take, in seconds.
 PATIENCE_S = 60.0
+#: How long the start may take, in seconds.
+STARTS_S = 120.0
 #: A lease that is lost soon, and a maintenance that is awake: in ten minutes much has to happen.
 LEASE_S = 6.0
 QUICK: Mapping[str, Any] = {
@@ -167,6 +172,7 @@ def deployment(folder: Path, workers: int) -> Iterator[Deployment]:
             upgrade(postgres.url())
             for part in (made.api, *made.workers):
                 part.start()
+            _await(lambda: _live(settings) == len(made.workers), made.workers)
             yield made
         finally:
             for part in reversed(made.parts):
@@ -175,11 +181,26 @@ def deployment(folder: Path, workers: int) -> Iterator[Deployment]:
 
 def _start(part: Part, ready: Callable[[], bool]) -> None:
     part.start()
-    deadline = time.monotonic() + 60
+    _await(ready, [part])
+
+
+def _await(ready: Callable[[], bool], parts: Sequence[Part]) -> None:
+    """Before anything is struck all of it has to be there: jobs that no worker was ever seen for are refused."""
+    deadline = time.monotonic() + STARTS_S
     while not ready():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{part.program.name} did not start:\n{log_tail(part.log, 20)}")
-        time.sleep(0.05)
+            logs = "\n".join(f"{part.program.name}:\n{log_tail(part.log, 20)}" for part in parts)
+            raise RuntimeError(f"not started within {STARTS_S:.0f} s:\n{logs}")
+        time.sleep(0.1)
+
+
+def _live(settings: Settings) -> int:
+    """How many workers have been seen."""
+    engine = create_engine(settings.database_url)
+    with Session(engine) as session:
+        seen = len(session.scalars(select(Worker.id)).all())
+    engine.dispose()
+    return seen
 
 
 def _worker(queue: str, env: dict[str, str]) -> Program:
