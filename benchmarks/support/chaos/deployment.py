@@ -20,12 +20,14 @@ from app.embedded.process import Program, log_tail
 from app.embedded.programs import api_program, listen, service_url
 from app.migrate import upgrade
 from app.tables import Worker
-from tests.support.servers import ROOT, environment, new_postgres, new_valkey, temporary_folder
+from tests.support.servers import FAST, ROOT, environment, new_postgres, new_valkey, temporary_folder
 
 #: Attempts that a job or a check has, the most there may be: blows meet one job again and again.
 ATTEMPTS = 10
 #: How long a part that was told to end may take, in seconds.
 PATIENCE_S = 60.0
+#: What PostgreSQL has confirmed outlives its kill -9, as it does where nobody has set otherwise; the machine stays up.
+DURABLE = {**FAST, "synchronous_commit": "on"}
 #: How long the start may take, in seconds.
 STARTS_S = 120.0
 #: A lease that is lost soon, and a maintenance that is awake: in ten minutes much has to happen.
@@ -145,7 +147,7 @@ class Deployment:
 def deployment(folder: Path, workers: int) -> Iterator[Deployment]:
     """A running deployment of `workers` workers for jobs and one for checks, with its data in `folder`."""
     with temporary_folder() as private, listen("127.0.0.1", 0) as listener:
-        postgres, valkey = new_postgres(private), new_valkey(private)
+        postgres, valkey = new_postgres(private, DURABLE), new_valkey(private)
         settings = Settings(
             _env_file=None,
             database_url=postgres.url(),

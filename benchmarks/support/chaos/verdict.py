@@ -103,7 +103,9 @@ def _followed(one: Sold, events: Sequence[JobEvent]) -> Iterator[str]:
     seen = [(event.type, dict(event.data)) for event in one.events]
     kept = [(event.type, event.data) for event in events]
     if seen != kept:
-        yield f"{one.order.name}: {len(seen)} events came over the stream, the table has {len(kept)}"
+        first = next((n for n, (came, stored) in enumerate(zip(seen, kept, strict=False)) if came != stored), None)
+        where = "" if first is None else f"; number {first + 1} came as {seen[first]}, and is {kept[first]}"
+        yield f"{one.order.name}: {len(seen)} events came over the stream, the table has {len(kept)}{where}"
 
 
 def _twice(sold: Sequence[Sold]) -> Iterator[str]:
