@@ -1,6 +1,5 @@
 """Engine, sessions, and the hooks that run things before and after a commit."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -50,7 +49,7 @@ class Database:
                 await session.commit()
         finally:
             if session.in_transaction():
-                await asyncio.shield(asyncio.ensure_future(session.close()))
+                await session.__aexit__(None, None, None)  # which is not cut short when it is cancelled
         for hook in session.info.pop(_HOOKS, []):
             await hook()
 

@@ -94,6 +94,8 @@ class Rates:
 
     async def _take(self, wanted: Sequence[tuple[Limit, str]]) -> Sequence[Taken | None]:
         """A token each, out of the bucket that each names."""
+        if time.monotonic() < self._away_until:  # found out while these waited for their turn
+            return [None] * len(wanted)
         buckets = Counter(wanted)
         try:
             told = await asyncio.gather(*(self._ask(*bucket, count) for bucket, count in buckets.items()))

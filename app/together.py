@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Batch(Generic[Key, Answer]):
-    keys: list[Key] = field(default_factory=list)
-    answers: "asyncio.Task[Sequence[Answer]] | None" = None
+    keys: list[Key]
+    answers: "asyncio.Task[Sequence[Answer]]"
 
 
 class Together(Generic[Key, Answer]):
@@ -32,16 +32,17 @@ class Together(Generic[Key, Answer]):
     async def __call__(self, key: Key) -> Answer:
         """The answer. Raises what `ask` raises, as do all who asked with it."""
         batch = self._open
-        if batch is None or batch.answers is None:
-            batch = self._open = _Batch()
+        if batch is None:
+            keys: list[Key] = []
             # In no request's context: its logs and traces are not those of whoever came first.
-            batch.answers = asyncio.create_task(self._answers(batch), context=Context())
+            answers = asyncio.create_task(self._answers(keys), context=Context())
+            batch = self._open = _Batch(keys, answers)
         place = len(batch.keys)
         batch.keys.append(key)
         # A client that goes away must not take the others' answers along.
         return (await asyncio.shield(batch.answers))[place]
 
-    async def _answers(self, batch: _Batch[Key, Answer]) -> Sequence[Answer]:
+    async def _answers(self, keys: Sequence[Key]) -> Sequence[Answer]:
         async with self._turn:
             self._open = None
-            return await self._ask(batch.keys)
+            return await self._ask(keys)

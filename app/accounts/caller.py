@@ -12,7 +12,7 @@ from app import logs
 from app.accounts import audit
 from app.accounts.credentials import Caller, Unplaced, WrongCredential, identify
 from app.config import Settings
-from app.errors import ApiError, Forbidden, TooManyRequests
+from app.errors import Forbidden, TooManyRequests, Unauthenticated
 from app.rates import Limit, Taken
 from app.web.requests import ANSWER_HEADERS
 from app.web.services import Services, get_services
@@ -54,11 +54,14 @@ async def authenticate(request: Request) -> Caller:
 async def recognize(services: Services, header: str | None) -> Caller | None:
     """Who would be let in with this Authorization header now; None: nobody.
 
-    For answers that outlast a key: it is no request of the caller's, so that it is neither counted nor recorded.
+    For answers that outlast a key: neither counted against its rate nor recorded as a refusal. The key is in use still.
+
+    Raises:
+        Unavailable: a token, and its issuer does not answer.
     """
     try:
         return await identify(services, header)
-    except ApiError:
+    except (Unauthenticated, Forbidden):
         return None
 
 

@@ -3,7 +3,8 @@
 The response is stored in the transaction of what it tells of, so both are there or neither. While the first request
 runs it holds a lease on the key, so a crash frees the key; whoever lost the lease cannot commit.
 
-A key is that of a workspace and a role: whoever may less gets no answer that a stronger caller was given.
+A key is that of a workspace. In another role its request is another request, so that whoever may less gets no answer
+that a stronger caller was given.
 
 A response may hold a new API key, of which only a hash may be kept in clear: bodies are stored under a one-time pad
 drawn from SHAKE-256 over the deployment's pepper and the row's random `owner`.
@@ -59,7 +60,8 @@ class Once:
         self._pepper = services.settings.key_pepper
         self._retention = timedelta(seconds=services.settings.idempotency_ttl_s)
         self._workspace_id = caller.workspace_id
-        self._key = _own(caller, key)
+        self._role = caller.role
+        self._key = key
         self._owner = secrets.token_hex(16)
         self._fingerprint: str | None = None
         self._before: IdempotencyKey | None = None
@@ -78,12 +80,13 @@ class Once:
 
         Raises `Replay` where the same was answered before, `Invalid` where something else was.
         """
-        self._fingerprint = fingerprint
+        # The answer is found before the endpoint has looked at the role.
+        self._fingerprint = hashlib.sha256(f"{self._role} {fingerprint}".encode()).hexdigest()
         if self._before is None:
             return
-        if self._before.fingerprint != fingerprint:
+        if self._before.fingerprint != self._fingerprint:
             raise Invalid(
-                f"This {HEADER} was used for another request; take a fresh key for each operation.",
+                f"This {HEADER} was used for another request, or in another role; take a fresh key for each operation.",
                 code="idempotency_key_reused",
             )
         raise Replay(_revive(self._before, self._pepper))
@@ -159,11 +162,6 @@ def digest_of(request: Request, body: bytes) -> str:
 async def forget_expired(session: AsyncSession) -> None:
     """Removes rows past their time, some at a time; for the maintenance loop."""
     await session.execute(delete_some(IdempotencyKey, IdempotencyKey.expires_at < NOW))
-
-
-def _own(caller: Caller, key: str) -> str:
-    """What `key` is stored as: the answer is found before the endpoint has looked at the role."""
-    return hashlib.sha256(json.dumps([caller.role, key]).encode()).hexdigest()
 
 
 def _in_progress() -> Conflict:

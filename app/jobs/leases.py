@@ -68,7 +68,7 @@ class Leases:
     async def claim(self, session: AsyncSession, offer: Offer) -> Lease | None:
         """Takes the best job that this worker can run; None where there is none."""
         job = await claims.claim(session, offer, self._settings.lease_s)
-        if job is None or job.lease_token is None or job.lease_expires_at is None:
+        if job is None or job.lease_token is None:
             return None
         lost = job.attempt > 1 and await events.last_state(session, job.id) == State.RUNNING
         counts.claimed(session, job, lost_by=lost)
@@ -81,7 +81,6 @@ class Leases:
             queue=job.queue,
             attempt=job.attempt,
             max_attempts=job.max_attempts,
-            expires_at=job.lease_expires_at,
             run_timeout_s=job.run_timeout_s,
             recipe=job.recipe,
             targets=tuple(job.targets),

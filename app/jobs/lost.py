@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import clock
 from app.jobs import claims
 from app.jobs.states import Event, State
 from app.jobs.transitions import move
@@ -40,7 +41,7 @@ class Watch:
     async def lost_leases(self, session: AsyncSession) -> None:
         """Jobs whose worker is gone: canceled where that was asked for, failed where no attempt is left.
 
-        The others stay running, without a lease: any worker may claim them.
+        The others stay running, without a lease: any worker may claim them, and they wait as queued ones do.
         """
         lost = await self._unchanged(session)
         stopped = and_(Job.state == State.CANCELING, claims.abandoned())
@@ -50,7 +51,7 @@ class Watch:
             detail = f"the worker was lost in attempt {job.attempt} of {job.max_attempts}"
             state = await move(session, job, Event.LEASE_EXPIRED, error={"code": "worker_lost", "detail": detail})
             if state == State.RUNNING:
-                job.lease_token, job.looked_at = None, None
+                job.lease_token, job.looked_at, job.queued_at = None, None, await clock(session)
 
     async def _unchanged(self, session: AsyncSession) -> list[_Seen]:
         """The leases that were as they are now for the length of a lease."""

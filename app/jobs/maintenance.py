@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -115,17 +115,14 @@ class Maintenance:
 
 
 async def time_outs(session: AsyncSession) -> None:
-    """Jobs that waited for too long, or whose time to run is over while they have no worker.
+    """Jobs that waited for a worker for too long, their first one or, since they lost theirs, another.
 
-    A worker stops its job itself, by its own clock: ended here, the job could be tried again beside its process.
+    Time to run is for the worker to measure, by its own clock: it stops its job itself.
     """
-    for job in await _locked(session, Job.state == State.QUEUED, _older(Job.queued_at, Job.pending_timeout_s)):
+    waiting = or_(Job.state == State.QUEUED, and_(Job.state == State.RUNNING, claims.abandoned()))
+    for job in await _locked(session, waiting, _older(Job.queued_at, Job.pending_timeout_s)):
         detail = f"no worker took the job within {job.pending_timeout_s:g} s (timeouts.pending_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "pending_timeout", "detail": detail})
-    active = Job.state.in_([State.RUNNING, State.CANCELING])
-    for job in await _locked(session, active, claims.abandoned(), _older(Job.started_at, Job.run_timeout_s)):
-        detail = f"the job ran for longer than {job.run_timeout_s:g} s (timeouts.run_s)"
-        await move(session, job, Event.TIMED_OUT, error={"code": "run_timeout", "detail": detail})
 
 
 async def rejected_inputs(session: AsyncSession) -> None:

@@ -77,7 +77,6 @@ class Lease:
     queue: str | None
     attempt: int
     max_attempts: int
-    expires_at: datetime
     run_timeout_s: float
     recipe: Mapping[str, Any] | None
     targets: Sequence[str]

@@ -28,7 +28,7 @@ async def submit(session: AsyncSession, leases: Leases, workspace_id: str, raw: 
         Invalid: every fault, each with its code and pointer.
         TooManyRequests, Forbidden: see `app.accounts.quotas.hold_job`.
     """
-    checked = await _checked(session, leases, workspace_id, raw)
+    checked = await _checked(session, leases, workspace_id, raw, settled=True)
     found = await estimates.guess(session, checked.asked, checked.known, checked.live)
     if found is not None and found.faults:
         raise validation.invalid(found.faults)
@@ -80,7 +80,9 @@ class _Checked:
         return Asked(self.recipe, self.request.targets, self.request.compute)
 
 
-async def _checked(session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any]) -> _Checked:
+async def _checked(
+    session: AsyncSession, leases: Leases, workspace_id: str, raw: Mapping[str, Any], *, settled: bool = False
+) -> _Checked:
     request, faults = validation.parse_request(raw)
     recipe, recipe_faults = validation.resolve_recipe(raw["recipe"]) if "recipe" in raw else (None, [])
     faults += recipe_faults
@@ -88,17 +90,19 @@ async def _checked(session: AsyncSession, leases: Leases, workspace_id: str, raw
     live: Sequence[Worker] = ()
     if request is not None:
         live = await workers.live(session, leases.settings.worker_ttl_s)
-        known = await _known(session, workspace_id, request, recipe)
+        known = await _known(session, workspace_id, request, recipe, settled=settled)
         faults += _faults(request, recipe, known, live)
     if faults or request is None or recipe is None or known is None:
         raise validation.invalid(faults)
     return _Checked(request, recipe, known, live)
 
 
-async def _known(session: AsyncSession, workspace_id: str, request: JobRequest, recipe: Recipe | None) -> Known:
+async def _known(
+    session: AsyncSession, workspace_id: str, request: JobRequest, recipe: Recipe | None, *, settled: bool
+) -> Known:
     ids = {"model": request.model_id, **{role: getattr(request, f"{role}_dataset_id") for role in DATASETS}}
     named = recipe.models if recipe is not None else ()
-    return await inputs.known_inputs(session, workspace_id, ids, named, settled=True)
+    return await inputs.known_inputs(session, workspace_id, ids, named, settled=settled)
 
 
 def _faults(request: JobRequest, recipe: Recipe | None, known: Known, live: Sequence[Worker]) -> list[RecipeFault]:

@@ -55,7 +55,6 @@ class IdempotencyKey(Base):
     __tablename__ = "idempotency_keys"
 
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id"), primary_key=True)
-    #: Digest of the role of who asked and the Idempotency-Key.
     key: Mapped[str] = mapped_column(primary_key=True)
     #: Random name of the request that holds the lease.
     owner: Mapped[str]

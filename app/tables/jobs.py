@@ -79,6 +79,7 @@ class Job(Base):
     run_timeout_s: Mapped[float] = mapped_column(server_default="14400")
 
     lease_token: Mapped[str | None]
+    #: Moves with each renewal, by which maintenance sees that the worker is there; nothing ends at that time by itself.
     lease_expires_at: Mapped[datetime | None]
     worker_id: Mapped[str | None]
     #: Not claimable before this time: the pause after an infrastructure fault.

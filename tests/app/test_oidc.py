@@ -207,10 +207,10 @@ async def test_tokens_without_a_place_do_not_fill_the_audit_log(make_api: Any, i
 async def test_a_stream_ends_with_its_token(settings: Settings, issuer: FakeIssuer, free_port: int) -> None:
     changes = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_leeway_s": 0, "sse_keepalive_s": 0.2}
     async with open_stage(settings.model_copy(update=changes)) as stage, serving(stage, free_port) as client:
-        path, exp = f"/v1/jobs/{await stage.job()}/events", int(time.time()) + 2
+        path, exp = f"/v1/jobs/{await stage.job()}/events", int(time.time()) + 4
         token = issuer.token(RSA, exp=exp, modelpress_workspace="first")
         headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             stream = await client.get(path, headers=headers)
         assert (stream.status_code, time.time() >= exp) == (200, True)
         assert ": keep-alive" in stream.text

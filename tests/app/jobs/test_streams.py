@@ -14,9 +14,12 @@ import pytest
 from sqlalchemy import event as sql
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
+from app.accounts.caller import recognize
 from app.beside import beside
 from app.instruments import REGISTRY
+from app.jobs import streams
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import Finished, UserError
 from tests.support.stage import Stage
@@ -57,17 +60,17 @@ async def test_a_stream_tells_what_happens_and_ends(stage: Stage, api: httpx.Asy
     await stage.run(stage.leases.append_events, lease, [NewEvent("metric", {"name": "loss", "value": 0.5})])
     await stage.run(stage.leases.finish, lease, Finished())
     async with asyncio.timeout(20):
-        streams = await asyncio.gather(*followers)
-    assert streams[0] == streams[1] == streams[2]
-    assert [(event["id"], event["event"]) for event in streams[0]] == [
+        told = await asyncio.gather(*followers)
+    assert told[0] == told[1] == told[2]
+    assert [(event["id"], event["event"]) for event in told[0]] == [
         (1, "state"),
         (2, "progress"),
         (3, "log"),
         (4, "metric"),
         (5, "state"),
     ]
-    assert streams[0][2]["data"]["message"] == "line\nbreak é"
-    assert streams[0][4]["data"] == {"state": "succeeded", "attempt": 1}
+    assert told[0][2]["data"]["message"] == "line\nbreak é"
+    assert told[0][4]["data"] == {"state": "succeeded", "attempt": 1}
 
 
 async def test_news_are_pushed_not_polled(stage: Stage, api: httpx.AsyncClient) -> None:
@@ -208,7 +211,7 @@ async def test_a_stream_ends_soon_after_its_key(stage: Stage, api: httpx.AsyncCl
 
 async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, api: httpx.AsyncClient) -> None:
     job_id, _ = await stage.in_state("running")
-    expires_at = datetime.now(UTC) + timedelta(seconds=5)
+    expires_at = datetime.now(UTC) + timedelta(seconds=6)
     _, headers = await _make_key(stage, api, expires_at=expires_at.isoformat())
     asked: list[float] = []
 
@@ -217,10 +220,11 @@ async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, ap
             asked.append(time.monotonic())
 
     followers = [asyncio.create_task(follow(api, job_id, **headers)) for _ in range(40)]
-    for pause in itertools.repeat(0.02):
-        if REGISTRY.get_sample_value("modelpress_event_streams") == 40:
-            break
-        await asyncio.sleep(pause)
+    async with asyncio.timeout(6):
+        for pause in itertools.repeat(0.02):
+            if REGISTRY.get_sample_value("modelpress_event_streams") == 40:
+                break
+            await asyncio.sleep(pause)
     sql.listen(Engine, "before_cursor_execute", count)
     try:
         async with asyncio.timeout(20):
@@ -229,6 +233,29 @@ async def test_streams_of_one_key_ask_together_until_it_expires(stage: Stage, ap
         sql.remove(Engine, "before_cursor_execute", count)
     assert datetime.now(UTC) >= expires_at
     assert 1 <= len(asked) <= 8
+
+
+async def test_a_stream_outlives_a_key_that_nobody_can_look_up(
+    stage: Stage, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away at a keep-alive: the question is asked again at a later one."""
+    job_id, lease = await stage.in_state("running")
+    away = True
+
+    async def looked_up(*arguments: Any) -> Any:
+        if away:
+            raise OperationalError("SELECT", {}, OSError("away"))
+        return await recognize(*arguments)
+
+    monkeypatch.setattr(streams, "recognize", looked_up)
+    following = asyncio.create_task(follow(api, job_id))
+    await asyncio.sleep(1.0)
+    assert not following.done()
+    away = False
+    await asyncio.sleep(0.5)
+    await stage.run(stage.leases.finish, lease, Finished())
+    async with asyncio.timeout(10):
+        assert (await following)[-1]["data"]["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", "9" * 30])
