@@ -170,9 +170,10 @@ def test_what_cannot_be_started_again_is_tried_again(tmp_path: Path, caplog: pyt
     logs = tmp_path / "logs"
     logs.mkdir()
     supervisor = Supervisor(lambda name: logs / f"{name}.log")
+    settled = threading.Event()
 
     def lose_the_logs() -> None:
-        wait_for(lambda: bool(pids(logs, "a")))
+        wait_for(lambda: settled.is_set() and bool(pids(logs, "a")))
         pid = pids(logs, "a")[-1]
         logs.rename(tmp_path / "moved")
         os.kill(pid, signal.SIGKILL)
@@ -183,7 +184,7 @@ def test_what_cannot_be_started_again_is_tried_again(tmp_path: Path, caplog: pyt
     with supervisor.signals():
         supervisor.start(sleeper("a"))
         thread = while_running(lose_the_logs)
-        supervisor.watch(lambda: True, lambda: None)
+        supervisor.watch(lambda: True, settled.set)
     thread.join()
     assert pids(logs, "a")
 
