@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from app.tables.base import Json
+
 
 def clean(value: Any) -> Any:
     """`value` without NUL characters and lone surrogates (replaced), and with null for numbers that are not finite."""
@@ -15,3 +17,8 @@ def clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
     return value
+
+
+def clean_error(code: str, detail: str) -> Json:
+    """Why a job failed, as its row keeps it."""
+    return {"code": clean(code), "detail": clean(detail)}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import estimates, inputs
-from app.jobs.clean import clean
+from app.jobs.clean import clean_error
 from app.jobs.estimates import Asked
 from app.jobs.inputs import Known
 from app.jobs.states import Event
@@ -38,8 +38,7 @@ async def fits(session: AsyncSession, job: Job, known: Known, live: Sequence[Wor
         if guess is not None:
             job.estimate, job.memory_bytes, faults = guess.to_json(), guess.needed_bytes, list(guess.faults)
     if faults:
-        error = {"code": clean(faults[0].code), "detail": clean(faults[0].detail)}
-        await move(session, job, Event.USER_ERROR, error=error)
+        await move(session, job, Event.USER_ERROR, error=clean_error(faults[0].code, faults[0].detail))
     return not faults
 
 

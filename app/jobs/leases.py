@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import clock
 from app.config import Settings
 from app.jobs import claims, counts, estimates, events, fitting, inputs, looks, results, workers
-from app.jobs.clean import clean
+from app.jobs.clean import clean, clean_error
 from app.jobs.events import NewEvent
 from app.jobs.outcomes import (
     Fault,
@@ -148,14 +148,14 @@ class Leases:
             case Finished():
                 return await self._finished(session, job, outcome)
             case UserError():
-                return await move(session, job, Event.USER_ERROR, error=_error(outcome.code, outcome.detail))
+                return await move(session, job, Event.USER_ERROR, error=clean_error(outcome.code, outcome.detail))
             case TimedOut():
                 detail = f"the job ran for longer than {job.run_timeout_s:g} s (timeouts.run_s)"
-                return await move(session, job, Event.TIMED_OUT, error=_error("run_timeout", detail))
+                return await move(session, job, Event.TIMED_OUT, error=clean_error("run_timeout", detail))
             case Fault():
-                return await self._fault(session, job, _error(outcome.code, outcome.detail))
+                return await self._fault(session, job, clean_error(outcome.code, outcome.detail))
             case Stopped():
-                return await self._fault(session, job, _error("worker_lost", "the job's process was stopped"))
+                return await self._fault(session, job, clean_error("worker_lost", "the job's process was stopped"))
 
     async def look_for(self, session: AsyncSession, jobs: Sequence[Job]) -> None:
         """Sends a look for each of these jobs once the transaction has committed."""
@@ -174,7 +174,7 @@ class Leases:
         job.gate = clean(dict(outcome.gate)) if outcome.gate is not None else None
         if job.gate is not None and not job.gate.get("passed"):
             counts.gate_failed(session, job.gate)
-            return await move(session, job, Event.USER_ERROR, error=_error("limits_not_met", _broken(job.gate)))
+            return await move(session, job, Event.USER_ERROR, error=clean_error("limits_not_met", _broken(job.gate)))
         await results.drop_checkpoints(session, job.id)
         return await move(session, job, Event.FINISHED)
 
@@ -192,7 +192,9 @@ class Leases:
         try:
             schema.model_validate(facts)
         except ValidationError as error:
-            return await self._fault(session, job, _error("invalid_report", f"the check reported no facts: {error}"))
+            return await self._fault(
+                session, job, clean_error("invalid_report", f"the check reported no facts: {error}")
+            )
         input_id = await results.accept_upload(session, job, facts)
         state = await move(session, job, Event.FINISHED)
         live = await workers.live(session, self._settings.worker_ttl_s)
@@ -207,10 +209,6 @@ class Leases:
             job.memory_bytes = more or job.memory_bytes
         pause_s = min(self._settings.retry_backoff_s * 2 ** (job.attempt - 1), claims.MAX_PAUSE_S)
         return await move(session, job, Event.FAULT, error=error, pause_s=pause_s)
-
-
-def _error(code: str, detail: str) -> Json:
-    return {"code": clean(code), "detail": clean(detail)}
 
 
 def _broken(gate: Json) -> str:

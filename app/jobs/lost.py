@@ -16,13 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import clock
 from app.jobs import claims
 from app.jobs.states import Event, State
-from app.jobs.transitions import move
+from app.jobs.transitions import SOME, lock_some, move
 from app.tables import Job
 
 #: A lease as it is between two renewals: id of the job, token, end.
 _Seen = tuple[str, str, datetime]
-#: Leases that are taken from their workers in one round.
-_BATCH = 100
 
 
 class Watch:
@@ -45,9 +43,8 @@ class Watch:
         """
         lost = await self._unchanged(session)
         stopped = and_(Job.state == State.CANCELING, claims.abandoned())
-        found = or_(tuple_(Job.id, Job.lease_token, Job.lease_expires_at).in_(lost[:_BATCH]), stopped)
-        statement = select(Job).where(found).order_by(Job.id).limit(_BATCH)
-        for job in (await session.scalars(statement.with_for_update(skip_locked=True))).all():
+        found = or_(tuple_(Job.id, Job.lease_token, Job.lease_expires_at).in_(lost[:SOME]), stopped)
+        for job in await lock_some(session, found):
             detail = f"the worker was lost in attempt {job.attempt} of {job.max_attempts}"
             state = await move(session, job, Event.LEASE_EXPIRED, error={"code": "worker_lost", "detail": detail})
             if state == State.RUNNING:

@@ -25,7 +25,7 @@ from app.jobs import claims, inputs, looks, workers
 from app.jobs.leases import Leases
 from app.jobs.lost import Watch
 from app.jobs.states import Event, State
-from app.jobs.transitions import move, rejection
+from app.jobs.transitions import lock_some, move, rejection
 from app.storage import ObjectStore
 from app.tables import Blob, Job
 from app.uploads.repository import forget_expired_uploads
@@ -35,7 +35,7 @@ Step = Callable[[AsyncSession], Awaitable[None]]
 
 #: Keys of the advisory locks ("mp" and a number): of rounds, and of the collection of bytes.
 LOCK, COLLECTION = 0x6D70_0001, 0x6D70_0002
-#: Rows that one step takes in one round.
+#: Blobs that one round collects.
 BATCH = 100
 #: A blob is left alone for so long after something last referred to it.
 BLOB_GRACE_S = 3600.0
@@ -120,14 +120,14 @@ async def time_outs(session: AsyncSession) -> None:
     Time to run is for the worker to measure, by its own clock: it stops its job itself.
     """
     waiting = or_(Job.state == State.QUEUED, and_(Job.state == State.RUNNING, claims.abandoned()))
-    for job in await _locked(session, waiting, _older(Job.queued_at, Job.pending_timeout_s)):
+    for job in await lock_some(session, waiting, _older(Job.queued_at, Job.pending_timeout_s)):
         detail = f"no worker took the job within {job.pending_timeout_s:g} s (timeouts.pending_s)"
         await move(session, job, Event.TIMED_OUT, error={"code": "pending_timeout", "detail": detail})
 
 
 async def rejected_inputs(session: AsyncSession) -> None:
     """Queued jobs whose model or data was rejected or is gone."""
-    for job in await _locked(session, Job.state == State.QUEUED, inputs.inputs_lost()):
+    for job in await lock_some(session, Job.state == State.QUEUED, inputs.inputs_lost()):
         lost = await inputs.first_lost(session, job)
         if lost is not None:
             await move(session, job, Event.USER_ERROR, error=rejection(job, *lost))
@@ -162,8 +162,3 @@ def _unreferenced() -> ColumnElement[bool]:
 def _older(since: Any, age_s: Any) -> ColumnElement[bool]:
     older: ColumnElement[bool] = since < NOW - seconds(age_s)
     return older
-
-
-async def _locked(session: AsyncSession, *conditions: ColumnElement[bool]) -> Sequence[Job]:
-    statement = select(Job).where(*conditions).order_by(Job.created_at, Job.id).limit(BATCH)
-    return (await session.scalars(statement.with_for_update(skip_locked=True, of=Job))).all()

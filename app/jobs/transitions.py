@@ -1,8 +1,9 @@
 """Applies the state table to a locked row, and draws the consequences in the same transaction."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import clock
@@ -13,6 +14,9 @@ from app.tables import Dataset, Job, Model
 from app.tables.base import Json
 from app.tables.jobs import TERMINAL
 
+#: Jobs that one step of maintenance takes in one round.
+SOME = 100
+
 
 async def lock(session: AsyncSession, job_id: str, *, workspace_id: str | None = None) -> Job | None:
     """The job, locked until the transaction ends; of one workspace only, where given."""
@@ -20,6 +24,12 @@ async def lock(session: AsyncSession, job_id: str, *, workspace_id: str | None =
     if workspace_id is not None:
         statement = statement.where(Job.workspace_id == workspace_id)
     return (await session.scalars(statement)).one_or_none()
+
+
+async def lock_some(session: AsyncSession, *conditions: ColumnElement[bool]) -> Sequence[Job]:
+    """Jobs that nobody else has locked, the oldest first, up to `SOME`; locked until the transaction ends."""
+    statement = select(Job).where(*conditions).order_by(Job.created_at, Job.id).limit(SOME)
+    return (await session.scalars(statement.with_for_update(skip_locked=True, of=Job))).all()
 
 
 async def move(
