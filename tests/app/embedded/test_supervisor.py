@@ -117,17 +117,25 @@ def test_readiness_is_announced_once(supervisor: Supervisor) -> None:
     assert said == ["ready"]
 
 
+def watch_until_cut(supervisor: Supervisor, log: Path, *names: str, removed: Path | None = None) -> None:
+    """Watches children of these names until `log` is cut; `removed` is gone once they run."""
+    with supervisor.signals():
+        for name in names:
+            supervisor.start(sleeper(name))
+        if removed is not None:
+            removed.unlink()
+        thread = while_running(lambda: wait_for(lambda: log.stat().st_size < 1000))
+        supervisor.watch(lambda: True, lambda: None)
+    thread.join()
+
+
 def test_a_long_log_is_cut_and_one_older_copy_kept(
     tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.embedded.supervisor._LOG_LIMIT", 1000)
     log = tmp_path / "a.log"
     log.write_text("x" * 2000)
-    with supervisor.signals():
-        supervisor.start(sleeper("a"))
-        thread = while_running(lambda: wait_for(lambda: log.stat().st_size < 1000))
-        supervisor.watch(lambda: True, lambda: None)
-    thread.join()
+    watch_until_cut(supervisor, log, "a")
     assert (tmp_path / "a.log.1").read_text().startswith("x" * 2000)
 
 
@@ -137,13 +145,7 @@ def test_a_log_that_was_removed_ends_nothing(
     monkeypatch.setattr("app.embedded.supervisor._LOG_LIMIT", 1000)
     kept = tmp_path / "b.log"
     kept.write_text("x" * 2000)
-    with supervisor.signals():
-        supervisor.start(sleeper("a"))
-        supervisor.start(sleeper("b"))
-        (tmp_path / "a.log").unlink()
-        thread = while_running(lambda: wait_for(lambda: kept.stat().st_size < 1000))
-        supervisor.watch(lambda: True, lambda: None)
-    thread.join()
+    watch_until_cut(supervisor, kept, "a", "b", removed=tmp_path / "a.log")
     assert "the log of a is not looked after" in caplog.text
 
 
@@ -158,11 +160,7 @@ def test_a_long_log_is_cut_without_a_copy_on_a_full_disk(
     monkeypatch.setattr("shutil.copyfile", fill)
     log = tmp_path / "a.log"
     log.write_text("x" * 2000)
-    with supervisor.signals():
-        supervisor.start(sleeper("a"))
-        thread = while_running(lambda: wait_for(lambda: log.stat().st_size < 1000))
-        supervisor.watch(lambda: True, lambda: None)
-    thread.join()
+    watch_until_cut(supervisor, log, "a")
     assert not (tmp_path / "a.log.1").exists()
 
 

@@ -5,15 +5,14 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support.jobs_below import alive_after, supervisor
 from worker.runner.folder import JobFolder
 from worker.runner.lifeline import SHARE, KeeperEnd, SupervisorEnd, now, until
 from worker.runner.process import Death, JobProcess
@@ -104,55 +103,26 @@ def test_the_lifeline_is_not_the_jobs(folder: JobFolder, confinement: Confinemen
     assert "exit status 3" in run(folder, confinement, code).detail
 
 
-SUPERVISOR = """
-import asyncio, os, pathlib, signal, sys
-from worker.runner.folder import JobFolder
-from worker.runner.lifeline import now
-from worker.runner.process import JobProcess
-from worker.runner.sandbox import Confinement
-
-async def main():
-    folder = JobFolder(pathlib.Path(sys.argv[1]), -1)
-    process = JobProcess(folder, Confinement.from_json(sys.argv[2]), memory_bytes=0, threads=1,
-                         measure_lock=pathlib.Path(sys.argv[1], "lock"), command=("-c", sys.argv[3]))
-    async with process:
-        async for report in process.reports():
-            process.extend(now() + 0.7)
-            print(process.pid, report.message, flush=True)
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-asyncio.run(main())
-"""
-JOB = f"""
-import itertools, json, os, subprocess, sys
-below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-os.write(3, json.dumps({{"type": "log", "message": f"{{os.getpid()}} {{below.pid}}"}}).encode() + b"\\n")
-{NATIVE}
-"""
-
-
 @pytest.mark.parametrize("all_frozen", [False, True])
 def test_a_frozen_supervisor_leaves_no_process_of_its_job(
     folder: JobFolder, walls: Confinement, all_frozen: bool
 ) -> None:
     """Frozen alone; or with everything below it, as when a machine sleeps, which is then woken too late."""
-    command = [sys.executable, "-c", SUPERVISOR, str(folder.path), walls.to_json(), JOB]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+    command = supervisor(folder, walls, signal.SIGSTOP, left_s=0.7, then=NATIVE)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as frozen:
         try:
-            assert supervisor.stdout is not None
-            pids = [int(pid) for pid in supervisor.stdout.readline().split()]
+            assert frozen.stdout is not None
+            pids = [int(pid) for pid in frozen.stdout.readline().split()]
             assert len(pids) == 3
             if all_frozen:
                 _signal(pids, signal.SIGSTOP)
                 time.sleep(1)
                 _signal(pids, signal.SIGCONT)
-            deadline = time.monotonic() + 5
-            while (alive := [pid for pid in pids if not _gone(pid)]) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert psutil.Process(supervisor.pid).status() == psutil.STATUS_STOPPED
+            alive = alive_after(pids, 5)
+            assert psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED
             assert alive == []
         finally:
-            supervisor.kill()
+            frozen.kill()
 
 
 def test_the_time_is_counted_from_before_the_lease_was_asked_for() -> None:
@@ -196,10 +166,3 @@ def test_without_a_word_the_time_is_over() -> None:
 def _signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         os.kill(pid, number)
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True

@@ -1,17 +1,17 @@
 """Every wall, from inside: a real child program tries to get out, and must not."""
 
 import json
+import math
 import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.jobs_below import alive_after, supervisor
 from tests.support.programs_inside import Inside, needs, run
 from worker.runner.folder import JobFolder
 from worker.runner.process import Death
@@ -158,7 +158,7 @@ def test_modest_fork_bomb_is_contained_and_cleaned_up(
     assert isinstance(found, dict)
     assert found["bomb"] == "BlockingIOError"
     assert int(found["made"]) < 30
-    assert [pid for pid in json.loads(found["pids"]) if not _gone(pid)] == []
+    assert alive_after(json.loads(found["pids"]), 0) == []
 
 
 def test_memory_of_one_allocation(folder: JobFolder, confinement: Confinement) -> None:
@@ -250,45 +250,10 @@ def test_a_daemon_does_not_outlive_the_job(folder: JobFolder, confinement: Confi
     assert not Path("/proc", found["pid"]).exists()
 
 
-WORKER = """
-import asyncio, os, pathlib, signal, sys
-from worker.runner.folder import JobFolder
-from worker.runner.process import JobProcess
-from worker.runner.sandbox import Confinement
-
-async def main():
-    folder = JobFolder(pathlib.Path(sys.argv[1]), -1)
-    process = JobProcess(folder, Confinement.from_json(sys.argv[2]), memory_bytes=0, threads=1,
-                         measure_lock=pathlib.Path(sys.argv[1], "lock"), command=("-c", sys.argv[3]))
-    async with process:
-        async for report in process.reports():
-            print(process.pid, report.message, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-asyncio.run(main())
-"""
-JOB = """
-import json, os, subprocess, sys, time
-below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-os.write(3, json.dumps({"type": "log", "message": f"{os.getpid()} {below.pid}"}).encode() + b"\\n")
-time.sleep(60)
-"""
-
-
 def test_a_killed_worker_leaves_no_process_of_its_job(folder: JobFolder, confinement: Confinement) -> None:
-    command = [sys.executable, "-c", WORKER, str(folder.path), confinement.to_json(), JOB]
+    command = supervisor(folder, confinement, signal.SIGKILL, left_s=math.inf)
     worker = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert worker.returncode == -signal.SIGKILL, worker.stderr
     pids = [int(pid) for pid in worker.stdout.split()]
     assert len(pids) == 3
-    deadline = time.monotonic() + 5
-    while (alive := [pid for pid in pids if not _gone(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert alive == []
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    assert alive_after(pids, 5) == []
