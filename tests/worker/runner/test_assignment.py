@@ -1,7 +1,6 @@
 """From a lease to what the job's process finds in its folder."""
 
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -46,8 +45,7 @@ async def test_models_of_steps_lie_beside_the_other_inputs(tmp_path: Path) -> No
     }
     lease = Lease(
         job_id="job_1", token="t", workspace_id="wsp_1", kind="compress", queue="cpu", attempt=1, max_attempts=3,
-        expires_at=datetime.now(UTC), run_timeout_s=60, recipe={"steps": []}, targets=("torch",), request={},
-        inputs=inputs,
+        run_timeout_s=60, recipe={"steps": []}, targets=("torch",), request={}, inputs=inputs,
     )  # fmt: skip
     settings = Settings(work_dir=tmp_path / "work", key_pepper="pepper", _env_file=None)
     slot = Slot(settings, Offer(id="w", hostname="h", queue="cpu"), Standing((), {}), 2**30, 1)
