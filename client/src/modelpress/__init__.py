@@ -11,7 +11,8 @@
         job = client.jobs.wait(job.id)
         client.artifacts.download(job.artifacts[0].id, "out/")
 
-`AsyncClient` has the same nouns as coroutines. `check` tells what will happen to a file before it is uploaded.
+`AsyncClient` has the same nouns as coroutines. `export` saves a PyTorch module as a `.pt2` that
+the service reads; `check` tells what will happen to a file before it is uploaded.
 Errors: see `modelpress.errors`.
 """
 
@@ -21,6 +22,7 @@ from modelpress.errors import (
     ConfigurationError,
     Conflict,
     ConnectionFailed,
+    ExportError,
     Fault,
     IntegrityError,
     InvalidRequest,
@@ -33,6 +35,7 @@ from modelpress.errors import (
     ServiceError,
     WaitTimeout,
 )
+from modelpress.exporting import export
 from modelpress.inspection import CheckReport, Operator, check
 from modelpress.requests import JobRequest, Limits
 from modelpress.retries import Retries
@@ -75,6 +78,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Event",
+    "ExportError",
     "Fault",
     "Fidelity",
     "Gate",
@@ -107,4 +111,5 @@ __all__ = [
     "WaitTimeout",
     "Workspace",
     "check",
+    "export",
 ]

@@ -5,6 +5,7 @@ ModelpressError
 ├── ConnectionFailed          the service was not reached, or broke off, more often than the retries allow
 ├── ProtocolError             the answer is not what the contract says (a proxy's page, a missing field)
 ├── IntegrityError            the bytes received are not the bytes that the service stores
+├── ExportError               a module cannot be saved as a `.pt2` that the service reads
 ├── WaitTimeout               the job or the check did not finish within the time given to wait()
 └── ProblemError              the service refused: status, code, detail, errors
     ├── AuthenticationError 401     PermissionDenied 403      NotFound 404
@@ -35,6 +36,10 @@ class ProtocolError(ModelpressError):
 
 class IntegrityError(ModelpressError):
     """The bytes received differ from what the service says it stores; nothing was written."""
+
+
+class ExportError(ModelpressError):
+    """The module cannot be saved as a `.pt2` that answers as it does; the message says what would work."""
 
 
 class WaitTimeout(ModelpressError):
