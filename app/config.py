@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     key_memory_s: float = Field(
         3.0, ge=0, le=5, description="How long an API process believes a key that it has proved; 0: it asks each time."
     )
+    session_s: int = Field(
+        43_200, gt=0, description="How long one stays signed in to the web pages; a revoked key ends it sooner."
+    )
     rate_limit_per_s: float = Field(50.0, ge=0, description="Requests per second that one key may make; 0: no limit.")
     rate_limit_burst: int = Field(300, ge=1, description="Requests that one key may make at once.")
     auth_failures_per_min: int = Field(

@@ -21,6 +21,9 @@ from app.jobs.rendered import Rendered
 from app.models.endpoints import router as models
 from app.monitoring.endpoints import router as monitoring
 from app.oidc import open_issuer
+from app.pages import assets
+from app.pages.endpoints import router as pages
+from app.pages.errors import show as show_error
 from app.proofs import Proofs
 from app.queue import Queue
 from app.rates import Rates
@@ -38,7 +41,7 @@ from app.webhooks.sender import sending
 #: In this order a request is matched: what is asked most comes first.
 ROUTERS = (
     jobs, uploads, artifacts, models, datasets, accounts, signing_keys, catalog, webhooks, audit, usage, health,
-    monitoring,
+    monitoring, pages,
 )  # fmt: skip
 
 
@@ -81,7 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.rendered = Rendered(app.state.services.database)
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(app)
+    assets.install(app)
+    problems.install(app, show_error)
     openapi.install(app)
     requests.install(app)
     return app

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from app import logs
-from app.accounts import audit
+from app.accounts import audit, sessions
 from app.accounts.credentials import Caller, Unplaced, WrongCredential, identify
 from app.config import Settings
 from app.errors import Forbidden, TooManyRequests, Unauthenticated
@@ -17,7 +17,18 @@ from app.rates import Limit, Taken
 from app.web.requests import ANSWER_HEADERS
 from app.web.services import Services, get_services
 
-__all__ = ["Admin", "Caller", "Member", "Operator", "Reader", "authenticate", "rate_limit", "recognize", "require"]
+__all__ = [
+    "Admin",
+    "Caller",
+    "Member",
+    "Operator",
+    "Reader",
+    "authenticate",
+    "prove",
+    "rate_limit",
+    "recognize",
+    "require",
+]
 
 #: For OpenAPI alone; the header is read by `authenticate`.
 _ABOUT = "An API key: `mpk_...`; or a token of the deployment's OpenID Connect issuer, where there is one."
@@ -26,29 +37,35 @@ _SCHEME = HTTPBearer(auto_error=False, scheme_name="ApiKey", description=_ABOUT)
 
 
 async def authenticate(request: Request) -> Caller:
-    """The caller of `request`; found, and counted against its rate, once per request.
+    """The caller of `request`, by its header or its session; found, and counted against its rate, once per request.
 
     Raises:
-        Unauthenticated, Unplaced: see `app.accounts.credentials.identify`.
+        Unauthenticated, Unplaced: see `app.accounts.credentials.identify` and `app.accounts.sessions.authorization`.
         TooManyRequests: ``rate_limited``; ``too_many_failures`` for an address that sends what nobody is let in with.
     """
     known: Caller | None = getattr(request.state, "caller", None)
     if known is None:
-        services = get_services(request)
-        try:
-            known = await identify(services, request.headers.get("authorization"))
-        except WrongCredential as refusal:
-            await _count_failure(services, request)
-            await audit.record_refusal(request, _ACTION, refusal.code, suspect=refusal.suspect)
-            raise
-        except Unplaced as refusal:
-            await _count_failure(services, request)
-            await audit.record_refusal(request, _ACTION, refusal.code, actor=refusal.actor)
-            raise
-        await _count(services, request, known)
-        request.state.caller = known
-        logs.bind(workspace_id=known.workspace_id)
+        known = await prove(request, sessions.authorization(request))
     return known
+
+
+async def prove(request: Request, header: str | None) -> Caller:
+    """The caller who sends `header` with `request`; a wrong one is counted and recorded. Raises as `authenticate`."""
+    services = get_services(request)
+    try:
+        caller = await identify(services, header)
+    except WrongCredential as refusal:
+        await _count_failure(services, request)
+        await audit.record_refusal(request, _ACTION, refusal.code, suspect=refusal.suspect)
+        raise
+    except Unplaced as refusal:
+        await _count_failure(services, request)
+        await audit.record_refusal(request, _ACTION, refusal.code, actor=refusal.actor)
+        raise
+    await _count(services, request, caller)
+    request.state.caller = caller
+    logs.bind(workspace_id=caller.workspace_id)
+    return caller
 
 
 async def recognize(services: Services, header: str | None) -> Caller | None:

@@ -24,8 +24,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 #: Outcomes that say nothing of the operation itself, so that a repetition tries again.
 _NOT_REMEMBERED = frozenset({401, 403, 408, 429})
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Names of endpoints whose calls the audit log need not hold: pieces of an upload that was recorded, and questions.
-_UNRECORDED = frozenset({"append_upload", "estimate_job"})
+#: Names of endpoints whose calls the audit log need not hold: pieces of an upload that was recorded, questions, and
+#: sessions, which are nothing but a key in another place.
+_UNRECORDED = frozenset({"append_upload", "estimate_job", "sign_in", "sign_out"})
 
 
 class WorkspaceRoute(APIRoute):

@@ -45,6 +45,12 @@ async def change_workspace(session: AsyncSession, workspace_id: str, change: Wor
     return workspace
 
 
+async def workspace_name(session: AsyncSession, workspace_id: str) -> str:
+    """What people call the workspace; its id once it is gone."""
+    workspace = await repository.find_workspace(session, workspace_id)
+    return workspace.name if workspace is not None else workspace_id
+
+
 async def sees(session: AsyncSession, caller: Caller, workspace_id: str) -> bool:
     """Whether the workspace is there for `caller`: its own, or any for an operator."""
     return workspace_id == caller.workspace_id or (

@@ -15,8 +15,9 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.accounts.caller import Caller, Reader, recognize
+from app.accounts.sessions import authorization
 from app.db import Database
-from app.errors import BadRequest, NotFound, Unavailable
+from app.errors import BadRequest, NotFound, Unauthenticated, Unavailable
 from app.instruments import STREAMS
 from app.jobs import events, repository
 from app.jobs.broadcast import Broadcast
@@ -82,7 +83,7 @@ async def list_events(
     after = _number(cursor if cursor is not None else last_event_id)
     if "application/json" in accept and "text/event-stream" not in accept:
         return await _page(services.database, job.id, after, limit)
-    admitted = partial(_admitted, services, broadcast, request.headers.get("authorization"), caller)
+    admitted = partial(_admitted, services, broadcast, request, caller)
     stream = _stream(services, broadcast, job.id, after, admitted)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -116,10 +117,13 @@ async def _page(database: Database, job_id: str, after: int, limit: int) -> Resp
     return Response(page.model_dump_json(), media_type="application/json")
 
 
-async def _admitted(services: Services, broadcast: Broadcast, header: str | None, caller: Caller) -> bool:
-    """Whether `caller`, who came with this Authorization header, would still be let in, as far as anybody can tell."""
+async def _admitted(services: Services, broadcast: Broadcast, request: Request, caller: Caller) -> bool:
+    """Whether `caller`, who came with `request`, would still be let in with it, as far as anybody can tell."""
     try:
+        header = authorization(request)
         return await broadcast.callers.ask(header, partial(recognize, services, header)) == caller
+    except Unauthenticated:
+        return False
     except (Unavailable, SQLAlchemyError, OSError) as error:
         log.warning("whether a stream's key is still valid is asked again later: %s", error)
         return True

@@ -1,7 +1,7 @@
 """RFC 9457 problem+json: one shape for every error, one place that makes it, and its description in OpenAPI."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from app.errors import (
 from app.storage import StorageUnavailable
 
 MEDIA_TYPE = "application/problem+json"
+Show = Callable[[Request, ApiError], Response]
 _BY_STATUS: dict[int, type[ApiError]] = {
     error.status: error
     for error in (
@@ -105,6 +106,12 @@ def render(request: Request, error: ApiError) -> Response:
     return JSONResponse(body, error.status, headers, media_type=MEDIA_TYPE)
 
 
+def answer(request: Request, error: ApiError) -> Response:
+    """The same as this application shows it: `render`, unless it has pages for people."""
+    show: Show = request.app.state.show_error
+    return show(request, error)
+
+
 def as_api_error(error: Exception) -> ApiError | None:
     """`error` in our own tree; None where it is a fault of the server."""
     match error:
@@ -123,14 +130,15 @@ def as_api_error(error: Exception) -> ApiError | None:
     return None
 
 
-def install(app: FastAPI) -> None:
-    """Renders every known exception as problem+json (unknown ones: `app.web.requests`)."""
+def install(app: FastAPI, show: Show | None = None) -> None:
+    """Answers every known exception (unknown ones: `app.web.requests`) with what `show` makes, or as problem+json."""
+    app.state.show_error = show or render
 
     async def handle(request: Request, error: Exception) -> Response:
         known = as_api_error(error)
         if known is None:
             raise error
-        return render(request, known)
+        return answer(request, known)
 
     away = (OperationalError, InterfaceError, PoolTimeout, StorageUnavailable)
     for kind in (ApiError, RequestValidationError, HTTPException, *away):

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import instruments, logs
 from app.errors import ApiError
-from app.web.problems import render
+from app.web.problems import answer
 
 HEADER = "X-Request-Id"
 #: Where `request.state` holds headers for the answer, whatever that turns out to be.
@@ -57,7 +57,7 @@ class RequestIds:
                     raise  # the server closes the connection: the client sees that the answer is cut
                 log.exception("request %s failed: %s %s", request_id, scope["method"], quote(scope["path"]))
                 error = ApiError("The server failed to answer; its log tells why under this request's id.")
-                await render(request, error)(scope, seen.receive, seen.send)
+                await answer(request, error)(scope, seen.receive, seen.send)
             finally:
                 seen.end()
 
