@@ -22,11 +22,12 @@ from sqlalchemy.exc import ArgumentError
 
 from app.config import Settings
 
-#: What is struck out wherever it stands: API keys (their public prefix stays), passwords in URLs, bearer tokens.
+#: What is struck out wherever it stands: API keys (their public prefix stays), passwords in URLs, bearer tokens. The
+#: first of each three is in every text that the pattern finds, in lower case: looking for it costs far less.
 _PATTERNS = (
-    (re.compile(r"\b(mpk_[0-9a-z]{12})_[0-9a-z]{32}\b"), r"\1_***"),
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)"), r"\1***"),
-    (re.compile(r"(\bBearer\s+)(?!mpk_)[^\s'\",]+", re.IGNORECASE), r"\1***"),
+    ("mpk_", re.compile(r"\b(mpk_[0-9a-z]{12})_[0-9a-z]{32}\b"), r"\1_***"),
+    ("://", re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)"), r"\1***"),
+    ("bearer", re.compile(r"(\bBearer\s+)(?!mpk_)[^\s'\",]+", re.IGNORECASE), r"\1***"),
 )
 #: A shorter secret of the settings would strike out ordinary words.
 _SHORTEST_SECRET = 8
@@ -82,8 +83,10 @@ class _Formatter(logging.Formatter):
         """`text` without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        for pattern, instead in _PATTERNS:
-            text = pattern.sub(instead, text)
+        lower = text.lower()
+        for sign, pattern, instead in _PATTERNS:
+            if sign in lower:
+                text = pattern.sub(instead, text)
         return text
 
     def fields(self, more: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from app.config import Settings, get_settings
 from app.datasets.endpoints import router as datasets
 from app.db import Database
 from app.jobs.background import in_background
+from app.jobs.endpoints import polled as polled_jobs
 from app.jobs.endpoints import router as jobs
 from app.jobs.rendered import Rendered
 from app.models.endpoints import router as models
@@ -40,8 +41,8 @@ from app.webhooks.sender import sending
 
 #: In this order a request is matched: what is asked most comes first.
 ROUTERS = (
-    jobs, uploads, artifacts, models, datasets, accounts, signing_keys, catalog, webhooks, audit, usage, health,
-    monitoring, pages,
+    polled_jobs, jobs, uploads, artifacts, models, datasets, accounts, signing_keys, catalog, webhooks, audit, usage,
+    health, monitoring, pages,
 )  # fmt: skip
 
 

@@ -4,11 +4,14 @@ Docs: docs/decisions/0015-proved-keys-are-remembered.md. Remembered by the keyed
 alone; nothing that a stranger sends gets in.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 Who = TypeVar("Who")
 #: Past so many, all are forgotten.
@@ -28,6 +31,16 @@ class Proofs(Generic[Who]):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._proofs: dict[bytes, _Proof[Who]] = {}
+        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, digest: bytes) -> AbstractAsyncContextManager[None]:
+        """Hold it while you ask for that key: those who come meanwhile find the answer afterwards.
+
+        Else all requests of a busy client would ask at once, each time that its proof is forgotten.
+        """
+        if self._seconds <= 0:
+            return nullcontext()
+        return self._turns.setdefault(digest, asyncio.Lock())
 
     def get(self, digest: bytes) -> Who | None:
         """Who proved that key a moment ago."""

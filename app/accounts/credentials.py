@@ -97,6 +97,12 @@ async def _by_key(services: Services, prefix: str, text: str) -> Caller:
     known: Caller | None = services.proofs.get(digest)
     if known is not None:
         return known
+    async with services.proofs.turn(digest):
+        known = services.proofs.get(digest)
+        return known if known is not None else await _proved(services, prefix, digest)
+
+
+async def _proved(services: Services, prefix: str, digest: bytes) -> Caller:
     asked = time.monotonic()
     async with services.database.transaction() as session:
         key, live = await repository.key_by_prefix(session, prefix)

@@ -81,6 +81,25 @@ class UploadRoute(WorkspaceRoute):
     streamed = ("multipart/",)
 
 
+class PolledRoute(APIRoute):
+    """A GET that is polled. Its endpoint takes the request, the parameters of its path as texts and ``caller: Reader``.
+
+    They are given to it as they are: FastAPI's way to them costs more than the rest of such a request
+    (docs/decisions/0016-reads-asked-together.md). It begins a transaction itself, where it needs one.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, for whoever has a key: the weakest role may read."""
+        endpoint = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            caller = await authenticate(request)
+            response: Response = await endpoint(request, caller=caller, **request.path_params)
+            return response
+
+        return handle
+
+
 def get_once(request: Request) -> Once | None:
     """The Idempotency-Key of this request, if it has one."""
     once: Once | None = getattr(request.state, "once", None)

@@ -1,12 +1,11 @@
 """``/v1/jobs``."""
 
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
 from app.accounts.caller import Member, Reader
-from app.accounts.routes import WorkspaceRoute
+from app.accounts.routes import PolledRoute, WorkspaceRoute
 from app.jobs import control, service, streams, submission
 from app.jobs.leases import Leases
 from app.jobs.openapi import inlined
@@ -16,10 +15,11 @@ from app.jobs.states import State
 from app.web.fields import Text
 from app.web.pagination import Page, PageDep
 from app.web.problems import responses
-from app.web.services import ServicesDep, SessionDep
+from app.web.services import ServicesDep, SessionDep, get_services
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=WorkspaceRoute)
 router.include_router(streams.router)
+polled = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=PolledRoute)
 
 #: When a client may well look at a new job again, in seconds.
 RETRY_AFTER = "1"
@@ -30,13 +30,6 @@ async def get_leases(services: ServicesDep) -> Leases:
     return Leases(services.settings, services.queue)
 
 
-async def get_rendered(request: Request) -> Rendered:
-    """What the application that serves `request` has made of jobs."""
-    rendered: Rendered = request.app.state.rendered
-    return rendered
-
-
-RenderedDep = Annotated[Rendered, Depends(get_rendered)]
 LeasesDep = Annotated[Leases, Depends(get_leases)]
 _BODY = {"requestBody": {"content": {"application/json": {"schema": inlined(JobRequest)}}}}
 
@@ -80,13 +73,16 @@ async def list_jobs(
     return await service.page(session, request, caller.workspace_id, filters, page)
 
 
-@router.get("/{job_id}", summary="Show a job", response_model=JobView, responses=responses(404))
-async def get_job(
-    request: Request, job_id: str, caller: Reader, session: SessionDep, rendered: RenderedDep
-) -> Response:
+@polled.get("/{job_id}", summary="Show a job", response_model=JobView, responses=responses(404))
+async def get_job(request: Request, job_id: str, caller: Reader) -> Response:
     """One job, with everything that was measured."""
+
+    async def render() -> JobView:
+        async with get_services(request).database.transaction() as session:
+            return await service.get(session, request, caller.workspace_id, job_id)
+
+    rendered: Rendered = request.app.state.rendered
     wanted = Wanted(caller.workspace_id, job_id, str(request.base_url))
-    render = partial(service.get, session, request, caller.workspace_id, job_id)
     return Response(await rendered.json(wanted, render), media_type="application/json")
 
 
