@@ -4,6 +4,7 @@ The supervisor keeps the socket, so that clients wait instead of being refused w
 several processes can share it.
 """
 
+import gc
 import socket
 import sys
 import threading
@@ -55,7 +56,11 @@ def main(descriptor: int) -> None:
     """Serves until SIGTERM."""
     settings = get_settings()
     logs.setup(settings)
-    Server(create_app(settings), settings).run(sockets=[socket.socket(fileno=descriptor)])
+    app = create_app(settings)
+    # Modules, routes and schemas stay for good: looking through them all for garbage stops every answer for 0.2 s.
+    gc.collect()
+    gc.freeze()
+    Server(app, settings).run(sockets=[socket.socket(fileno=descriptor)])
 
 
 if __name__ == "__main__":
