@@ -99,7 +99,6 @@ def running_job(site: Site) -> Lease:
             queue=None,
             attempt=1,
             max_attempts=1,
-            expires_at=expires_at,
             run_timeout_s=3600,
             recipe=RECIPE,
             targets=TARGETS,
