@@ -62,6 +62,8 @@ def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int
         monkey.rage(seconds)
         raged = time.monotonic() - began
         rested = _come_to_rest(monkey, customers)
+        insisted = customers.insist() if rested else 0
+        rested = rested and _come_to_rest(monkey, customers)
         with customers.client() as client:
             found = [*customers.failures, *faults(made, customers.sold, client)]
         if not rested:
@@ -72,6 +74,8 @@ def run(folder: Path, jobs: int, workers: int, seconds: float, seed: int) -> int
     blows = ", ".join(f"{count} x {name}" for name, count in sorted(monkey.blows.items()))
     print(f"{len(customers.sold)} jobs: {', '.join(f'{count} {state}' for state, count in sorted(ended.items()))}")
     print(f"{sum(monkey.blows.values())} blows in {raged:.0f} s ({blows})")
+    if insisted:
+        print(f"{insisted} met a blow in each of their attempts, and were asked for once more")
     print(f"all over {time.monotonic() - began:.0f} s after the start")
     for fault in found:
         print(f"FAULT: {fault}")

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from modelpress import Client, Conflict, Event, JobRequest, Retries
 
 from benchmarks.support.chaos.deployment import ATTEMPTS
 
+#: Codes of jobs whose every attempt met a blow: nothing is wrong with them.
+LOST = frozenset({"worker_lost", "job_process_died"})
 #: Whatever a monkey does is over long before a customer gives up.
 PATIENT = Retries(attempts=1000, base_s=0.2, cap_s=2.0)
 
@@ -95,6 +97,20 @@ class Customers:
         """Whether orders are still being sent, or streams followed."""
         return any(thread.is_alive() for thread in (*self._threads, *self._followers))
 
+    def insist(self) -> int:
+        """Asks once more for jobs that have lost all their attempts, as one does; how many those were."""
+        with self.client() as client:
+            lost = [sold for sold in self.sold if sold.order.code is None and self._is_lost(client, sold)]
+            for sold in lost:
+                client.jobs.retry(sold.job_id)
+                if sold.order.followed:
+                    self._start(self._follow, sold)
+        return len(lost)
+
+    def _is_lost(self, client: Client, sold: Sold) -> bool:
+        job = client.jobs.get(sold.job_id)
+        return job.error is not None and job.error.code in LOST and job.attempt >= ATTEMPTS
+
     def client(self) -> Client:
         """A client that does not give up."""
         return Client(self._url, self._key, retries=PATIENT)
@@ -128,14 +144,18 @@ class Customers:
         self.sold.append(sold)
         for wanted, act in ((sold.order.followed, self._follow), (sold.order.canceled_after is not None, self._cancel)):
             if wanted:
-                thread = threading.Thread(target=act, args=(sold,), daemon=True)
-                self._followers.append(thread)
-                thread.start()
+                self._start(act, sold)
+
+    def _start(self, act: Callable[[Sold], None], sold: Sold) -> None:
+        thread = threading.Thread(target=act, args=(sold,), daemon=True)
+        self._followers.append(thread)
+        thread.start()
 
     def _follow(self, sold: Sold) -> None:
         try:
             with self.client() as client:
-                sold.events.extend(client.jobs.events(sold.job_id))
+                last = sold.events[-1].id if sold.events else None
+                sold.events.extend(client.jobs.events(sold.job_id, after=last))
         except Exception as error:  # noqa: BLE001
             self.failures.append(f"following {sold.job_id}: {error!r}")
 

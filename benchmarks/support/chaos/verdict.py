@@ -71,7 +71,8 @@ def _history(job: Job, events: Sequence[JobEvent]) -> Iterator[str]:
     if told and told[-1].data["state"] != job.state:
         yield f"{job.id}: is {job.state}, its last event says {told[-1].data['state']}"
     for before, after in pairwise(told):
-        if before.data["state"] in TERMINAL:
+        asked_again = (before.data["state"], after.data["state"]) == ("failed", "queued")  # `Customers.insist`
+        if before.data["state"] in TERMINAL and not asked_again:
             yield f"{job.id}: went on after {before.data['state']}"
         if before.data["state"] == "running" and after.data["state"] == "running":
             # Claimed again without having been given back: only an expired lease allows that.
