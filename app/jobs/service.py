@@ -11,17 +11,19 @@ from app.errors import NotFound
 from app.jobs import estimates, repository, workers
 from app.jobs.schemas import JobView
 from app.tables import Job
+from app.uploads.repository import uses
 from app.web.pagination import Page, PageRequest
 from app.web.services import get_services
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which jobs a list shows. `tags`: ``key`` or ``key:value``."""
+    """Which jobs a list shows. `tags`: ``key`` or ``key:value``; `reading`: a model or dataset that they read."""
 
     states: Sequence[str] = ()
     name: str | None = None
     tags: Sequence[str] = ()
+    reading: str | None = None
 
 
 async def get(session: AsyncSession, request: Request, workspace_id: str, job_id: str) -> JobView:
@@ -42,6 +44,8 @@ async def page(
 ) -> Page[JobView]:
     """A page of jobs, newest first, with the metrics of a list."""
     statement = repository.listing(workspace_id, filters.states, filters.name, filters.tags)
+    if filters.reading is not None:
+        statement = statement.where(uses(filters.reading))
     rows, next_cursor = await wanted.rows(session, statement, Job)
     items = await _views(session, request, rows, repository.LISTED_METRICS)
     return Page[JobView](items=items, next_cursor=next_cursor)

@@ -50,7 +50,7 @@ def shape(dims: list[int | str]) -> str:
 def _scaled(value: float, units: tuple[str, ...], gap: str) -> str:
     for unit in units:
         if value < 999.5 or unit == units[-1]:
-            text = f"{value:.0f}" if value == int(value) and value < 1000 and unit == units[0] else f"{value:.3g}"
+            text = f"{value:.0f}" if value >= 999.5 or (value == int(value) and unit == units[0]) else f"{value:.3g}"
             return f"{text}{gap}{unit}"
         value /= 1000
     raise AssertionError("the last unit takes any value")

@@ -11,7 +11,8 @@ function scaled(value, units, gap) {
     value /= 1000;
     index += 1;
   }
-  return `${index === 0 && Number.isInteger(value) ? value : Number(value.toPrecision(3))}${gap}${units[index]}`;
+  const whole = value >= 999.5 || (index === 0 && Number.isInteger(value));
+  return `${whole ? value.toFixed(0) : Number(value.toPrecision(3))}${gap}${units[index]}`;
 }
 
 /** Bytes: `12.3 MB`. @param {number | null | undefined} count */

@@ -19,7 +19,9 @@ async function copy(button) {
   const value = text instanceof HTMLInputElement ? text.value : (text?.textContent ?? "");
   try {
     await navigator.clipboard.writeText(value);
-    notify("Copied");
+    const was = button.textContent;
+    button.textContent = "Copied"; // a notice would lie behind an open dialog
+    setTimeout(() => (button.textContent = was), 2000);
   } catch {
     // Without HTTPS browsers give no clipboard: the text is selected, to be copied by hand.
     if (text) getSelection()?.selectAllChildren(text);
