@@ -14,6 +14,13 @@ from modelpress import Client, Retries
 from tests.support.contract import KEY, Service, Serving
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where unfinished uploads are remembered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "modelpress" / "uploads"
+
+
 @pytest.fixture
 def service(free_port: int) -> Iterator[Service]:
     """A running server."""

@@ -16,6 +16,20 @@ the service reads; `check` tells what will happen to a file before it is uploade
 Errors: see `modelpress.errors`.
 """
 
+from modelpress.administration_views import (
+    AuditEvent,
+    Delivery,
+    JobCounts,
+    Key,
+    Quotas,
+    Usage,
+    UsageLimits,
+    Webhook,
+    Worker,
+    Workspace,
+)
+from modelpress.blocking import LiveArtifact, LiveJob
+from modelpress.catalog_views import Method, Named, Preset, Target
 from modelpress.client import AsyncClient, Client
 from modelpress.errors import (
     AuthenticationError,
@@ -27,6 +41,7 @@ from modelpress.errors import (
     IntegrityError,
     InvalidRequest,
     ModelpressError,
+    NoArtifact,
     NotFound,
     PermissionDenied,
     ProblemError,
@@ -37,7 +52,10 @@ from modelpress.errors import (
 )
 from modelpress.exporting import export
 from modelpress.inspection import CheckReport, Operator, check
-from modelpress.requests import JobRequest, Limits
+from modelpress.jobs import AsyncLiveJob
+from modelpress.nouns import AsyncLiveArtifact
+from modelpress.requests import JobRequest, Limits, Quota
+from modelpress.resumable import UploadLimits, UploadState
 from modelpress.retries import Retries
 from modelpress.views import (
     Artifact,
@@ -50,23 +68,23 @@ from modelpress.views import (
     Gate,
     GateCheck,
     Job,
-    Key,
     Measurement,
     MetricDrop,
     Metrics,
     MetricValue,
     Model,
-    Named,
     Page,
     Problem,
     StepEffect,
     TensorSpec,
-    Workspace,
 )
 
 __all__ = [
     "Artifact",
     "AsyncClient",
+    "AsyncLiveArtifact",
+    "AsyncLiveJob",
+    "AuditEvent",
     "AuthenticationError",
     "Change",
     "CheckReport",
@@ -75,6 +93,7 @@ __all__ = [
     "Conflict",
     "ConnectionFailed",
     "Dataset",
+    "Delivery",
     "Estimate",
     "Evaluation",
     "Event",
@@ -86,29 +105,44 @@ __all__ = [
     "IntegrityError",
     "InvalidRequest",
     "Job",
+    "JobCounts",
     "JobRequest",
     "Key",
     "Limits",
+    "LiveArtifact",
+    "LiveJob",
     "Measurement",
+    "Method",
     "MetricDrop",
     "MetricValue",
     "Metrics",
     "Model",
     "ModelpressError",
     "Named",
+    "NoArtifact",
     "NotFound",
     "Operator",
     "Page",
     "PermissionDenied",
+    "Preset",
     "Problem",
     "ProblemError",
     "ProtocolError",
+    "Quota",
+    "Quotas",
     "RateLimited",
     "Retries",
     "ServiceError",
     "StepEffect",
+    "Target",
     "TensorSpec",
+    "UploadLimits",
+    "UploadState",
+    "Usage",
+    "UsageLimits",
     "WaitTimeout",
+    "Webhook",
+    "Worker",
     "Workspace",
     "check",
     "export",

@@ -2,43 +2,66 @@
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from modelpress import nouns
-from modelpress.jobs import AsyncJobs
+from modelpress import administration, nouns
+from modelpress.jobs import AsyncJobs, AsyncLiveJob
+from modelpress.live import Live
+from modelpress.resumable import AsyncUploads
+from modelpress.views import Artifact, Job, Page
 from modelpress.wire import drive
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 N = TypeVar("N")
 N_co = TypeVar("N_co", covariant=True)
 
 
-class Blocking(Generic[N_co]):
-    """A noun whose methods block."""
-
-    def __init__(self, noun: N_co) -> None:
-        self._noun = noun
+class Blocking(Live[N_co]):
+    """A noun, or an object that acts, whose methods block; it holds its asynchronous twin."""
 
 
-def call(method: Callable[Concatenate[N, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Blocking[N], P], T]:
-    """A coroutine method as one that blocks."""
+@overload
+def call(method: Callable[Concatenate[N, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Blocking[N], P], T]: ...
+
+
+@overload
+def call(
+    method: Callable[Concatenate[N, P], Coroutine[Any, Any, T]], into: Callable[[T], R]
+) -> Callable[Concatenate[Blocking[N], P], R]: ...
+
+
+def call(method: Callable[..., Coroutine[Any, Any, Any]], into: Callable[[Any], Any] | None = None) -> Any:
+    """A coroutine method as one that blocks; `into` makes what it answers blocking too."""
 
     @functools.wraps(method)
-    def blocking(self: Blocking[N], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return drive(method(self._noun, *args, **kwargs))
+    def blocking(self: Blocking[Any], /, *args: Any, **kwargs: Any) -> Any:
+        answer = drive(method(self._noun, *args, **kwargs))
+        return answer if into is None else into(answer)
 
     return blocking
 
 
+@overload
 def iterate(
     method: Callable[Concatenate[N, P], AsyncGenerator[T]],
-) -> Callable[Concatenate[Blocking[N], P], Iterator[T]]:
+) -> Callable[Concatenate[Blocking[N], P], Iterator[T]]: ...
+
+
+@overload
+def iterate(
+    method: Callable[Concatenate[N, P], AsyncGenerator[T]], into: Callable[[T], R]
+) -> Callable[Concatenate[Blocking[N], P], Iterator[R]]: ...
+
+
+def iterate(method: Callable[..., AsyncGenerator[Any]], into: Callable[[Any], Any] | None = None) -> Any:
     """An asynchronous generator method as a plain generator."""
 
     @functools.wraps(method)
-    def blocking(self: Blocking[N], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        return _iterate(method(self._noun, *args, **kwargs))
+    def blocking(self: Blocking[Any], /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        items = _iterate(method(self._noun, *args, **kwargs))
+        return items if into is None else map(into, items)
 
     return blocking
 
@@ -58,10 +81,69 @@ def _iterate(source: AsyncGenerator[T]) -> Iterator[T]:
         drive(source.aclose())
 
 
-class Models(Blocking[nouns.AsyncModels]):
+class LiveArtifact(Artifact, Blocking[nouns.AsyncLiveArtifact]):
+    """An artifact of a `Client`."""
+
+    @classmethod
+    def of(cls, twin: nouns.AsyncLiveArtifact) -> Self:
+        """The same artifact, blocking."""
+        made = cls.parse(twin.raw)
+        made._bind(twin)
+        return made
+
+    download = call(nouns.AsyncLiveArtifact.download)
+    get_manifest = call(nouns.AsyncLiveArtifact.get_manifest)
+    signature = call(nouns.AsyncLiveArtifact.signature)
+    bom = call(nouns.AsyncLiveArtifact.bom)
+
+
+def _live(job: AsyncLiveJob) -> "LiveJob":
+    return LiveJob.of(job)
+
+
+class LiveJob(Job, Blocking[AsyncLiveJob]):
+    """A job of a `Client`. What it holds stays as it was answered; `refresh` and `wait` answer a newer one."""
+
+    @classmethod
+    def of(cls, twin: AsyncLiveJob) -> "LiveJob":
+        """The same job, blocking."""
+        made = cls.parse(twin.raw)
+        made._bind(twin)
+        return made
+
+    refresh = call(AsyncLiveJob.refresh, _live)
+    wait = call(AsyncLiveJob.wait, _live)
+    events = iterate(AsyncLiveJob.events)
+    logs = call(AsyncLiveJob.logs)
+    cancel = call(AsyncLiveJob.cancel, _live)
+    retry = call(AsyncLiveJob.retry, _live)
+    delete = call(AsyncLiveJob.delete)
+
+    def artifact(self, target: str | None = None) -> LiveArtifact:
+        """What it made for `target`; without one, where it has just one target.
+
+        Raises:
+            NoArtifact: there is none; the message says what there is.
+        """
+        return LiveArtifact.of(self._noun.artifact(target))
+
+
+def _live_page(page: Page[AsyncLiveJob]) -> Page[LiveJob]:
+    return Page(tuple(map(_live, page.items)), page.next_cursor)
+
+
+class BlockingNoun(Blocking[N_co]):
+    """A noun of a `Client`."""
+
+    def __init__(self, noun: N_co) -> None:
+        self._bind(noun)
+
+
+class Models(BlockingNoun[nouns.AsyncModels]):
     """`/v1/models`."""
 
     upload = call(nouns.AsyncModels.upload)
+    create = call(nouns.AsyncModels.create)
     page = call(nouns.AsyncModels.page)
     list = iterate(nouns.AsyncModels.list)
     get = call(nouns.AsyncModels.get)
@@ -70,10 +152,11 @@ class Models(Blocking[nouns.AsyncModels]):
     delete = call(nouns.AsyncModels.delete)
 
 
-class Datasets(Blocking[nouns.AsyncDatasets]):
+class Datasets(BlockingNoun[nouns.AsyncDatasets]):
     """`/v1/datasets`."""
 
     upload = call(nouns.AsyncDatasets.upload)
+    create = call(nouns.AsyncDatasets.create)
     page = call(nouns.AsyncDatasets.page)
     list = iterate(nouns.AsyncDatasets.list)
     get = call(nouns.AsyncDatasets.get)
@@ -82,65 +165,105 @@ class Datasets(Blocking[nouns.AsyncDatasets]):
     delete = call(nouns.AsyncDatasets.delete)
 
 
-class Jobs(Blocking[AsyncJobs]):
+class Jobs(BlockingNoun[AsyncJobs]):
     """`/v1/jobs`."""
 
-    create = call(AsyncJobs.create)
+    create = call(AsyncJobs.create, _live)
     estimate = call(AsyncJobs.estimate)
-    page = call(AsyncJobs.page)
-    list = iterate(AsyncJobs.list)
-    get = call(AsyncJobs.get)
-    wait = call(AsyncJobs.wait)
+    page = call(AsyncJobs.page, _live_page)
+    list = iterate(AsyncJobs.list, _live)
+    get = call(AsyncJobs.get, _live)
+    wait = call(AsyncJobs.wait, _live)
     events = iterate(AsyncJobs.events)
     logs = call(AsyncJobs.logs)
-    cancel = call(AsyncJobs.cancel)
-    retry = call(AsyncJobs.retry)
+    cancel = call(AsyncJobs.cancel, _live)
+    retry = call(AsyncJobs.retry, _live)
     delete = call(AsyncJobs.delete)
 
 
-class Artifacts(Blocking[nouns.AsyncArtifacts]):
+class Artifacts(BlockingNoun[nouns.AsyncArtifacts]):
     """`/v1/artifacts`."""
 
-    get = call(nouns.AsyncArtifacts.get)
+    get = call(nouns.AsyncArtifacts.get, LiveArtifact.of)
     manifest = call(nouns.AsyncArtifacts.manifest)
     signature = call(nouns.AsyncArtifacts.signature)
     bom = call(nouns.AsyncArtifacts.bom)
+    signing_key = call(nouns.AsyncArtifacts.signing_key)
     download = call(nouns.AsyncArtifacts.download)
 
 
-class Methods(Blocking[nouns.AsyncMethods]):
+class Methods(BlockingNoun[nouns.AsyncMethods]):
     """`/v1/methods`."""
 
     page = call(nouns.AsyncMethods.page)
     list = iterate(nouns.AsyncMethods.list)
 
 
-class Targets(Blocking[nouns.AsyncTargets]):
+class Targets(BlockingNoun[nouns.AsyncTargets]):
     """`/v1/targets`."""
 
     page = call(nouns.AsyncTargets.page)
     list = iterate(nouns.AsyncTargets.list)
 
 
-class Presets(Blocking[nouns.AsyncPresets]):
+class Presets(BlockingNoun[nouns.AsyncPresets]):
     """`/v1/presets`."""
 
     page = call(nouns.AsyncPresets.page)
     list = iterate(nouns.AsyncPresets.list)
 
 
-class Workspaces(Blocking[nouns.AsyncWorkspaces]):
+class Workspaces(BlockingNoun[administration.AsyncWorkspaces]):
     """`/v1/workspaces`: for operators."""
 
-    create = call(nouns.AsyncWorkspaces.create)
-    page = call(nouns.AsyncWorkspaces.page)
-    list = iterate(nouns.AsyncWorkspaces.list)
+    create = call(administration.AsyncWorkspaces.create)
+    update = call(administration.AsyncWorkspaces.update)
+    page = call(administration.AsyncWorkspaces.page)
+    list = iterate(administration.AsyncWorkspaces.list)
 
 
-class Keys(Blocking[nouns.AsyncKeys]):
+class Keys(BlockingNoun[administration.AsyncKeys]):
     """`/v1/keys`."""
 
-    create = call(nouns.AsyncKeys.create)
-    page = call(nouns.AsyncKeys.page)
-    list = iterate(nouns.AsyncKeys.list)
-    delete = call(nouns.AsyncKeys.delete)
+    create = call(administration.AsyncKeys.create)
+    rotate = call(administration.AsyncKeys.rotate)
+    page = call(administration.AsyncKeys.page)
+    list = iterate(administration.AsyncKeys.list)
+    delete = call(administration.AsyncKeys.delete)
+
+
+class Webhooks(BlockingNoun[administration.AsyncWebhooks]):
+    """`/v1/webhooks`: for admins."""
+
+    create = call(administration.AsyncWebhooks.create)
+    update = call(administration.AsyncWebhooks.update)
+    rotate = call(administration.AsyncWebhooks.rotate)
+    test = call(administration.AsyncWebhooks.test)
+    deliveries = iterate(administration.AsyncWebhooks.deliveries)
+    redeliver = call(administration.AsyncWebhooks.redeliver)
+    page = call(administration.AsyncWebhooks.page)
+    list = iterate(administration.AsyncWebhooks.list)
+    get = call(administration.AsyncWebhooks.get)
+    delete = call(administration.AsyncWebhooks.delete)
+
+
+class Audit(BlockingNoun[administration.AsyncAudit]):
+    """`/v1/audit`: for admins."""
+
+    page = call(administration.AsyncAudit.page)
+    list = iterate(administration.AsyncAudit.list)
+
+
+class UsageNow(BlockingNoun[administration.AsyncUsage]):
+    """`/v1/usage`."""
+
+    get = call(administration.AsyncUsage.get)
+
+
+class Uploads(BlockingNoun[AsyncUploads]):
+    """`/v1/uploads`: bytes on their way to become a model or dataset."""
+
+    limits = call(AsyncUploads.limits)
+    send = call(AsyncUploads.send)
+    get = call(AsyncUploads.get)
+    delete = call(AsyncUploads.delete)

@@ -5,9 +5,10 @@ from typing import Self
 
 import httpx
 
-from modelpress import blocking, nouns
+from modelpress import administration, blocking, nouns
 from modelpress.errors import ConfigurationError
 from modelpress.jobs import AsyncJobs
+from modelpress.resumable import AsyncUploads
 from modelpress.retries import Retries
 from modelpress.session import Session
 from modelpress.wire import AsyncWire, BlockingWire, Wire, drive
@@ -25,6 +26,7 @@ class AsyncClient:
             ConfigurationError: no key, or a URL that is none.
         """
         self._session = session = _session(AsyncWire(httpx.AsyncClient()), url, key, retries)
+        self.uploads = AsyncUploads(session)
         self.models = nouns.AsyncModels(session)
         self.datasets = nouns.AsyncDatasets(session)
         self.jobs = AsyncJobs(session)
@@ -32,8 +34,11 @@ class AsyncClient:
         self.methods = nouns.AsyncMethods(session)
         self.targets = nouns.AsyncTargets(session)
         self.presets = nouns.AsyncPresets(session)
-        self.workspaces = nouns.AsyncWorkspaces(session)
-        self.keys = nouns.AsyncKeys(session)
+        self.workspaces = administration.AsyncWorkspaces(session)
+        self.keys = administration.AsyncKeys(session)
+        self.webhooks = administration.AsyncWebhooks(session)
+        self.audit = administration.AsyncAudit(session)
+        self.usage = administration.AsyncUsage(session)
 
     async def aclose(self) -> None:
         """Closes its connections."""
@@ -56,6 +61,7 @@ class Client:
             ConfigurationError: no key, or a URL that is none.
         """
         self._session = session = _session(BlockingWire(httpx.Client()), url, key, retries)
+        self.uploads = blocking.Uploads(AsyncUploads(session))
         self.models = blocking.Models(nouns.AsyncModels(session))
         self.datasets = blocking.Datasets(nouns.AsyncDatasets(session))
         self.jobs = blocking.Jobs(AsyncJobs(session))
@@ -63,8 +69,11 @@ class Client:
         self.methods = blocking.Methods(nouns.AsyncMethods(session))
         self.targets = blocking.Targets(nouns.AsyncTargets(session))
         self.presets = blocking.Presets(nouns.AsyncPresets(session))
-        self.workspaces = blocking.Workspaces(nouns.AsyncWorkspaces(session))
-        self.keys = blocking.Keys(nouns.AsyncKeys(session))
+        self.workspaces = blocking.Workspaces(administration.AsyncWorkspaces(session))
+        self.keys = blocking.Keys(administration.AsyncKeys(session))
+        self.webhooks = blocking.Webhooks(administration.AsyncWebhooks(session))
+        self.audit = blocking.Audit(administration.AsyncAudit(session))
+        self.usage = blocking.UsageNow(administration.AsyncUsage(session))
 
     def close(self) -> None:
         """Closes its connections."""

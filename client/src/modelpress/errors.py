@@ -6,6 +6,7 @@ ModelpressError
 ├── ProtocolError             the answer is not what the contract says (a proxy's page, a missing field)
 ├── IntegrityError            the bytes received are not the bytes that the service stores
 ├── ExportError               a module cannot be saved as a `.pt2` that the service reads
+├── NoArtifact                the job has made nothing for that target, or not yet
 ├── WaitTimeout               the job or the check did not finish within the time given to wait()
 └── ProblemError              the service refused: status, code, detail, errors
     ├── AuthenticationError 401     PermissionDenied 403      NotFound 404
@@ -40,6 +41,10 @@ class IntegrityError(ModelpressError):
 
 class ExportError(ModelpressError):
     """The module cannot be saved as a `.pt2` that answers as it does; the message says what would work."""
+
+
+class NoArtifact(ModelpressError, LookupError):
+    """The job has made nothing for the target that was asked for, or not yet; the message says what there is."""
 
 
 class WaitTimeout(ModelpressError):

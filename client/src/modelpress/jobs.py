@@ -6,22 +6,85 @@ from contextlib import aclosing
 
 import httpx
 
-from modelpress.errors import ConnectionFailed
-from modelpress.nouns import Owned, segment
+from modelpress.errors import ConnectionFailed, NoArtifact
+from modelpress.live import Live
+from modelpress.nouns import AsyncArtifacts, AsyncLiveArtifact, Owned
 from modelpress.polling import poll
-from modelpress.requests import Call, JobRequest
+from modelpress.requests import Call, JobRequest, segment
 from modelpress.sse import EventParser
-from modelpress.views import TERMINAL, Estimate, Event, Job
+from modelpress.views import TERMINAL, Artifact, Estimate, Event, Job
 
 STEADY_S = 5.0
 
 
-class AsyncJobs(Owned[Job]):
+class AsyncLiveJob(Job, Live["AsyncJobs"]):
+    """A job of an `AsyncClient`. What it holds stays as it was answered; `refresh` and `wait` answer a newer one."""
+
+    async def refresh(self) -> "AsyncLiveJob":
+        """The job as it is now."""
+        return await self._noun.get(self.id)
+
+    async def wait(self, *, timeout_s: float | None = None) -> "AsyncLiveJob":
+        """The job once it has finished, whatever its state; see `jobs.wait`."""
+        return await self._noun.wait(self.id, timeout_s=timeout_s)
+
+    async def events(self, *, after: str | None = None) -> AsyncGenerator[Event]:
+        """Its events until it has finished; see `jobs.events`."""
+        async with aclosing(self._noun.events(self.id, after=after)) as events:
+            async for event in events:
+                yield event
+
+    async def logs(self) -> str:
+        """Its log so far, as text."""
+        return await self._noun.logs(self.id)
+
+    async def cancel(self) -> "AsyncLiveJob":
+        """Asks it to end; `Conflict` (job_already_finished) where it has."""
+        return await self._noun.cancel(self.id)
+
+    async def retry(self) -> "AsyncLiveJob":
+        """A new attempt of a failed or canceled job, from its last checkpoint."""
+        return await self._noun.retry(self.id)
+
+    async def delete(self) -> None:
+        """Deletes it with its artifacts; `Conflict` while it runs."""
+        await self._noun.delete(self.id)
+
+    def artifact(self, target: str | None = None) -> AsyncLiveArtifact:
+        """What it made for `target`; without one, where it has just one target.
+
+        Raises:
+            NoArtifact: there is none; the message says what there is.
+        """
+        live = AsyncLiveArtifact.parse(chosen(self, target).raw)
+        live._bind(self._noun._artifacts)
+        return live
+
+
+def chosen(job: Job, target: str | None) -> Artifact:
+    """The artifact of `job` for `target`, or its only one."""
+    made = job.artifacts or ()
+    fitting = [one for one in made if target in (None, one.target)]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(str(one.target) for one in made) or "none"
+    if not job.finished:
+        raise NoArtifact(f"{job.id} is {job.state}, its artifacts are made at its end: call wait() and ask its answer")
+    asked = "one target has to be named" if target is None and made else f"nothing was made for {target!r}"
+    raise NoArtifact(f"{job.id} is {job.state}: {asked}; it has artifacts for: {there}")
+
+
+class AsyncJobs(Owned[AsyncLiveJob]):
     """`/v1/jobs`."""
 
-    path, view = "jobs", Job
+    path, view = "jobs", AsyncLiveJob
 
-    async def create(self, request: JobRequest) -> Job:
+    @property
+    def _artifacts(self) -> AsyncArtifacts:
+        """The noun of what jobs make."""
+        return AsyncArtifacts(self._session)
+
+    async def create(self, request: JobRequest) -> AsyncLiveJob:
         """Queues a job; `InvalidRequest` names each fault of the request."""
         return self._parse(await self._session.json(Call("POST", "jobs", json=request.body())))
 
@@ -29,15 +92,15 @@ class AsyncJobs(Owned[Job]):
         """What the job would need, without queueing it."""
         return Estimate.parse(await self._session.json(Call("POST", "jobs:estimate", json=request.body())))
 
-    async def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str) -> AsyncLiveJob:
         """Asks it to end; `Conflict` (job_already_finished) where it has."""
         return await self._act(id, "cancel")
 
-    async def retry(self, id: str) -> Job:
+    async def retry(self, id: str) -> AsyncLiveJob:
         """A new attempt of a failed or canceled job, from its last checkpoint."""
         return await self._act(id, "retry")
 
-    async def _act(self, id: str, action: str) -> Job:
+    async def _act(self, id: str, action: str) -> AsyncLiveJob:
         data = await self._session.json(Call("POST", f"jobs/{segment(id)}:{action}"))
         return await self.get(id) if data is None else self._parse(data)
 
@@ -46,7 +109,7 @@ class AsyncJobs(Owned[Job]):
         call = Call("GET", f"jobs/{segment(id)}/logs", headers={"Accept": "text/plain"})
         return await self._session.text(call)
 
-    async def wait(self, id: str, *, timeout_s: float | None = None) -> Job:
+    async def wait(self, id: str, *, timeout_s: float | None = None) -> AsyncLiveJob:
         """Waits until it has finished, and answers it whatever its state; look at `state`, `error` and `gate`.
 
         Raises:

@@ -15,7 +15,13 @@ Progress = Callable[[int, int], None]
 PIECE = 1 << 20
 
 
-class MultipartFile(httpx.SyncByteStream, httpx.AsyncByteStream):
+class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that is read while it is sent, on either wire, with the headers that go with it."""
+
+    headers: Mapping[str, str]
+
+
+class MultipartFile(Body):
     """The body of an upload. It can be iterated again: a retry sends it from the start.
 
     Fields go before the file, so that the service knows them when the bytes arrive.

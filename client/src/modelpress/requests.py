@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, TypedDict
+from urllib.parse import quote
 
-from modelpress.multipart import MultipartFile
+from modelpress.multipart import Body
+
+
+def segment(text: str) -> str:
+    """An id as one segment of a path: whatever the caller passes, it stays within its noun."""
+    if not text.strip("."):
+        raise ValueError(f"not an id: {text!r}")
+    return quote(text, safe="")
 
 
 class Limits(TypedDict, total=False):
@@ -22,6 +31,26 @@ class Limits(TypedDict, total=False):
     min_sqnr_db: float
     strict: bool
     confidence: float
+
+
+class Quota(TypedDict, total=False):
+    """Quotas of a workspace to change; 0: no limit, None: the deployment's."""
+
+    stored_bytes: int | None
+    jobs: int | None
+    uploads: int | None
+
+
+class AuditFilters(TypedDict, total=False):
+    """Which events of the audit log are wanted; a time without a zone is local."""
+
+    since: datetime
+    until: datetime
+    workspace_id: str
+    actor: str
+    action: str
+    object_id: str
+    outcome: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +92,14 @@ class Call:
     Attributes:
         path: relative to `/v1`, or an absolute path or URL that the service gave.
         stream: the caller reads the body itself; it is not read within the retries.
+        once: the caller tries again itself.
     """
 
     method: str
     path: str
     params: Mapping[str, Any] = field(default_factory=dict)
     json: Any = None
-    upload: MultipartFile | None = None
+    upload: Body | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
+    once: bool = False

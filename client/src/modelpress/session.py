@@ -84,6 +84,8 @@ class Session:
                 if not transient(refusal):
                     raise refusal
                 failure, wait_s = refusal, refusal.retry_after_s
+            if call.once:
+                raise failure
             failures += 1
             pause = self.retries.pause(failures, wait_s)
             if pause is None:
@@ -106,7 +108,7 @@ class Session:
                 call.method, url, params=params, headers=headers, json=call.json, extensions=extensions
             )
         extensions = {"timeout": UPLOAD_TIMEOUT.as_dict()}
-        request = httpx.Request(call.method, url, headers=headers | call.upload.headers, extensions=extensions)
+        request = httpx.Request(call.method, url, headers={**headers, **call.upload.headers}, extensions=extensions)
         request.stream = call.upload
         return request
 

@@ -39,6 +39,7 @@ class Upload(View):
     filename: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
+    metadata: Mapping[str, Any] | None = None
     created_at: datetime | None = None
     error: Problem | None = None
 
@@ -205,7 +206,14 @@ class Artifact(View):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(View):
-    """A compression job. `progress` is 0..1; `state` one of queued, running, canceling and `TERMINAL`."""
+    """A compression job. `progress` is 0..1; `state` one of queued, running, canceling and `TERMINAL`.
+
+    Attributes:
+        queue_note: why no live worker takes it while it is queued.
+        estimate: what it was estimated to come to.
+        memory_bytes: only workers with so much memory for a job take it; `peak_memory_bytes` is what it took.
+        recipe: as resolved, every parameter spelled out.
+    """
 
     id: str
     state: str
@@ -214,10 +222,25 @@ class Job(View):
     progress: float | None = None
     eta_s: float | None = None
     queue_position: int | None = None
+    queue_note: str | None = None
+    estimate: Mapping[str, Any] | None = None
+    memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None
     attempt: int = 0
+    max_attempts: int | None = None
     model_id: str | None = None
+    calibration_dataset_id: str | None = None
+    evaluation_dataset_id: str | None = None
+    training_dataset_id: str | None = None
     recipe: Any = None
     targets: tuple[str, ...] = ()
+    limits: Mapping[str, Any] | None = None
+    budget: Mapping[str, float] | None = None
+    compute: str | None = None
+    priority: int | None = None
+    seed: int | None = None
+    tags: Mapping[str, str] | None = None
+    timeouts: Mapping[str, float] | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -234,13 +257,14 @@ class Job(View):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(View):
-    """What a job is expected to need, before it is queued."""
+    """What a job is expected to need, before it is queued. `targets`: bytes of the artifact for each."""
 
     size_bytes: int | None = None
+    targets: Mapping[str, int] | None = None
     peak_memory_bytes: int | None = None
     run_s: float | None = None
     fits: bool | None = None
-    notes: Any = None
+    notes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,39 +274,6 @@ class Event:
     id: str
     type: str
     data: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Named(View):
-    """A method, target or preset; its schema and abilities are in `raw`."""
-
-    name: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workspace(View):
-    """A team's own space."""
-
-    id: str
-    name: str | None = None
-    created_at: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key(View):
-    """An API key. `key`, the secret itself, is there only in the answer that created it."""
-
-    id: str
-    name: str | None = None
-    role: str | None = None
-    workspace_id: str | None = None
-    expires_at: datetime | None = None
-    created_at: datetime | None = None
-    key: str | None = None
-
-    def __repr__(self) -> str:
-        """Without the secret: it must not reach logs by accident."""
-        return f"Key(id={self.id!r}, name={self.name!r}, role={self.role!r})"
 
 
 @dataclass(frozen=True)

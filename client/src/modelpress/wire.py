@@ -6,11 +6,12 @@ With `AsyncWire` those coroutines run in the caller's event loop. With `Blocking
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import httpx
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -31,6 +32,9 @@ class Wire(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Waits."""
+
+    async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` answers, which reads from the disk: other coroutines go on meanwhile."""
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -66,6 +70,10 @@ class BlockingWire:
         """See `Wire`."""
         time.sleep(seconds)  # noqa: ASYNC251
 
+    async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `Wire`."""
+        return work(*args, **kwargs)
+
     async def aclose(self) -> None:
         """See `Wire`."""
         self._http.close()
@@ -100,6 +108,10 @@ class AsyncWire:
     async def sleep(self, seconds: float) -> None:
         """See `Wire`."""
         await asyncio.sleep(seconds)
+
+    async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `Wire`."""
+        return await asyncio.to_thread(work, *args, **kwargs)
 
     async def aclose(self) -> None:
         """See `Wire`."""
