@@ -101,7 +101,7 @@ def test_the_main_job_through_the_sdk(client: Client, files: dict[str, Path], tm
     assert [int(event.id) for event in events] == sorted(int(event.id) for event in events)
     later = list(client.jobs.events(job.id, after=events[-3].id))
     assert [event.id for event in later] == [event.id for event in events[-2:]]
-    job = client.jobs.wait(job.id, timeout_s=5)
+    job = job.wait(timeout_s=5)
     assert (job.state, job.progress, job.error) == ("succeeded", 1.0, None)
     assert client.models.get(model.id).inputs is not None
     assert client.datasets.get(evaluation.id).samples == SAMPLES
@@ -114,8 +114,9 @@ def test_the_main_job_through_the_sdk(client: Client, files: dict[str, Path], tm
         assert after.evaluation is not None and after.evaluation.samples == SAMPLES
         assert before.latency_ms is not None and before.latency_ms["p50"] > 0
     assert job.artifacts is not None
-    for artifact in job.artifacts:
-        file = client.artifacts.download(artifact.id, tmp_path)
+    for target in request.targets:
+        artifact = job.artifact(target)
+        file = artifact.download(tmp_path)
         assert hashlib.sha256(file.read_bytes()).hexdigest() == artifact.sha256
         assert client.artifacts.manifest(artifact.id)
         assert file.suffix != ".zip" or zipfile.is_zipfile(file)
@@ -194,15 +195,47 @@ def test_administration_through_the_async_client(running_service: Service) -> No
                 with pytest.raises(PermissionDenied):
                     await reader.keys.create("more", "admin")
             mine = await operator.keys.create("mine")
-            await operator.keys.delete(mine.id)
+            newer = await operator.keys.rotate(mine.id, overlap_s=60)
+            assert (newer.replaces, newer.name) == (mine.id, "mine")
+            await operator.keys.delete(newer.id)
+            changed = await operator.workspaces.update(workspace.id, {"jobs": 3, "uploads": None})
+            assert changed.quotas is not None
+            assert (changed.quotas.jobs, changed.quotas.uploads) == (3, None)
+            used = await operator.usage.get(workspace_id=workspace.id)
+            assert used.limits is not None and used.limits.jobs == 3
+            assert (await operator.usage.get()).workers
+            revoked = [one async for one in operator.audit.list(action="revoke_key", outcome="ok")]
+            assert revoked[0].object_id == newer.id
 
     asyncio.run(session())
 
 
 def test_lists_of_the_command(run: Callable[..., tuple[int, str, str]]) -> None:
-    groups = ("models", "datasets", "jobs", "methods", "targets", "presets", "keys", "workspaces")
+    groups = ("models", "datasets", "jobs", "methods", "targets", "presets", "keys", "workspaces", "webhooks", "audit")
     outputs: dict[str, Any] = {group: run(group, "list", "--json") for group in groups}
     assert {group: output[0] for group, output in outputs.items()} == dict.fromkeys(groups, 0), outputs
     assert {item["name"] for item in json.loads(outputs["methods"][1])} >= {"quantize.static", "quantize.dynamic"}
-    code, out, _ = run("targets", "list")
-    assert (code, "onnxruntime" in out) == (0, True)
+    for command, said in ((("targets", "list"), "onnxruntime"), (("usage", "show"), "stored_bytes: ")):
+        code, out, _ = run(*command)
+        assert (code, said in out) == (0, True)
+    workspace = json.loads(outputs["workspaces"][1])[0]["id"]
+    code, out, err = run("workspaces", "update", workspace, "--jobs", "100", "--uploads", "default", "--json")
+    assert (code, json.loads(out)["quotas"]) == (0, {"stored_bytes": None, "jobs": 100, "uploads": None}), err
+    assert run("workspaces", "update", workspace, "--jobs", "many")[0] == 2
+    assert run("uploads", "show", "upl_none")[0] == 4
+
+
+def test_webhooks(client: Client) -> None:
+    webhook = client.webhooks.create("https://93.184.216.34/hook", ["job.failed"], name="ci")
+    assert webhook.secret is not None and webhook.secret.startswith("whsec_")
+    assert webhook.secret not in repr(webhook)
+    assert client.webhooks.rotate(webhook.id).secret not in (None, webhook.secret)
+    changed = client.webhooks.update(webhook.id, events=["job.succeeded", "job.failed"], enabled=True)
+    assert changed == client.webhooks.get(webhook.id)
+    assert set(changed.events) == {"job.succeeded", "job.failed"}
+    sent = client.webhooks.test(webhook.id)
+    assert sent.event == "webhook.test"
+    assert client.webhooks.redeliver(webhook.id, sent.id).id
+    assert sent.id in [one.id for one in client.webhooks.deliveries(webhook.id)]
+    client.webhooks.delete(webhook.id)
+    assert webhook.id not in [one.id for one in client.webhooks.list()]

@@ -5,7 +5,7 @@ import typer
 from modelpress import Client
 from modelpress.cli import exits, report, text
 from modelpress.cli.follow import follow
-from modelpress.cli.listing import Id, Json, Noun
+from modelpress.cli.listing import Id, Json, Noun, show_done
 from modelpress.cli.output import console, printable, say, show_json
 
 jobs = typer.Typer(no_args_is_help=True, help="Compression jobs.")
@@ -42,28 +42,38 @@ def follow_job(id: Id, as_json: Json = False) -> None:
 
 
 @jobs.command("report")
-def report_job(id: Id) -> None:
+def report_job(id: Id, as_json: Json = False) -> None:
     """Prints the before/after table of a finished job."""
     with Client() as client:
-        report.show(console(), client.jobs.get(id))
+        job = client.jobs.get(id)
+    if as_json:
+        show_json({name: job.raw.get(name) for name in ("id", "state", "metrics", "gate")})
+    else:
+        report.show(console(), job)
 
 
 @jobs.command("logs")
-def job_logs(id: Id) -> None:
+def job_logs(id: Id, as_json: Json = False) -> None:
     """Prints its log so far."""
     with Client() as client:
-        console().print(printable(client.jobs.logs(id)), end="")
+        logs = client.jobs.logs(id)
+    if as_json:
+        show_json({"id": id, "logs": logs})
+    else:
+        console().print(printable(logs), end="")
 
 
 @jobs.command("cancel")
-def cancel_job(id: Id) -> None:
+def cancel_job(id: Id, as_json: Json = False) -> None:
     """Asks it to end."""
     with Client() as client:
-        say(f"job {client.jobs.cancel(id).state}")
+        job = client.jobs.cancel(id)
+    show_done(f"job {job.state}", job.raw, as_json=as_json)
 
 
 @jobs.command("retry")
-def retry_job(id: Id) -> None:
+def retry_job(id: Id, as_json: Json = False) -> None:
     """Tries a failed or canceled job once more, from its last checkpoint."""
     with Client() as client:
-        say(f"job {client.jobs.retry(id).state}")
+        job = client.jobs.retry(id)
+    show_done(f"job {job.state}", job.raw, as_json=as_json)

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from modelpress import Client
+from modelpress.cli.completion import ids
 from modelpress.cli.output import console, printable, say, show_json
 from modelpress.cli.text import NONE
 from modelpress.decode import View
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Id = Annotated[str, typer.Argument(metavar="ID")]
+Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=ids)]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
 
 
@@ -76,10 +77,18 @@ class Noun:
         """Adds `delete`, under another name where that says it better."""
 
         @self.group.command(verb, help=f"{verb.capitalize()}s one.")
-        def delete_item(id: Id) -> None:
+        def delete_item(id: Id, as_json: Json = False) -> None:
             with Client() as client:
                 noun(client).delete(id)
-            say(f"{verb}d {id}")
+            show_done(f"{verb}d {id}", {"id": id, f"{verb}d": True}, as_json=as_json)
+
+
+def show_done(said: str, data: Any, *, as_json: bool) -> None:
+    """What was done: for people a sentence, for programs JSON."""
+    if as_json:
+        show_json(data)
+    else:
+        say(said)
 
 
 def show_table(items: Iterable[View], columns: Columns) -> None:

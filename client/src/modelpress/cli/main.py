@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modelpress.cli import jobs, nouns
+from modelpress.cli import administration, examples, jobs, nouns
 from modelpress.cli.check import check
 from modelpress.cli.compress import compress
 from modelpress.cli.exits import ExitCode
@@ -23,16 +23,21 @@ app.command()(check)
 GROUPS = {
     "models": nouns.models,
     "datasets": nouns.datasets,
+    "uploads": nouns.uploads,
     "jobs": jobs.jobs,
     "artifacts": nouns.artifacts,
     "methods": nouns.methods,
     "targets": nouns.targets,
     "presets": nouns.presets,
-    "keys": nouns.keys,
-    "workspaces": nouns.workspaces,
+    "keys": administration.keys,
+    "workspaces": administration.workspaces,
+    "webhooks": administration.webhooks,
+    "audit": administration.audit,
+    "usage": administration.usage,
 }
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
+examples.show_in_help(app)
 
 
 def _version(asked: bool) -> None:

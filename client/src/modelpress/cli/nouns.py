@@ -1,7 +1,6 @@
-"""The groups `models`, `datasets`, `artifacts`, `methods`, `targets`, `presets`, `keys` and `workspaces`."""
+"""The groups `models`, `datasets`, `uploads`, `artifacts`, `methods`, `targets` and `presets`."""
 
-from datetime import datetime
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,8 @@ import typer
 from modelpress import Client
 from modelpress.cli import text
 from modelpress.cli.exits import ExitCode
-from modelpress.cli.listing import Id, Json, Noun, show_fields
-from modelpress.cli.output import say, show_json
+from modelpress.cli.listing import Id, Json, Noun, show_done, show_fields
+from modelpress.cli.output import console, printable, say, show_json
 from modelpress.cli.screen import transfer
 from modelpress.decode import View
 
@@ -26,8 +25,7 @@ artifacts = typer.Typer(no_args_is_help=True, help="Compressed models.")
 methods = typer.Typer(no_args_is_help=True, help="What a recipe can do.")
 targets = typer.Typer(no_args_is_help=True, help="The runtimes that an artifact can be for.")
 presets = typer.Typer(no_args_is_help=True, help="Ready recipes.")
-keys = typer.Typer(no_args_is_help=True, help="API keys.")
-workspaces = typer.Typer(no_args_is_help=True, help="Workspaces, for operators.")
+uploads = typer.Typer(no_args_is_help=True, help="Uploads of large files that are not complete yet.")
 
 
 def _field(name: str) -> Any:
@@ -73,32 +71,8 @@ _targets = Noun(
 )
 _targets.listed(lambda client: client.targets)
 
-Noun(presets, NAMED_COLUMNS).listed(lambda client: client.presets)
-
-_keys = Noun(
-    keys,
-    {
-        "id": lambda item: item.id,
-        "name": lambda item: item.name,
-        "role": lambda item: item.role,
-        "expires": lambda item: text.when(item.expires_at),
-        "created": lambda item: text.when(item.created_at),
-    },
-)
-_keys.listed(lambda client: client.keys)
-_keys.deleted(lambda client: client.keys, "revoke")
-
-_workspaces = Noun(workspaces, {"id": lambda item: item.id, "name": lambda item: item.name})
-_workspaces.listed(lambda client: client.workspaces)
-
-
-class Role(StrEnum):
-    """What a key may do."""
-
-    READER = "reader"
-    MEMBER = "member"
-    ADMIN = "admin"
-    OPERATOR = "operator"
+Noun(uploads, {}).deleted(lambda client: client.uploads)
+Noun(presets, {**NAMED_COLUMNS, "": _field("summary")}).listed(lambda client: client.presets)
 
 
 @models.command("upload")
@@ -111,10 +85,11 @@ def upload_model(file: UploadFile, name: Name = None, wait: Wait = True, as_json
 
 
 @models.command("download")
-def download_model(id: Id, output: Target = Path()) -> None:
+def download_model(id: Id, output: Target = Path(), as_json: Json = False) -> None:
     """Downloads the file that was uploaded."""
     with Client() as client, transfer(f"download {id}") as progress:
-        say(f"wrote {client.models.download(id, output, progress=progress)}")
+        file = client.models.download(id, output, progress=progress)
+    show_done(f"wrote {file}", {"file": str(file)}, as_json=as_json)
 
 
 @datasets.command("upload")
@@ -133,45 +108,58 @@ def upload_dataset(
 
 
 @datasets.command("download")
-def download_dataset(id: Id, output: Target = Path()) -> None:
+def download_dataset(id: Id, output: Target = Path(), as_json: Json = False) -> None:
     """Downloads the file that was uploaded."""
     with Client() as client, transfer(f"download {id}") as progress:
-        say(f"wrote {client.datasets.download(id, output, progress=progress)}")
+        file = client.datasets.download(id, output, progress=progress)
+    show_done(f"wrote {file}", {"file": str(file)}, as_json=as_json)
 
 
 @artifacts.command("download")
-def download_artifact(id: Id, output: Target = Path()) -> None:
+def download_artifact(id: Id, output: Target = Path(), as_json: Json = False) -> None:
     """Downloads a compressed model, verified by its SHA-256."""
     with Client() as client, transfer(f"download {id}") as progress:
-        say(f"wrote {client.artifacts.download(id, output, progress=progress)}")
+        file = client.artifacts.download(id, output, progress=progress)
+    show_done(f"wrote {file}", {"file": str(file)}, as_json=as_json)
 
 
 @artifacts.command("manifest")
-def artifact_manifest(id: Id) -> None:
+def artifact_manifest(id: Id, as_json: Json = False) -> None:
     """Prints where it came from, as JSON."""
     with Client() as client:
         show_json(client.artifacts.manifest(id))
 
 
-@keys.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument()],
-    role: Annotated[Role, typer.Option(help="What it may do.")] = Role.MEMBER,
-    workspace: Annotated[str | None, typer.Option(help="Id of another workspace, for operators.")] = None,
-    expires: Annotated[datetime | None, typer.Option(help="When it ends, in local time.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Makes a key; it is printed this once."""
-    ends = None if expires is None else expires.astimezone()
+@artifacts.command("signature")
+def artifact_signature(id: Id, as_json: Json = False) -> None:
+    """Prints its Sigstore bundle, as JSON."""
     with Client() as client:
-        show_fields(client.keys.create(name, role, workspace_id=workspace, expires_at=ends).raw, as_json=as_json)
+        show_json(client.artifacts.signature(id))
 
 
-@workspaces.command("create")
-def create_workspace(name: Annotated[str, typer.Argument()], as_json: Json = False) -> None:
-    """Makes a workspace."""
+@artifacts.command("bom")
+def artifact_bom(id: Id, as_json: Json = False) -> None:
+    """Prints its bill of materials, CycloneDX as JSON."""
     with Client() as client:
-        show_fields(client.workspaces.create(name).raw, as_json=as_json)
+        show_json(client.artifacts.bom(id))
+
+
+@artifacts.command("signing-key")
+def signing_key(as_json: Json = False) -> None:
+    """Prints the public key that verifies signatures, as PEM."""
+    with Client() as client:
+        pem = client.artifacts.signing_key()
+    if as_json:
+        show_json({"pem": pem})
+    else:
+        console().print(printable(pem), end="")
+
+
+@uploads.command("show")
+def show_resumable(id: Id, as_json: Json = False) -> None:
+    """Shows how far it has come."""
+    with Client() as client:
+        show_fields(asdict(client.uploads.get(id)), as_json=as_json)
 
 
 def _show_upload(item: Any, as_json: bool) -> None:
