@@ -1,8 +1,10 @@
 """The distribution stands alone."""
 
+import re
 import subprocess
 import sys
 import venv
+import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -37,6 +39,23 @@ def closure(*names: str) -> set[str]:
     return found
 
 
+EXPORT = """
+import modelpress
+try:
+    modelpress.export(None, None, "model.pt2")
+except modelpress.ExportError as error:
+    print(error)
+"""
+
+
+def metadata(wheel: Path) -> list[str]:
+    """What the wheel says that it requires."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode()
+    return [line.removeprefix("Requires-Dist: ") for line in text.splitlines() if line.startswith("Requires-Dist: ")]
+
+
 @pytest.mark.slow
 def test_the_wheel_works_in_an_environment_of_its_own(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, CLIENT]
@@ -52,12 +71,18 @@ def test_the_wheel_works_in_an_environment_of_its_own(tmp_path: Path) -> None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(Path(str(file.locate())).resolve())
+    needed = {re.split(r"[^\w-]", line)[0] for line in metadata(wheel) if "extra ==" not in line}
+    assert needed == {"httpx", "rich", "typer"}
     bin = tmp_path / "venv" / "bin"
     subprocess.run([bin / "pip", "install", "--no-index", wheel], check=True, capture_output=True)
     check = subprocess.run([bin / "pip", "check"], capture_output=True, text=True)
     assert check.returncode == 0, check.stdout
     shown = subprocess.run([bin / "modelpress", "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout == f"modelpress {distribution('modelpress').version}\n"
+    helped = subprocess.run([bin / "modelpress", "--help"], capture_output=True, text=True, check=True)
+    assert all(noun in helped.stdout for noun in ("compress", "webhooks", "usage"))
+    exported = subprocess.run([bin / "python", "-c", EXPORT], capture_output=True, text=True, check=True)
+    assert "pip install torch" in exported.stdout
     typed = subprocess.run(
         [bin / "python", "-c", "import modelpress, pathlib; print(pathlib.Path(modelpress.__file__).parent)"],
         capture_output=True,

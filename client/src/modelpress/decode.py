@@ -23,6 +23,12 @@ class View:
 
     raw: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from modelpress import notebook
+
+        return notebook.fields(self)
+
     @classmethod
     def parse(cls, data: Any) -> Self:
         """Reads a JSON object.

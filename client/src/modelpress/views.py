@@ -249,6 +249,12 @@ class Job(View):
     gate: Gate | None = None
     artifacts: tuple[Artifact, ...] | None = None
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: before and after."""
+        from modelpress import notebook
+
+        return notebook.job(self)
+
     @property
     def finished(self) -> bool:
         """Nothing more will happen to it unless it is retried."""
@@ -266,6 +272,12 @@ class Estimate(View):
     fits: bool | None = None
     notes: tuple[str, ...] | None = None
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from modelpress import notebook
+
+        return notebook.estimate(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -282,3 +294,9 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: str | None = None
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: a table."""
+        from modelpress import notebook
+
+        return notebook.page(self)
