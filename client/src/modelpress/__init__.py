@@ -8,10 +8,9 @@
         job = client.jobs.create(JobRequest(model_id=model.id, calibration_dataset_id=data.id,
                                             recipe={"steps": [{"method": "quantize.static"}]},
                                             targets=["onnxruntime"]))
-        job = client.jobs.wait(job.id)
-        client.artifacts.download(job.artifacts[0].id, "out/")
+        job.wait().artifact("onnxruntime").download("out/")
 
-`AsyncClient` has the same nouns as coroutines. `export` saves a PyTorch module as a `.pt2` that
+`AsyncClient` has the same nouns and objects as coroutines. `export` saves a PyTorch module as a `.pt2` that
 the service reads; `check` tells what will happen to a file before it is uploaded.
 Errors: see `modelpress.errors`.
 """
