@@ -1,15 +1,17 @@
 """``/v1/artifacts``, and the key that they are signed with."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.accounts.caller import Reader
 from app.accounts.routes import WorkspaceRoute
 from app.artifacts import bom, service
-from app.artifacts.schemas import ArtifactView
+from app.artifacts.packages import Layout
+from app.artifacts.schemas import ArtifactView, Named, Packages, PackageView
 from app.signing import BUNDLE_TYPE
+from app.web.archive import ARCHIVE_RESPONSES, send_archive
 from app.web.content import CONTENT_RESPONSES, Content, send
 from app.web.problems import responses
 from app.web.services import ServicesDep, SessionDep
@@ -83,6 +85,34 @@ async def artifact_content(
     artifact = await service.get(session, caller, artifact_id)
     content = Content(artifact.workspace_id, artifact.sha256, artifact.size_bytes, artifact.filename)
     return await send(request, services.store, content)
+
+
+@router.get("/{artifact_id}/packages", summary="List an artifact's packages", responses=responses(404))
+async def artifact_packages(request: Request, artifact_id: str, caller: Reader, session: SessionDep) -> Packages:
+    """The layouts of inference servers, and why this artifact does not fit one."""
+    faults = await service.packages(session, caller, artifact_id)
+    return Packages(items=[PackageView.of(layout, fault, artifact_id, request) for layout, fault in faults.items()])
+
+
+@router.head("/{artifact_id}/packages/{layout}", include_in_schema=False)
+@router.get(
+    "/{artifact_id}/packages/{layout}",
+    summary="Download an artifact for an inference server",
+    response_class=Response,
+    responses=ARCHIVE_RESPONSES,
+)
+async def artifact_package(
+    request: Request,
+    artifact_id: str,
+    layout: Layout,
+    asked: Annotated[Named, Query()],
+    caller: Reader,
+    session: SessionDep,
+    services: ServicesDep,
+) -> Any:
+    """A zip of the folder that the server reads, with manifest, bill of materials and signature."""
+    archive = await service.package(session, services, caller, artifact_id, layout, asked)
+    return await send_archive(request, services.store, archive)
 
 
 @keys.get("", summary="Show the public key of signatures", response_class=PemResponse, responses=responses(404))

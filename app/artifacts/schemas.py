@@ -1,10 +1,12 @@
 """Artifacts as the API shows them."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from app.artifacts.packages import LAYOUTS, Layout
+from app.errors import Invalid
 from app.tables import Artifact
 
 
@@ -44,3 +46,44 @@ class ArtifactView(JobArtifactView):
     def of(cls, row: Artifact, request: Request) -> "ArtifactView":
         """The view of a row, with an address that is right as the client sees this service."""
         return cls(**dict(JobArtifactView.of(row, request)), manifest=row.manifest)
+
+
+class Named(BaseModel):
+    """How clients of the server are to ask for the model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] | None = Field(
+        None, description="The model's name; where absent, what the artifact's file name begins with."
+    )
+    version: int = Field(1, ge=1, le=2**31 - 1, description="The model's version.")
+
+
+class PackageView(BaseModel):
+    """A layout that inference servers read, and whether this artifact fits it."""
+
+    layout: Layout
+    summary: str
+    available: bool
+    code: str | None = Field(description="Of the refusal, where it is not available.")
+    detail: str | None = Field(description="Why it is not available, and what would be.")
+    download_url: str | None
+
+    @classmethod
+    def of(cls, layout: Layout, fault: Invalid | None, artifact_id: str, request: Request) -> "PackageView":
+        """The view of a layout for that artifact."""
+        url = request.url_for("artifact_package", artifact_id=artifact_id, layout=layout)
+        return cls(
+            layout=layout,
+            summary=LAYOUTS[layout].summary,
+            available=fault is None,
+            code=fault.code if fault else None,
+            detail=fault.detail if fault else None,
+            download_url=None if fault else str(url),
+        )
+
+
+class Packages(BaseModel):
+    """Every layout."""
+
+    items: list[PackageView]

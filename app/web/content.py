@@ -40,7 +40,7 @@ class Content:
 async def send(request: Request, store: ObjectStore, content: Content) -> Response:
     """The answer to a GET or HEAD of `content`. Raises `RangeNotSatisfiable`, `NotFound`."""
     etag = f'"{content.sha256}"'
-    if _matches(request.headers.get("if-none-match", ""), etag):
+    if matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers={"ETag": etag})
     if request.method == "GET":  # the store would refuse a HEAD of what was signed for a GET
         url = await store.signed_url(content.workspace_id, content.sha256)
@@ -57,7 +57,7 @@ async def send(request: Request, store: ObjectStore, content: Content) -> Respon
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Content-Length": str(end - start),
-        "Content-Disposition": _disposition(content.filename),
+        "Content-Disposition": disposition(content.filename),
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }
@@ -96,11 +96,13 @@ def _part(request: Request, etag: str, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def _matches(header: str, etag: str) -> bool:
+def matches(header: str, etag: str) -> bool:
+    """Whether an ``If-None-Match`` names this ETag."""
     candidates = [part.strip().removeprefix("W/") for part in header.split(",")]
     return "*" in candidates or etag in candidates
 
 
-def _disposition(filename: str) -> str:
+def disposition(filename: str) -> str:
+    """``Content-Disposition`` of a download of that name."""
     plain = re.sub(r"[^A-Za-z0-9._ -]", "_", filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -65,7 +65,7 @@ def _calls(api: Api) -> Iterator[Call]:
 
 
 async def _ids(api: Api) -> dict[str, str]:
-    """One of everything in the workspace ``ours``: name of a path's parameter -> id."""
+    """One of everything in the workspace ``ours``: name of a path's parameter -> id (a layout has none of its own)."""
     member, admin = await api.client("member"), await api.client("admin")
     model, dataset = await api.upload(member), await api.upload(member, "datasets")
     key = (await admin.post("/v1/keys", json={"name": "k", "role": "reader"})).json()
@@ -97,7 +97,7 @@ async def _ids(api: Api) -> dict[str, str]:
         return {
             "model_id": model["id"], "dataset_id": dataset["id"], "job_id": job.id, "artifact_id": artifact.id,
             "key_id": key["id"], "workspace_id": workspace_id, "upload_id": upload.id,
-            "webhook_id": webhook.id, "delivery_id": delivery.id,
+            "webhook_id": webhook.id, "delivery_id": delivery.id, "layout": "triton",
         }  # fmt: skip
 
 

@@ -135,7 +135,9 @@ def run(job: JobInput, reporter: Reporter) -> JobResult:
     timings = {"steps_s": [step.get("seconds") for step in steps], "total_s": round(time.monotonic() - started, 3)}
     others = {name: file.path for name, file in job.models.items()}
     inputs = {role: identity(path) for role, path in {"model": job.model, **job.data, **others}.items()}
-    made = tuple(_made(job, item, inputs, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
+    tensors = {"inputs": network.inputs, "outputs": network.outputs}  # which compression keeps
+    told = {"inputs": inputs, "tensors": {side: [one.to_json() for one in specs] for side, specs in tensors.items()}}
+    made = tuple(_made(job, item, told, {**timings, "export_s": round(item.seconds, 3)}) for item in exported)
     reporter.progress("measuring", 1.0)
     return JobResult(made, metrics, verdict)
 
@@ -355,7 +357,7 @@ def _random(network: Network) -> Samples:
     return Samples({spec.name: value.numpy() for spec, value in zip(network.inputs, inputs, strict=True)})
 
 
-def _made(job: JobInput, item: _Exported, inputs: dict[str, Any], timings: dict[str, Any]) -> Made:
+def _made(job: JobInput, item: _Exported, told: dict[str, Any], timings: dict[str, Any]) -> Made:
     request = {
         "recipe": job.recipe.model_dump(mode="json"),
         "limits": job.limits.model_dump(mode="json"),
@@ -364,5 +366,5 @@ def _made(job: JobInput, item: _Exported, inputs: dict[str, Any], timings: dict[
         "threads": job.threads,
         "device": job.device,
     }
-    more = {"inputs": inputs, "timings": timings, **job.provenance}
+    more = {**told, "timings": timings, **job.provenance}
     return describe(item.target, item.artifact, request, more)

@@ -22,10 +22,15 @@ def make_artifact(tmp_path: Path) -> Any:
     """Makes one, of `DATA`."""
 
     async def make(
-        api: Any, manifest: dict[str, Any] = MANIFEST, figures: Any = None, model_id: str = "mdl_x"
+        api: Any,
+        manifest: dict[str, Any] = MANIFEST,
+        figures: Any = None,
+        model_id: str = "mdl_x",
+        data: bytes = DATA,
+        **columns: Any,
     ) -> Artifact:
         workspace_id = await api.workspace("ours")
-        (tmp_path / "made").write_bytes(DATA)
+        (tmp_path / "made").write_bytes(data)
         stored = await keep_file(api.services.database, api.services.store, workspace_id, tmp_path / "made")
         async with api.services.database.transaction() as session:
             job = Job(workspace_id=workspace_id, model_id=model_id, state="succeeded")
@@ -33,15 +38,13 @@ def make_artifact(tmp_path: Path) -> Any:
             await session.flush()
             if figures is not None:
                 session.add(Metric(job_id=job.id, name="artifacts", target="onnxruntime", value=figures))
+            usual = {"target": "onnxruntime", "format": "onnx", "filename": 'we"ird ñ.onnx', "manifest": manifest}
             artifact = Artifact(
                 workspace_id=workspace_id,
                 job_id=job.id,
-                target="onnxruntime",
-                format="onnx",
-                filename='we"ird ñ.onnx',
                 size_bytes=stored.size_bytes,
                 sha256=stored.sha256,
-                manifest=manifest,
+                **{**usual, **columns},
             )
             session.add(artifact)
         return artifact
