@@ -97,6 +97,7 @@ class Answering:
 #: A value for each parameter that a call of the SDK demands.
 GIVEN: Mapping[str, Any] = {
     "id": "x_1",
+    "layout": "triton",
     "delivery_id": "whd_1",
     "name": "name",
     "url": "https://example.com",
@@ -137,7 +138,8 @@ def walked(
             answer = call(*arguments)
             answer = list(answer) if inspect.isgenerator(answer) else answer
             answers[f"{noun}.{name}"] = answer
-            items = answer.items if isinstance(answer, Page) else answer if isinstance(answer, list) else [answer]
+            several = list | tuple
+            items = answer.items if isinstance(answer, Page) else answer if isinstance(answer, several) else [answer]
             for item in items:
                 if isinstance(item, View):
                     missing += unknown(item, type(item).__name__)

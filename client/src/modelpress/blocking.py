@@ -199,6 +199,8 @@ class Artifacts(BlockingNoun[nouns.AsyncArtifacts]):
     bom = call(nouns.AsyncArtifacts.bom)
     signing_key = call(nouns.AsyncArtifacts.signing_key)
     download = call(nouns.AsyncArtifacts.download)
+    packages = call(nouns.AsyncArtifacts.packages)
+    package = call(nouns.AsyncArtifacts.package)
 
 
 class Methods(BlockingNoun[nouns.AsyncMethods]):

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
+from urllib.parse import urlencode
 
 from modelpress.catalog_views import Method, Preset, Target
 from modelpress.decode import View
@@ -16,7 +17,7 @@ from modelpress.polling import poll
 from modelpress.requests import Call, segment
 from modelpress.resumable import AsyncUploads, UploadState
 from modelpress.session import Session
-from modelpress.views import Artifact, Dataset, Model, Page, Upload
+from modelpress.views import Artifact, Dataset, Model, Package, Page, Upload
 
 V = TypeVar("V", bound=View)
 U = TypeVar("U", bound=Upload)
@@ -275,6 +276,24 @@ class AsyncArtifacts(Noun[AsyncLiveArtifact]):
         file = _file(Path(target), artifact.filename or artifact.id)
         path = f"artifacts/{segment(id)}/content"
         return await download(self._session, path, file, sha256=artifact.sha256, progress=progress)
+
+    async def packages(self, id: str) -> tuple[Package, ...]:
+        """The layouts of inference servers, and why it does not fit one."""
+        data = await self._session.json(Call("GET", f"artifacts/{segment(id)}/packages"))
+        if not isinstance(data, dict) or not isinstance(data.get("items"), list):
+            raise ProtocolError("packages: expected a list with items")
+        return tuple(Package.parse(item) for item in data["items"])
+
+    async def package(
+        self, id: str, layout: str, target: Path | str, *, name: str | None = None, version: int = 1
+    ) -> Path:
+        """Writes the zip that a server of that layout (triton, kserve) reads to `target`: a file, or a folder.
+
+        `name` and `version` are what the server's clients ask for. `InvalidRequest` where no server reads its format.
+        """
+        file = _file(Path(target), f"{name or segment(id)}.{segment(layout)}.zip")
+        query = urlencode(present({"name": name, "version": version}))
+        return await download(self._session, f"artifacts/{segment(id)}/packages/{segment(layout)}?{query}", file)
 
     async def _document(self, id: str, kind: str) -> Mapping[str, Any]:
         data: Mapping[str, Any] = await self._session.json(Call("GET", f"artifacts/{segment(id)}/{kind}"))

@@ -205,6 +205,18 @@ class Artifact(View):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Package(View):
+    """A layout that inference servers read; `code` and `detail` say why an artifact does not fit it."""
+
+    layout: str
+    available: bool
+    summary: str | None = None
+    code: str | None = None
+    detail: str | None = None
+    download_url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job(View):
     """A compression job. `progress` is 0..1; `state` one of queued, running, canceling and `TERMINAL`.
 
