@@ -20,7 +20,7 @@ ARGS ?=
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
 JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos operators conformance clean
+.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos tutorial operators reference conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,8 +50,14 @@ format: $(VENV)/.test ## Format the code and fix what can be fixed.
 operators: $(VENV)/.run ## Write docs/operators.md and the client's table anew, from the tables of the readers.
 	@$(BIN)/python -m tools.operators
 
+reference: $(VENV)/.test ## Write docs/reference/ anew from the code: settings, methods, targets, errors, commands, paths.
+	@$(BIN)/python -m tools.reference
+
 up: $(VENV)/.run ## Start the embedded service on http://127.0.0.1:8000, with its data in .modelpress/.
 	@$(BIN)/modelpress-server up --data .modelpress $(ARGS)
+
+tutorial: $(VENV)/.test ## Follow docs/tutorial.md from a fresh clone and environment, and time it (ten minutes).
+	@$(BIN)/python -m benchmarks.tutorial $(ARGS)
 
 bench: bench-quantization bench-low-bits bench-compression bench-formats bench-uploads ## Run all benchmarks, with their default options.
 
