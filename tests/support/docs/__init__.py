@@ -1,0 +1,1 @@
+"""Runs what the documentation shows; the rules are in CONTRIBUTING.md, "Documentation"."""
