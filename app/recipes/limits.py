@@ -1,19 +1,25 @@
 """Limits that an artifact must keep; the gate checks them on the exported file."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from app.recipes.described import Described
 
 
-class Limits(BaseModel):
+class Limits(Described):
     """What the user demands. Absent (null) limits are not checked.
 
     Attributes:
         max_metric_drop: how much worse the artifact may be than the float model in the same target; a fraction
             for accuracy, R2 and IoU (0.01 is one point), relative for errors and perplexity.
+        max_size_ratio: bytes of the artifact over those of the float model in the same target.
+        max_size_bytes: bytes of the artifact.
+        max_latency_ratio: median latency of one sample over that of the float model in the same target.
+        max_latency_ms: median latency of one sample.
+        max_macs_ratio: multiply-accumulates over those of the uploaded model.
+        min_sqnr_db: signal to quantization noise of the outputs, beside those of the float model.
         strict: the unfavourable end of the two-sided paired interval must keep the metric limit, not the estimate.
         confidence: of that interval.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_metric_drop: float | None = Field(None, ge=0)
     max_size_ratio: float | None = Field(None, gt=0)

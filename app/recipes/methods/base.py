@@ -4,18 +4,22 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from app.recipes.described import Described
 from app.recipes.methods.effects import Effects
 
 Stage = Literal["search", "factorize", "prune", "train", "quantize"]
 Data = Literal["calibration", "training"]
 
 
-class LayerFilter(BaseModel):
-    """Narrows a step to some layers, by shell-style globs on their names."""
+class LayerFilter(Described):
+    """Narrows a step to some layers, by shell-style globs on their names.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        include: globs on the names of layers that the step may change.
+        exclude: globs on the names of layers that it leaves alone, whatever `include` says.
+    """
 
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -32,7 +36,7 @@ class LayerFilter(BaseModel):
         )
 
 
-class Step(BaseModel):
+class Step(Described):
     """Parameters of one method; the class is the lookup key, the ClassVars are what the API must know about it.
 
     Attributes:
@@ -40,9 +44,8 @@ class Step(BaseModel):
         stage: decides the ordering (search, factorize, prune, train in any order, then quantize).
         needs: data without which it cannot run, whatever its parameters.
         asks: parameter -> attribute of a target's `Grid` that lists the values which the target can hold.
+        layers: only these, by globs on their names.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     summary: ClassVar[str]
     stage: ClassVar[Stage]

@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from app.recipes.described import Described
 from app.recipes.methods.effects import Effects, Narrowed, Work
 from app.recipes.methods.training import TrainingStep
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Student(_Part):
+class Student(Described):
     """Who learns: a model of its own, or a thinner or shallower copy of the job's.
 
     Attributes:
@@ -34,7 +31,7 @@ class Student(_Part):
         return self
 
 
-class SoftLabels(_Part):
+class SoftLabels(Described):
     """``T^2 KL(softmax(teacher / T), softmax(student / T))`` for scores of classes, else the squared error.
 
     Attributes:
@@ -46,7 +43,7 @@ class SoftLabels(_Part):
     weight: float = Field(1, gt=0, le=1e6)
 
 
-class FeatureLoss(_Part):
+class FeatureLoss(Described):
     """Squared error of values inside the networks.
 
     Attributes:
@@ -59,7 +56,7 @@ class FeatureLoss(_Part):
     weight: float = Field(1, gt=0, le=1e6)
 
 
-class TaskLoss(_Part):
+class TaskLoss(Described):
     """Cross entropy or squared error of the labels; nothing where there are none.
 
     Attributes:
@@ -69,8 +66,14 @@ class TaskLoss(_Part):
     weight: float = Field(1, gt=0, le=1e6)
 
 
-class Losses(_Part):
-    """What is summed up; null: not this one."""
+class Losses(Described):
+    """What is summed up; null: not this one.
+
+    Attributes:
+        soft_labels: what the teacher answers.
+        features: what the teacher computes inside.
+        task: the labels, where there are any.
+    """
 
     soft_labels: SoftLabels | None = Field(default_factory=SoftLabels)
     features: FeatureLoss | None = None

@@ -15,7 +15,7 @@ class QuantizeDynamic(Step):
     """int8 weights; activation ranges are found at run time, sample by sample.
 
     Attributes:
-        avoid_saturation: see `IntegerStep`.
+        weight_bits / granularity / avoid_saturation: see `IntegerStep`.
     """
 
     summary: ClassVar[str] = "int8 weights, activations quantized on the fly; needs no data"
@@ -34,7 +34,11 @@ class QuantizeDynamic(Step):
 
 
 class QuantizeFloat(Step):
-    """Weights in a shorter floating-point format."""
+    """Weights in a shorter floating-point format.
+
+    Attributes:
+        format: float16 and bfloat16 are half as large, float8 a quarter.
+    """
 
     summary: ClassVar[str] = "float16, bfloat16 or float8 weights; needs no data"
     stage: ClassVar[Stage] = "quantize"
@@ -170,6 +174,11 @@ class IntegerStep(Step):
     """What static quantization and quantization-aware training have in common.
 
     Attributes:
+        weight_bits: width of a weight.
+        activation_bits: width of what layers read; 16 compute in float, 4 are for the target torch alone.
+        calibration: how ranges of activations are found: by the least squared error, from the smallest to the largest
+            value, a share of the values, or the least loss of information.
+        granularity: scales of weights: one for each output channel, or one for the tensor.
         symmetric_activations: null takes what the target wants.
         bias_correction: undoes the mean shift that weight rounding causes (Nagel et al. 2019, section 4.2).
         equalize: cross-layer equalization (Nagel et al. 2019, section 4.1).
