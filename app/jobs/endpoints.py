@@ -67,9 +67,10 @@ async def list_jobs(
     state: Annotated[list[State] | None, Query(description="Jobs in one of these states.")] = None,
     name: Annotated[Text | None, Query(description="Jobs of exactly this name.")] = None,
     tag: Annotated[list[Text] | None, Query(description="`key` or `key:value`; all given ones must match.")] = None,
+    model_id: Annotated[Text | None, Query(description="Jobs of this model.")] = None,
 ) -> Page[JobView]:
     """The workspace's jobs, newest first; metrics are the baseline's and the artifacts' alone."""
-    filters = service.Filters(states=state or (), name=name, tags=tag or ())
+    filters = service.Filters(states=state or (), name=name, tags=tag or (), model_id=model_id)
     return await service.page(session, request, caller.workspace_id, filters, page)
 
 

@@ -76,13 +76,17 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
     return {row.id: row.position for row in rows}
 
 
-def listing(workspace_id: str, states: Sequence[str], name: str | None, tags: Sequence[str]) -> Select[Job]:
+def listing(
+    workspace_id: str, states: Sequence[str], name: str | None, tags: Sequence[str], model_id: str | None = None
+) -> Select[Job]:
     """The compression jobs of a workspace that match every filter given."""
     statement = select(Job).where(Job.workspace_id == workspace_id, _SHOWN)
     if states:
         statement = statement.where(Job.state.in_(states))
     if name is not None:
         statement = statement.where(Job.name == name)
+    if model_id is not None:
+        statement = statement.where(Job.model_id == model_id)
     for tag in tags:
         key, separator, value = tag.partition(":")
         # Operators that the index of tags knows.

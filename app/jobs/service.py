@@ -24,6 +24,7 @@ class Filters:
     name: str | None = None
     tags: Sequence[str] = ()
     reading: str | None = None
+    model_id: str | None = None
 
 
 async def get(session: AsyncSession, request: Request, workspace_id: str, job_id: str) -> JobView:
@@ -43,7 +44,7 @@ async def page(
     session: AsyncSession, request: Request, workspace_id: str, filters: Filters, wanted: PageRequest
 ) -> Page[JobView]:
     """A page of jobs, newest first, with the metrics of a list."""
-    statement = repository.listing(workspace_id, filters.states, filters.name, filters.tags)
+    statement = repository.listing(workspace_id, filters.states, filters.name, filters.tags, filters.model_id)
     if filters.reading is not None:
         statement = statement.where(uses(filters.reading))
     rows, next_cursor = await wanted.rows(session, statement, Job)
