@@ -42,7 +42,7 @@ def test_the_steps_of_a_pipeline(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     ids = json.loads(json.dumps(steps.upload(*files)))  # what an orchestrator keeps between two tasks
     (path,) = steps.fetch(steps.wait(steps.start(ids)), str(folder / "out"))
     session = onnxruntime.InferenceSession(path)
-    sample = np.load(folder / "evaluation.npz")["input"][:3]
+    sample = next(column for name, column in np.load(folder / "evaluation.npz").items() if name != "label")[:3]
     (scores,) = session.run(None, {session.get_inputs()[0].name: sample})
     assert scores.shape == (3, 10)
     monkeypatch.setattr(steps, "LIMITS", {"max_size_ratio": 0.001})

@@ -35,6 +35,8 @@ MATRIX = [
     ("GET", "/v1/artifacts/art_x/manifest", "reader"),
     ("GET", "/v1/artifacts/art_x/signature", "reader"),
     ("GET", "/v1/artifacts/art_x/bom", "reader"),
+    ("GET", "/v1/artifacts/art_x/packages", "reader"),
+    ("GET", "/v1/artifacts/art_x/packages/layout", "reader"),
     ("GET", "/v1/signing-key", "reader"),
     ("GET", "/v1/methods", "reader"),
     ("GET", "/v1/targets", "reader"),
