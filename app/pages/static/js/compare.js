@@ -97,7 +97,7 @@ function plot(points, float, name, current, colors) {
   const original = float?.float === undefined || !float?.before ? [] : [
     { type: "scatter", mode: "markers", name: "float model", x: [float.before], y: [float.float], marker: { symbol: "diamond", size: 12, color: colors.faint }, hovertemplate: "float model<br>%{x:.3s}B<br>%{y:.4f}<extra></extra>" },
   ];
-  const yaxis = { title: { text: name }, tickformat: name.includes("accuracy") ? ".1%" : "" };
+  const yaxis = { title: { text: name }, tickformat: name.includes("accuracy") ? ".2~%" : "" };
   return { traces: [...kinds, ...original], layout: { height: 320, hovermode: "closest", xaxis: { title: { text: "size" }, tickformat: ".2s", ticksuffix: "B", rangemode: "tozero" }, yaxis } };
 }
 

@@ -12,6 +12,7 @@ import { tellTimes } from "./shell.js";
 const TERMINAL = ["succeeded", "failed", "canceled"];
 const PHASES = ["reading", "compressing", "exporting", "measuring"];
 const QUEUE_MS = 2000;
+const DRAW_MS = 1000;
 const RECONNECT_MS = 3000;
 /** Lines of the log that are kept on the page. */
 const MOST_LINES = 2000;
@@ -106,12 +107,18 @@ function showProgress({ phase, progress, eta_s: left }) {
   });
 }
 
+/** Drawn as often as it can be read, not after every epoch. */
+let drawing = false;
+
 /** @param {Record<string, number[]>} curves */
 async function showCurves(curves) {
   const figure = document.getElementById("live-curves");
-  if (!figure) return;
+  if (!figure || drawing) return;
+  drawing = true;
   figure.hidden = false;
   await drawCurves(/** @type {HTMLElement} */ (figure.querySelector(".plot")), curves).catch(notifyError);
+  await new Promise((resolve) => setTimeout(resolve, DRAW_MS));
+  drawing = false;
 }
 
 /** @param {string} text */

@@ -58,6 +58,8 @@ export function takeFiles(place, options) {
     take(input.files ?? []);
     input.value = "";
   });
+  take(input.files ?? []); // chosen before this script was there
+  input.value = "";
   onDrop(drop, take);
   void showUnfinished(list, options.noun);
 }
