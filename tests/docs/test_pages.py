@@ -18,6 +18,7 @@ def test_blocks_that_are_looked_at(page: Page) -> None:
     check_data(page)
 
 
+@pytest.mark.timeout(900)  # whole pages, with jobs among them
 @pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] * page.slow, id=page.name) for page in RUNNING]
