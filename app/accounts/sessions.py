@@ -30,10 +30,12 @@ def authorization(request: Request) -> str | None:
         Forbidden: ``cross_origin`` where another site makes a browser change something with its cookie.
     """
     header = request.headers.get("authorization")
+    if header is not None:  # what programs send has no cookie to look for
+        return header
     sealed = request.cookies.get(COOKIE)
     settings = get_services(request).settings
-    if header is not None or sealed is None or not settings.auth_enabled:
-        return header
+    if sealed is None or not settings.auth_enabled:
+        return None
     key = _opened(settings, sealed)
     if key is None:
         raise Unauthenticated("This session has ended; sign in again with a key.", code="session_ended")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
+from benchmarks.demo import free_port
 from tests.support.browser import Visitor
 from tests.support.client import Api
 from tests.support.digits import Digits, train_digits
@@ -31,10 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with serving(tmp_path_factory.mktemp("pages") / "data", port) as running:
+    with serving(tmp_path_factory.mktemp("pages") / "data", free_port()) as running:
         yield running
 
 

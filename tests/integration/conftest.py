@@ -1,10 +1,10 @@
 """One running service for all tests of the whole: ``modelpress-server up`` with everything behind it."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.demo import free_port
 from tests.support.client import Api
 from tests.support.digits import Digits, train_digits
 from tests.support.service import Service, serving
@@ -12,10 +12,7 @@ from tests.support.service import Service, serving
 
 @pytest.fixture(scope="session")
 def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with serving(tmp_path_factory.mktemp("service") / "data", port) as service:
+    with serving(tmp_path_factory.mktemp("service") / "data", free_port()) as service:
         yield service
 
 
