@@ -81,14 +81,15 @@ def done(api: Api, uploaded: dict[str, str]) -> dict[str, Any]:
     return view
 
 
-@pytest.fixture(scope="session")
+# A loop of Playwright's runs in the main thread until it is stopped, and no test of coroutines can run meanwhile.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     # CI runs as root in a container, where Chromium's own sandbox cannot.
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

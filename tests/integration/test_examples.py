@@ -16,6 +16,7 @@ from tests.support.digits import Digits
 from tests.support.service import Service
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+pytestmark = pytest.mark.xdist_group("service")  # of test_story.py: one service serves both
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.support.quantizable import Notebook, sqnr_db
 from worker.engine import formats
 from worker.engine.data.samples import Samples
 from worker.engine.errors import RuntimeFailure
+from worker.engine.measure.machine import saturates
 from worker.engine.methods import METHODS
 from worker.engine.network import Network
 from worker.engine.state import Compressed, Context
@@ -140,7 +141,7 @@ def test_quantized(exported: Exported, tmp_path: Path) -> None:
     """Statically, for ONNX Runtime: what is written runs there, and computes nearly the same."""
     calibration = {name: value.numpy() for name, value in exported.inputs(24).items()}
     grids = {"onnxruntime": GRIDS["onnxruntime"]}
-    context = Context(grids, Notebook(), tmp_path, calibration=Samples(calibration))
+    context = Context(grids, Notebook(), tmp_path, calibration=Samples(calibration), saturating=saturates())
     done = METHODS[QuantizeStatic](Compressed(exported.network), QuantizeStatic(), context)
     form, target = done.quantized["onnxruntime"], TARGETS["onnxruntime"]
     floats = target.export_float(Floats(exported.network, tmp_path / "float"))
