@@ -1,6 +1,5 @@
 """The whole web process on a real database and queue, asked over ASGI as any client would."""
 
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
-from moto.server import DomainDispatcherApplication, create_backend_app
 from pydantic import SecretStr
-from werkzeug.serving import make_server
 
 from app.accounts import service as accounts
 from app.accounts.schemas import NewKeyRequest, Role
@@ -19,6 +16,7 @@ from app.config import Settings
 from app.main import create_app
 from app.tables import Workspace
 from app.web.services import Services
+from tests.support.buckets import running_s3, s3_environment
 from tests.support.stage import Stage, open_stage
 
 PT2_LIKE = b"PK\x03\x04" + bytes(100)
@@ -45,28 +43,14 @@ def settings(database_url: str, broker_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3 service on a socket of the loopback interface, with two buckets."""
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    for bucket in ("bucket", "other"):
-        httpx2.put(f"{url}/{bucket}").raise_for_status()
-    yield url
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_s3("bucket", "other") as url:
+        yield url
 
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same, and this process has its address and keys."""
-    environment = {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }
-    for name, value in environment.items():
+    for name, value in s3_environment(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     return s3_endpoint
 

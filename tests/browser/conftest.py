@@ -29,20 +29,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="there is no chromium; `make test` installs Debian's"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with serving(tmp_path_factory.mktemp("pages") / "data", free_port()) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(service: Service) -> Iterator[Api]:
     client = Api(service.url, service.key())
     yield client
     client.http.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``digits.pt2``, ``calibration.npz`` and ``evaluation.npz``."""
     folder = tmp_path_factory.mktemp("files")
@@ -52,7 +52,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def uploaded(api: Api, files: Path) -> dict[str, str]:
     """Ids of the model and its data, as a request names them."""
     model = api.checked("models", (files / "digits.pt2").read_bytes(), "digits.pt2", name="digits")
@@ -63,7 +63,7 @@ def uploaded(api: Api, files: Path) -> dict[str, str]:
     return {"model_id": model["id"], **{f"{role}_dataset_id": view["id"] for role, view in data.items()}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def done(api: Api, uploaded: dict[str, str]) -> dict[str, Any]:
     """A job that has trained, for two targets, and kept its limits."""
     recipe = {"steps": [{"method": "finetune", "epochs": 2}, {"method": "quantize.static", "samples": 64}]}
@@ -82,14 +82,14 @@ def done(api: Api, uploaded: dict[str, str]) -> dict[str, Any]:
 
 
 # A loop of Playwright's runs in the main thread until it is stopped, and no test of coroutines can run meanwhile.
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     # CI runs as root in a container, where Chromium's own sandbox cannot.
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

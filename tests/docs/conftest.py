@@ -10,7 +10,7 @@ from benchmarks.demo import free_port
 from tests.support.service import Service, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The embedded service, with a key that signs artifacts, made as docs/operations.md says."""
     make_key = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"]
@@ -20,6 +20,6 @@ def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
         yield service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("made")

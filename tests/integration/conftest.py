@@ -5,30 +5,45 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.demo import free_port
+from tests.support.buckets import running_s3, s3_environment
 from tests.support.client import Api
 from tests.support.digits import Digits, train_digits
 from tests.support.service import Service, serving
 
 
-@pytest.fixture(scope="session")
-def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("service") / "data", free_port()) as service:
+@pytest.fixture(scope="package")
+def s3() -> Iterator[str]:
+    """The address of an S3 service with a bucket `models`."""
+    with running_s3("models") as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def running_service(tmp_path_factory: pytest.TempPathFactory, s3: str) -> Iterator[Service]:
+    """It may take files from the bucket."""
+    settings = {
+        **s3_environment(s3),
+        "MODELPRESS_SOURCES": '["s3://models/trained"]',
+        "MODELPRESS_S3_ALLOW_HTTP": "true",
+    }
+    prefix = ("env", *(f"{name}={value}" for name, value in settings.items()))
+    with serving(tmp_path_factory.mktemp("service") / "data", free_port(), prefix) as service:
         yield service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(running_service: Service) -> Iterator[Api]:
     client = Api(running_service.url, running_service.key())
     yield client
     client.http.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     return train_digits(tmp_path_factory.mktemp("digits"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def uploaded(api: Api, digits: Digits) -> dict[str, str]:
     """Ids of the model and its data, checked."""
     model = api.checked("models", digits.model, "digits.pt2")

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from modelpress import Client
 
 from tests.support.digits import Digits
 from tests.support.service import Service
@@ -49,6 +51,22 @@ def test_the_steps_of_a_pipeline(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(steps, "LIMITS", {"max_size_ratio": 0.001})
     with pytest.raises(RuntimeError, match="limits_not_met"):
         steps.wait(steps.start(ids))
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_model_that_lies_in_a_bucket(folder: Path, s3: str) -> None:
+    places = []
+    for name in ("model.pt2", "calibration.npz"):
+        httpx.put(f"{s3}/models/trained/{name}", content=(folder / name).read_bytes()).raise_for_status()
+        places.append(f"s3://models/trained/{name}")
+    argv = [sys.executable, EXAMPLES / "s3_source.py"]
+    done = subprocess.run([*argv, *places], capture_output=True, text=True, check=True)
+    with Client() as client:
+        assert client.jobs.wait(done.stdout.strip()).state == "succeeded"
+    done = subprocess.run(
+        [*argv, "s3://models/other/model.pt2", places[1]], capture_output=True, text=True, check=False
+    )
+    assert "source_not_allowed" in done.stderr
 
 
 @pytest.mark.usefixtures("environment")

@@ -205,6 +205,30 @@ def test_an_exported_program_for_two_targets(
 
 
 @pytest.mark.slow
+def test_a_model_of_transformers(mlflow: Any, client: Client) -> None:
+    import mlflow.transformers
+    import transformers
+    from modelpress.integrations.mlflow import compress
+    from tokenizers import Tokenizer, models
+
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3}, unk_token="[UNK]"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=8, **sizes))
+    mlflow.transformers.log_model(
+        {"model": model, "tokenizer": tokenizer},
+        name="model",
+        task="text-classification",
+        registered_model_name="words",
+        pip_requirements=["transformers"],
+    )
+    made = compress(
+        client, "models:/words/1", recipe={"steps": [{"method": "quantize.dynamic"}]}, targets=["onnxruntime"]
+    )
+    assert made.versions["onnxruntime"].name == "words-onnxruntime"
+
+
+@pytest.mark.slow
 def test_what_cannot_be_compressed_is_told_before_anything_is_uploaded(
     mlflow: Any, client: Client, network: DigitsNet
 ) -> None:

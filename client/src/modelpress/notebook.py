@@ -45,11 +45,7 @@ def page(shown: Page[Any]) -> str:
 
 def estimate(shown: Estimate) -> str:
     """Figures as people read them."""
-    rows = [("size", text.size(shown.size_bytes))]
-    rows += [(f"size, {target}", text.size(size)) for target, size in (shown.targets or {}).items()]
-    rows += [("memory", text.size(shown.peak_memory_bytes)), ("time", text.seconds(shown.run_s))]
-    rows += [("a worker has the memory", {True: "yes", False: "no", None: text.NONE}[shown.fits])]
-    return table(("", "estimate"), rows) + _notes(shown.notes or ())
+    return table(("", "estimate"), report.estimated(shown)) + _notes(shown.notes or ())
 
 
 def job(shown: Job) -> str:

@@ -27,6 +27,14 @@ model = torch.load({model!r}, weights_only=False)
 images, labels, test_images, test_labels = np.load({arrays!r}).values()
 """
 
+REGISTRY = """
+import os
+os.environ.update(MLFLOW_TRACKING_URI={store!r}, MLFLOW_DISABLE_TELEMETRY="true")
+import mlflow
+mlflow.MlflowClient().create_registered_model("digits")
+mlflow.MlflowClient().create_model_version("digits", source={source!r})
+"""
+
 
 def digits(made: Path, folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     """A trained CNN as `model`; `images`, `labels`, `test_images`, `test_labels`; model.pt2, calibration.npz,
@@ -57,6 +65,17 @@ def artifact(made: Path, folder: Path, env: Mapping[str, str]) -> dict[str, str]
     return {**names, "sh": "".join(f"export {name}={value}\n" for name, value in ids.items())}
 
 
+def registry(made: Path, folder: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """What is given with `digits`, its model.pt2 being version 1 of `digits` in a registry of MLflow."""
+    names = digits(made, folder, env)
+    (folder / "version").mkdir()
+    shutil.copy(folder / "model.pt2", folder / "version")
+    return {
+        "python": names["python"]
+        + REGISTRY.format(store=f"sqlite:///{folder}/mlflow.db", source=str(folder / "version"))
+    }
+
+
 def _make_digits(folder: Path) -> None:
     pixels, classes = load_digits(return_X_y=True)
     pixels = (pixels.reshape(-1, 1, 8, 8) / 16).astype(np.float32)
@@ -78,4 +97,4 @@ def _make_digits(folder: Path) -> None:
     np.savez(folder / "training.npz", input=images, label=labels)
 
 
-GIVEN: dict[str, Given] = {"digits": digits, "artifact": artifact}
+GIVEN: dict[str, Given] = {"digits": digits, "artifact": artifact, "registry": registry}

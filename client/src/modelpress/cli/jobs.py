@@ -1,12 +1,18 @@
 """The group `jobs`."""
 
-import typer
+import json
+from typing import Annotated, Any
 
-from modelpress import Client
+import typer
+from rich.text import Text
+
+from modelpress import Client, JobRequest
 from modelpress.cli import exits, report, text
 from modelpress.cli.follow import follow
 from modelpress.cli.listing import Id, Json, Noun, show_done
 from modelpress.cli.output import console, printable, say, show_json
+
+RequestFile = Annotated[typer.FileText, typer.Argument(metavar="FILE", help="The request as JSON; - is stdin.")]
 
 jobs = typer.Typer(no_args_is_help=True, help="Compression jobs.")
 
@@ -25,6 +31,44 @@ _jobs = Noun(
 _jobs.listed(lambda client: client.jobs)
 _jobs.shown(lambda client: client.jobs)
 _jobs.deleted(lambda client: client.jobs)
+
+
+def _request(file: typer.FileText) -> JobRequest:
+    """What a job is asked for by, as `POST /v1/jobs` takes it."""
+    try:
+        body: Any = json.load(file)
+        return JobRequest(**body)
+    except (ValueError, TypeError) as error:  # no JSON, a field that there is not, or one that is missing
+        why = str(error).removeprefix("JobRequest.__init__() ")
+        raise typer.BadParameter(f"{file.name}: {why}; see `modelpress jobs create --help`") from error
+
+
+@jobs.command("create")
+def create_job(file: RequestFile, as_json: Json = False) -> None:
+    """Queues a job and prints its id, without waiting for it.
+
+    FILE holds what POST /v1/jobs takes: model_id, recipe, targets, and whatever else the job needs.
+    """
+    with Client() as client:
+        job = client.jobs.create(_request(file))
+    if as_json:
+        show_json(job.raw)
+    else:
+        console().print(Text(printable(job.id)))
+
+
+@jobs.command("estimate")
+def estimate_job(file: RequestFile, as_json: Json = False) -> None:
+    """Tells what a job would come to, without queueing it: size, memory, time."""
+    with Client() as client:
+        estimate = client.jobs.estimate(_request(file))
+    if as_json:
+        show_json(estimate.raw)
+        return
+    for label, figure in report.estimated(estimate):
+        console().print(Text(printable(f"{label}: {figure}")))
+    for note in estimate.notes or ():
+        console().print(Text(f"note: {printable(note)}"))
 
 
 @jobs.command("follow")

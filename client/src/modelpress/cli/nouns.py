@@ -9,7 +9,7 @@ import typer
 from modelpress import Client
 from modelpress.cli import text
 from modelpress.cli.exits import ExitCode
-from modelpress.cli.listing import Id, Json, Noun, show_done, show_fields
+from modelpress.cli.listing import Id, Json, Noun, show_done, show_fields, show_table
 from modelpress.cli.output import console, printable, say, show_json
 from modelpress.cli.screen import transfer
 from modelpress.decode import View
@@ -44,6 +44,11 @@ UPLOAD_COLUMNS = {
     "state": lambda item: item.state,
     "size": lambda item: text.size(item.size_bytes),
     "created": lambda item: text.when(item.created_at),
+}
+PACKAGE_COLUMNS = {
+    "layout": lambda item: item.layout,
+    "available": lambda item: "yes" if item.available else item.code,
+    "": lambda item: item.summary if item.available else item.detail,
 }
 NAMED_COLUMNS = {"name": lambda item: item.name}
 
@@ -120,6 +125,32 @@ def download_artifact(id: Id, output: Target = Path(), as_json: Json = False) ->
     """Downloads a compressed model, verified by its SHA-256."""
     with Client() as client, transfer(f"download {id}") as progress:
         file = client.artifacts.download(id, output, progress=progress)
+    show_done(f"wrote {file}", {"file": str(file)}, as_json=as_json)
+
+
+@artifacts.command("packages")
+def list_packages(id: Id, as_json: Json = False) -> None:
+    """Lists the layouts of inference servers, and why it does not fit one."""
+    with Client() as client:
+        found = client.artifacts.packages(id)
+    if as_json:
+        show_json([one.raw for one in found])
+    else:
+        show_table(found, PACKAGE_COLUMNS)
+
+
+@artifacts.command("package")
+def download_package(
+    id: Id,
+    layout: Annotated[str, typer.Argument(help="triton, kserve, ...; see `packages`.")],
+    name: Annotated[str | None, typer.Option(help="By which the server's clients ask for the model.")] = None,
+    version: Annotated[int, typer.Option(min=1, help="Of the model in the repository.")] = 1,
+    output: Target = Path(),
+    as_json: Json = False,
+) -> None:
+    """Downloads it as the zip of a repository that an inference server reads."""
+    with Client() as client:
+        file = client.artifacts.package(id, layout, output, name=name, version=version)
     show_done(f"wrote {file}", {"file": str(file)}, as_json=as_json)
 
 

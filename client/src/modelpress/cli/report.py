@@ -9,7 +9,7 @@ from rich.text import Text
 
 from modelpress.cli import steps, text
 from modelpress.cli.output import printable
-from modelpress.views import GateCheck, Job, Measurement
+from modelpress.views import Estimate, GateCheck, Job, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,17 @@ ROWS: tuple[tuple[str, Callable[[Sides], str | None]], ...] = (
     ("speed-up", _speedup),
     ("gate", _gate),
 )
+
+
+def estimated(shown: Estimate) -> list[tuple[str, str]]:
+    """An estimate's figures, a line for each."""
+    return [
+        ("size", text.size(shown.size_bytes)),
+        *((f"size, {target}", text.size(size)) for target, size in (shown.targets or {}).items()),
+        ("memory", text.size(shown.peak_memory_bytes)),
+        ("time", text.seconds(shown.run_s)),
+        ("a worker has the memory", {True: "yes", False: "no", None: text.NONE}[shown.fits]),
+    ]
 
 
 def show(console: Console, job: Job) -> None:
