@@ -139,6 +139,8 @@ def test_lengths_stay_symbolic(exported: Exported) -> None:
 
 def test_quantized(exported: Exported, tmp_path: Path) -> None:
     """Statically, for ONNX Runtime: what is written runs there, and computes nearly the same."""
+    if exported.exporter != "dynamo" and (exported.name, exported.exporter) not in FAST:
+        pytest.skip("the network is the same whoever wrote it (test_agrees): CI has no time to quantize it thrice")
     calibration = {name: value.numpy() for name, value in exported.inputs(24).items()}
     grids = {"onnxruntime": GRIDS["onnxruntime"]}
     context = Context(grids, Notebook(), tmp_path, calibration=Samples(calibration), saturating=saturates())
