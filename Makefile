@@ -13,14 +13,14 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 JOBS ?= 2
 # Threads of each: its share of the cores. Threads of several processes that wait for each other on the same cores spin.
 THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) : 1 )))
-# Which tests; CI runs "slow or not slow" at once, so that no core is idle at the end of either.
+# Which tests; CI runs all but the long ones at once, so that no core is idle at the end of either.
 MARKS ?= not slow
 ARGS ?=
 
 INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-mlflow.txt constraints-models.txt
 JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
-.PHONY: help demo test test-slow test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos tutorial operators reference conformance clean
+.PHONY: help demo test test-slow test-long test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos tutorial operators reference conformance clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,8 +34,11 @@ test: $(VENV)/.test $(VENV)/.chromium ## Run the tests (real PostgreSQL, Valkey 
 test-gpu: $(VENV)/.test ## Run the tests that need an NVIDIA GPU (skipped, with the reason, where there is none).
 	@$(BIN)/python -m pytest tests/gpu $(ARGS)
 
-test-slow: MARKS = slow
+test-slow: MARKS = slow and not long
 test-slow: test ## Run the tests that take minutes.
+
+test-long: MARKS = long
+test-long: test ## Run the tests that CI has no time for (half an hour; before a release).
 
 lint: $(VENV)/.test ## Lint, formatting, types, import rules.
 	@$(BIN)/ruff check .

@@ -24,6 +24,7 @@ def measured(cache: Path) -> tuple[str, dict[str, dict[str, Any]], dict[Path, in
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1700)
 def test_it_measures_exported_files_and_goes_on_where_it_was(tmp_path: Path) -> None:
     tables, records, written = measured(tmp_path)

@@ -44,7 +44,7 @@ def kill_after_two_epochs(service: Service, api: Api, job_id: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [pytest.param("quantization", marks=pytest.mark.long), "pipeline"])
 def test_a_killed_training_ends_with_the_same_file(
     recipe: str, running_service: Service, api: Api, uploaded: dict[str, str]
 ) -> None:
