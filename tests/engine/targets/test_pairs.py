@@ -72,7 +72,7 @@ class Case:
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
         """Every method is run with its defaults; other values take minutes together."""
-        return [] if self.step == _step(type(self.step), {}) else [pytest.mark.slow]
+        return [] if self.step == _step(type(self.step), {}) else [pytest.mark.slow, pytest.mark.long]
 
     @property
     def fewest(self) -> int:
