@@ -96,7 +96,7 @@ class Receiver(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))  # as it came: the signature is over these bytes
         try:
             self.server.verifier.verify(body, {name.lower(): value for name, value in self.headers.items()})
-        except WebhookVerificationError:
+        except (WebhookVerificationError, ValueError):  # ValueError: no text, or no base64
             self.send_error(401)
             return
         if self.server.inbox.put(self.headers["webhook-id"], body.decode()):

@@ -109,6 +109,7 @@ def compress(
     if len(set(names.values())) < len(targets):
         raise ConfigurationError(f"name={name!r} gives several targets one name: put {{target}} into it")
     source = _version(uri)
+    uri = f"models:/{source.name}/{source.version}"  # an alias may move while the job runs
     with tempfile.TemporaryDirectory(prefix="modelpress-") as folder:
         model = client.models.upload(_file(uri, Path(folder)), name=_label(source), task=task)
     sets = {"calibration": calibration, "evaluation": evaluation, "training": training}
@@ -300,7 +301,10 @@ def _file(uri: str, folder: Path) -> Path:
     recorded = root / "MLmodel"
     flavors: Mapping[str, Any] = yaml.safe_load(recorded.read_text())["flavors"] if recorded.exists() else {}
     if "transformers" in flavors:
-        parts = [root / str(flavors["transformers"].get("model_binary", "model")), root / "components" / "tokenizer"]
+        saved = (root / str(flavors["transformers"].get("model_binary", "model"))).resolve()
+        if not saved.is_relative_to(root.resolve()) or not saved.is_dir():  # whoever logs a model writes this path
+            raise NoModel(f"{uri}: its MLmodel names no folder of its own as model_binary: log the model anew")
+        parts = [saved, root / "components" / "tokenizer"]
         return _packed(folder / "model.zip", [file for part in parts for file in sorted(part.glob("*"))])
     files = [file for file in sorted(root.rglob("*")) if file.suffix in _SUFFIXES]
     if len(files) == 1:
