@@ -62,7 +62,6 @@ TRAINED = {
     "mobilenet": Training(mobilenet, lambda: mobilenet.MobileNet(CLASSES), epochs=8, rate=6e-3),
     "vgg16": Training(vgg, lambda: vgg.Vgg16(CLASSES), epochs=4, rate=2e-3),
     "resnet18-quarter": Training(narrow, lambda: narrow.NarrowResNet18(CLASSES), epochs=8, rate=4e-3),
-    "resnet18-brief": Training(narrow, lambda: narrow.NarrowResNet18(CLASSES), epochs=2, rate=4e-3),  # for tests
     "transformer": Training(transformer, lambda: transformer.Transformer(CLASSES), epochs=8, rate=1e-3),
 }
 #: Those that are quantized side by side with other tools.
