@@ -117,11 +117,10 @@ PICKLES.model(
     lambda c: good.zip_of(good.transformers_folder() | {"model.safetensors": payload(c)}),
     "file_damaged",
 )
-PICKLES.model(  # its bytes are read as numbers, of which some may be no number, as the canary's path has it
+PICKLES.model(  # read from an offset at which none of its words is NaN, however long the canary's path
     "onnx-bundle-with-pickled-data",
-    lambda c: good.zip_of(good.onnx_bundle() | {"w.data": payload(c)}),
+    lambda c: good.zip_of(good.onnx_bundle(offset="2") | {"w.data": payload(c)}),
     ACCEPTED,
-    "weights_invalid",
 )
 PICKLES.tensors("npz-objects", npz_objects, UNSAFE)
 PICKLES.tensors("npz-objects-deflated", lambda canary: npz_objects(canary, zipfile.ZIP_DEFLATED), UNSAFE)
