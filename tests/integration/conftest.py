@@ -1,6 +1,7 @@
 """One running service for all tests of the whole: ``modelpress-server up`` with everything behind it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,15 @@ def api(running_service: Service) -> Iterator[Api]:
 @pytest.fixture(scope="package")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     return train_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def folder(digits: Digits, tmp_path: Path) -> Path:
+    """A trained model and its data, as files."""
+    (tmp_path / "model.pt2").write_bytes(digits.model)
+    (tmp_path / "calibration.npz").write_bytes(digits.calibration)
+    (tmp_path / "evaluation.npz").write_bytes(digits.evaluation)
+    return tmp_path
 
 
 @pytest.fixture(scope="package")

@@ -14,20 +14,10 @@ import pytest
 import yaml
 from modelpress import Client
 
-from tests.support.digits import Digits
 from tests.support.service import Service
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 pytestmark = pytest.mark.xdist_group("service")  # of test_story.py: one service serves both
-
-
-@pytest.fixture
-def folder(digits: Digits, tmp_path: Path) -> Path:
-    """A trained model and its data, as files."""
-    (tmp_path / "model.pt2").write_bytes(digits.model)
-    (tmp_path / "calibration.npz").write_bytes(digits.calibration)
-    (tmp_path / "evaluation.npz").write_bytes(digits.evaluation)
-    return tmp_path
 
 
 @pytest.fixture

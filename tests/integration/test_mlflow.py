@@ -30,19 +30,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running ``mlflow server`` with an empty registry."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     stores = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files"))
-    argv = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        *stores,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    argv = [sys.executable, "-m", "mlflow", "server", *stores, *where]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(argv, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -82,10 +71,8 @@ def mlflow(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
 
 
 @pytest.fixture
-def data(digits: Digits, tmp_path: Path) -> dict[str, Path]:
-    (tmp_path / "calibration.npz").write_bytes(digits.calibration)
-    (tmp_path / "evaluation.npz").write_bytes(digits.evaluation)
-    return {role: tmp_path / f"{role}.npz" for role in ("calibration", "evaluation")}
+def data(folder: Path) -> dict[str, Path]:
+    return {role: folder / f"{role}.npz" for role in ("calibration", "evaluation")}
 
 
 @pytest.fixture(scope="module")

@@ -67,8 +67,7 @@ def estimate_job(file: RequestFile, as_json: Json = False) -> None:
         return
     for label, figure in report.estimated(estimate):
         console().print(Text(printable(f"{label}: {figure}")))
-    for note in estimate.notes or ():
-        console().print(Text(f"note: {printable(note)}"))
+    report.show_notes(console(), estimate.notes or ())
 
 
 @jobs.command("follow")

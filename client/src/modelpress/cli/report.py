@@ -1,6 +1,6 @@
 """The before/after table: every figure in it was measured by the service on the exported file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -145,7 +145,12 @@ def show(console: Console, job: Job) -> None:
     console.print(table, soft_wrap=False)
     steps.show(console, job)
     of_targets = [note for side in measured for note in side.after.notes or ()]
-    for note in dict.fromkeys([*(job.metrics.notes or () if job.metrics else ()), *of_targets]):
+    show_notes(console, dict.fromkeys([*(job.metrics.notes or () if job.metrics else ()), *of_targets]))
+
+
+def show_notes(console: Console, notes: Iterable[str]) -> None:
+    """Prints each on a line of its own."""
+    for note in notes:
         console.print(Text(f"note: {printable(note)}"))
 
 

@@ -105,10 +105,9 @@ def compress(
         NoModel: the version holds no file that the service reads; the message says how to log one.
         JobFailed: the service rejected a file, or the job broke a limit, failed or was canceled.
     """
-    names = {target: name.format(name=_parts(uri)["name"], target=target) for target in targets}
-    if len(set(names.values())) < len(targets):
-        raise ConfigurationError(f"name={name!r} gives several targets one name: put {{target}} into it")
     source = _version(uri)
+    if len({_called(name, source, target) for target in targets}) < len(targets):
+        raise ConfigurationError(f"name={name!r} gives several targets one name: put {{target}} into it")
     uri = f"models:/{source.name}/{source.version}"  # an alias may move while the job runs
     with tempfile.TemporaryDirectory(prefix="modelpress-") as folder:
         model = client.models.upload(_file(uri, Path(folder)), name=_label(source), task=task)
@@ -188,7 +187,7 @@ def _fetch(job: LiveJob, target: str, folder: Path) -> _Fetched:
 
 def _registered(fetched: _Fetched, source: ModelVersion, name: str) -> ModelVersion:
     """The version that holds the artifact; made where there is none."""
-    registry, artifact, called = MlflowClient(), fetched.artifact, name.format(name=source.name, target=fetched.target)
+    registry, artifact, called = MlflowClient(), fetched.artifact, _called(name, source, fetched.target)
     for version in registry.search_model_versions(f"name = '{called}'"):
         if version.tags.get(f"{TAG}.artifact_id") == artifact.id:
             return version
@@ -271,20 +270,20 @@ def _signature(manifest: Mapping[str, Any]) -> ModelSignature | None:
     return ModelSignature(*map(Schema, sides)) if all(sides) else None
 
 
-def _parts(uri: str) -> Mapping[str, str | None]:
-    match = _URI.fullmatch(uri)
+def _version(uri: str) -> ModelVersion:
+    match, registry = _URI.fullmatch(uri), MlflowClient()
     if match is None:
         raise ConfigurationError(
             f"not a registered version: {uri!r}; expected models:/NAME/VERSION or models:/NAME@ALIAS"
         )
-    return match.groupdict()
+    if match["alias"]:
+        return registry.get_model_version_by_alias(match["name"], match["alias"])
+    return registry.get_model_version(match["name"], match["version"])
 
 
-def _version(uri: str) -> ModelVersion:
-    parts, registry = _parts(uri), MlflowClient()
-    if parts["alias"]:
-        return registry.get_model_version_by_alias(parts["name"], parts["alias"])
-    return registry.get_model_version(parts["name"], parts["version"])
+def _called(name: str, source: ModelVersion, target: str) -> str:
+    """What the registered model for `target` is called."""
+    return name.format(name=source.name, target=target)
 
 
 def _label(source: ModelVersion) -> str:
