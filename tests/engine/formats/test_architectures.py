@@ -100,12 +100,15 @@ def assert_close(got: Arrays, expected: Arrays, tolerance: float) -> None:
         np.testing.assert_allclose(one, other, atol=tolerance, rtol=tolerance)
 
 
-def cases() -> Iterator[object]:
+def cases(*, brief: bool = False) -> Iterator[object]:
+    """Every architecture as each exporter writes it; `brief`: of the slow ones, CI takes those of one exporter."""
     for name in ARCHITECTURES:
         for exporter in EXPORTERS:
             if (name, exporter) not in IMPOSSIBLE:
                 marks = [pytest.mark.xdist_group(f"{name}-{exporter}")]
                 marks += [] if (name, exporter) in FAST else SLOW
+                if brief and exporter != "dynamo" and (name, exporter) not in FAST:
+                    marks.append(pytest.mark.long)
                 yield pytest.param((name, exporter), marks=marks, id=f"{name}-{exporter}")
 
 
@@ -137,10 +140,10 @@ def test_lengths_stay_symbolic(exported: Exported) -> None:
     assert exported.network.batched
 
 
+# The network is the same whoever wrote it (test_agrees): CI has no time to quantize it thrice.
+@pytest.mark.parametrize("exported", list(cases(brief=True)), indirect=True)
 def test_quantized(exported: Exported, tmp_path: Path) -> None:
     """Statically, for ONNX Runtime: what is written runs there, and computes nearly the same."""
-    if exported.exporter != "dynamo" and (exported.name, exported.exporter) not in FAST:
-        pytest.skip("the network is the same whoever wrote it (test_agrees): CI has no time to quantize it thrice")
     calibration = {name: value.numpy() for name, value in exported.inputs(24).items()}
     grids = {"onnxruntime": GRIDS["onnxruntime"]}
     context = Context(grids, Notebook(), tmp_path, calibration=Samples(calibration), saturating=saturates())
