@@ -1,12 +1,13 @@
 """What a notebook shows: tables of what was measured, progress that moves, and nothing that could act."""
 
+import asyncio
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from modelpress import Client, Estimate, Job, JobRequest, Key, LiveJob, Page
+from modelpress import AsyncClient, Client, Estimate, Job, JobRequest, Key, LiveJob, Page
 from modelpress.notebook import NotebookScreen
 
-from tests.support.contract import Service
+from tests.support.contract import KEY, Service
 
 EVIL = "<script>alert(1)</script>"
 EVENTS = [
@@ -58,6 +59,18 @@ def test_outside_a_notebook_following_prints_lines(job: LiveJob, capfd: pytest.C
     err = capfd.readouterr().err
     assert "compressing, 25 %, about 1 min 30 s left" in err
     assert "job succeeded" in err
+
+
+def test_following_awaited(service: Service, capfd: pytest.CaptureFixture[str]) -> None:
+    service.events = [*EVENTS]
+
+    async def followed() -> str | None:
+        async with AsyncClient(service.url, KEY) as client:
+            job = await client.jobs.create(JobRequest(model_id="mdl_1", recipe="auto", targets=["onnxruntime"]))
+            return (await job.follow()).state
+
+    assert asyncio.run(followed()) == "succeeded"
+    assert "job succeeded" in capfd.readouterr().err
 
 
 def test_pages_estimates_and_other_views_are_tables() -> None:

@@ -114,19 +114,11 @@ class LiveJob(Job, Blocking[AsyncLiveJob]):
     refresh = call(AsyncLiveJob.refresh, _live)
     wait = call(AsyncLiveJob.wait, _live)
     events = iterate(AsyncLiveJob.events)
+    follow = call(AsyncLiveJob.follow, _live)
     logs = call(AsyncLiveJob.logs)
     cancel = call(AsyncLiveJob.cancel, _live)
     retry = call(AsyncLiveJob.retry, _live)
     delete = call(AsyncLiveJob.delete)
-
-    def follow(self) -> "LiveJob":
-        """Shows its progress until it has finished, in a notebook or a terminal, and answers the finished job."""
-        from modelpress import notebook
-
-        with notebook.screen() as screen:
-            for event in self.events():
-                screen.event(event)
-        return self.refresh()
 
     def artifact(self, target: str | None = None) -> LiveArtifact:
         """What it made for `target`; without one, where it has just one target.

@@ -34,6 +34,15 @@ class AsyncLiveJob(Job, Live["AsyncJobs"]):
             async for event in events:
                 yield event
 
+    async def follow(self) -> "AsyncLiveJob":
+        """Shows its progress until it has finished, in a notebook or a terminal, and answers the finished job."""
+        from modelpress import notebook
+
+        with notebook.screen() as screen:
+            async for event in self.events():
+                screen.event(event)
+        return await self.refresh()
+
     async def logs(self) -> str:
         """Its log so far, as text."""
         return await self._noun.logs(self.id)
