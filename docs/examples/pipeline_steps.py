@@ -31,16 +31,16 @@ def start(ids: Mapping[str, str], targets: Sequence[str] = ("onnxruntime",), nam
 
 
 def wait(job_id: str, timeout_s: float = 3600) -> str:
-    """Waits for the end of the job, and fails the task where a limit is broken."""
+    """Waits for the end of the job, whatever it is: an orchestrator may try again what fails here."""
     with Client() as client:
-        job = client.jobs.wait(job_id, timeout_s=timeout_s)
-    if job.state != "succeeded":
-        raise RuntimeError(f"job {job.id} {job.state}: {job.error.code if job.error else 'no error was told'}")
-    return job.id
+        return client.jobs.wait(job_id, timeout_s=timeout_s).id
 
 
 def fetch(job_id: str, folder: str) -> list[str]:
-    """Downloads the job's artifacts; their paths."""
+    """Downloads the artifacts, and their paths; fails where a limit is broken, which trying again does not mend."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     with Client() as client:
-        return [str(client.artifacts.download(one.id, folder)) for one in client.jobs.get(job_id).artifacts or ()]
+        job = client.jobs.get(job_id)
+        if job.state != "succeeded":
+            raise RuntimeError(f"job {job.id} {job.state}: {job.error.code if job.error else 'no error was told'}")
+        return [str(client.artifacts.download(one.id, folder)) for one in job.artifacts or ()]

@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], verifier: Webhook, inbox: Inbox, handle: Handle) -> None:
         self.verifier, self.inbox, self._handle = verifier, inbox, handle
         self.news = threading.Event()
-        self._ends = False
+        self.ends = False
         self.news.set()  # what an earlier process has left
         super().__init__(address, Receiver)
         self._worker = threading.Thread(target=self._work)
@@ -65,15 +65,17 @@ class Server(ThreadingHTTPServer):
     def server_close(self) -> None:
         """Ends when the delivery in hand is done."""
         super().server_close()
-        self._ends = True
+        self.ends = True
         self.news.set()
         self._worker.join()
 
     def _work(self) -> None:
-        while not self._ends:
+        while not self.ends:
             self.news.wait()
             self.news.clear()
             for id, body in self.inbox.waiting():
+                if self.ends:
+                    return
                 try:
                     self._handle(json.loads(body))
                 except Exception:

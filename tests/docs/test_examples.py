@@ -63,7 +63,7 @@ def serving(receiver: Any, inbox: Path, work: Work) -> Iterator[int]:
         thread.join()
 
 
-def post(port: int, headers: dict[str, str], body: str = BODY) -> int:
+def post(port: int, headers: dict[str, str], body: str | bytes = BODY) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("POST", "/", body, headers)
     status = connection.getresponse().status
@@ -90,8 +90,33 @@ def test_what_is_forged_changed_or_too_long_is_refused(receiver: Any, tmp_path: 
         assert post(port, signed(secret=other)) == HTTPStatus.UNAUTHORIZED
         assert post(port, signed(), BODY.replace("job_1", "job_2")) == HTTPStatus.UNAUTHORIZED
         assert post(port, {}) == HTTPStatus.UNAUTHORIZED
+        assert post(port, signed(), b"\xff\xfe") == HTTPStatus.UNAUTHORIZED
+        assert post(port, signed() | {"webhook-signature": "v1,no base64"}) == HTTPStatus.UNAUTHORIZED
         assert post(port, {"Content-Length": "99999999"}, "") == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     assert work.done == []
+
+
+def test_the_end_waits_for_the_delivery_in_hand_alone(receiver: Any, tmp_path: Path) -> None:
+    began, may_end, done = threading.Event(), threading.Event(), []
+
+    def work(message: dict[str, Any]) -> None:
+        began.set()
+        may_end.wait(10)
+        done.append(message)
+
+    with receiver.Server(("127.0.0.1", 0), Webhook(SECRET), receiver.Inbox(tmp_path / "inbox"), work) as server:
+        for number in range(3):
+            server.inbox.put(f"msg_{number}", BODY)
+        server.news.set()
+        began.wait(10)
+        closing = threading.Thread(target=server.server_close)
+        closing.start()
+        while not server.ends:
+            time.sleep(0.01)
+        may_end.set()
+        closing.join()
+    assert len(done) == 1
+    assert len(receiver.Inbox(tmp_path / "inbox").waiting()) == 2
 
 
 def test_what_was_not_worked_on_is_at_the_next_start(receiver: Any, tmp_path: Path) -> None:

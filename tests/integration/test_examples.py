@@ -39,8 +39,10 @@ def test_the_steps_of_a_pipeline(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (scores,) = session.run(None, {session.get_inputs()[0].name: sample})
     assert scores.shape == (3, 10)
     monkeypatch.setattr(steps, "LIMITS", {"max_size_ratio": 0.001})
+    over = steps.wait(steps.start(ids))
     with pytest.raises(RuntimeError, match="limits_not_met"):
-        steps.wait(steps.start(ids))
+        steps.fetch(over, str(folder / "broken"))
+    assert list((folder / "broken").iterdir()) == []
 
 
 @pytest.mark.usefixtures("environment")
