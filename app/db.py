@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Delete, delete, inspect, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -22,16 +24,11 @@ class Database:
     """The connection pool of one process (or, with ``pooled=False``, of one short task)."""
 
     def __init__(self, settings: Settings, *, pooled: bool = True) -> None:
-        self.engine: AsyncEngine
+        pool: dict[str, Any] = {"poolclass": NullPool}
         if pooled:
-            self.engine = create_async_engine(
-                settings.database_url,
-                pool_size=settings.database_pool_size,
-                max_overflow=10,
-                pool_pre_ping=True,
-            )
-        else:
-            self.engine = create_async_engine(settings.database_url, poolclass=NullPool)
+            pool = {"pool_size": settings.database_pool_size, "max_overflow": 10, "pool_pre_ping": True}
+        # pydantic's parser takes a seventh of the time of Python's: a page of jobs has some 300 documents.
+        self.engine: AsyncEngine = create_async_engine(settings.database_url, json_deserializer=from_json, **pool)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @asynccontextmanager

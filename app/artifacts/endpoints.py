@@ -9,7 +9,7 @@ from app.accounts.caller import Reader
 from app.accounts.routes import WorkspaceRoute
 from app.artifacts import bom, service
 from app.artifacts.packages import Layout
-from app.artifacts.schemas import ArtifactView, Named, Packages, PackageView
+from app.artifacts.schemas import ArtifactView, Named, Packages, PackageView, addresses
 from app.signing import BUNDLE_TYPE
 from app.web.archive import ARCHIVE_RESPONSES, send_archive
 from app.web.content import CONTENT_RESPONSES, Content, send
@@ -41,7 +41,7 @@ class PemResponse(Response):
 @router.get("/{artifact_id}", summary="Show an artifact", responses=responses(404))
 async def get_artifact(request: Request, artifact_id: str, caller: Reader, session: SessionDep) -> ArtifactView:
     """What a job made, and where to download it."""
-    return ArtifactView.of(await service.get(session, caller, artifact_id), request)
+    return ArtifactView.of(await service.get(session, caller, artifact_id), addresses(request))
 
 
 @router.get("/{artifact_id}/manifest", summary="Show an artifact's provenance", responses=responses(404))

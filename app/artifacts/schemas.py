@@ -1,5 +1,6 @@
 """Artifacts as the API shows them."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -8,6 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.artifacts.packages import LAYOUTS, Layout
 from app.errors import Invalid
 from app.tables import Artifact
+
+#: Id of an artifact -> where it is downloaded, as the client sees this service.
+Address = Callable[[str], str]
+_ANY = "<artifact>"
+
+
+def addresses(request: Request) -> Address:
+    """Addresses for whoever sent `request`. The router is asked once: it is slow, and a list has fifty artifacts."""
+    before, _, after = str(request.url_for("artifact_content", artifact_id=_ANY)).rpartition(_ANY)
+    return lambda artifact_id: f"{before}{artifact_id}{after}"
 
 
 class JobArtifactView(BaseModel):
@@ -23,8 +34,8 @@ class JobArtifactView(BaseModel):
     download_url: str
 
     @classmethod
-    def of(cls, row: Artifact, request: Request) -> "JobArtifactView":
-        """The view of a row, with an address that is right as the client sees this service."""
+    def of(cls, row: Artifact, address: Address) -> "JobArtifactView":
+        """The view of a row, to be downloaded at that address."""
         return cls(
             id=row.id,
             job_id=row.job_id,
@@ -33,7 +44,7 @@ class JobArtifactView(BaseModel):
             filename=row.filename,
             size_bytes=row.size_bytes,
             sha256=row.sha256,
-            download_url=str(request.url_for("artifact_content", artifact_id=row.id)),
+            download_url=address(row.id),
         )
 
 
@@ -43,9 +54,9 @@ class ArtifactView(JobArtifactView):
     manifest: dict[str, Any] = Field(description="Where it comes from: recipe, digests, versions, hardware.")
 
     @classmethod
-    def of(cls, row: Artifact, request: Request) -> "ArtifactView":
-        """The view of a row, with an address that is right as the client sees this service."""
-        return cls(**dict(JobArtifactView.of(row, request)), manifest=row.manifest)
+    def of(cls, row: Artifact, address: Address) -> "ArtifactView":
+        """The view of a row, to be downloaded at that address."""
+        return cls(**dict(JobArtifactView.of(row, address)), manifest=row.manifest)
 
 
 class Named(BaseModel):

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Label, Select, String, any_, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from app.tables import Artifact, Job, Metric
 from app.web.fields import is_storable
@@ -43,22 +44,23 @@ async def metrics_of(
     session: AsyncSession, job_ids: Sequence[str], names: Sequence[str] = ()
 ) -> Mapping[str, dict[str, Any]]:
     """Job id -> ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``."""
-    statement = select(Metric).where(Metric.job_id.in_(job_ids)).order_by(Metric.name, Metric.target)
+    statement = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(Metric.job_id.in_(job_ids))
     if names:
         statement = statement.where(Metric.name.in_(names))
     documents: dict[str, dict[str, Any]] = {}
-    for row in (await session.scalars(statement)).all():
-        document = documents.setdefault(row.job_id, {})
-        if row.target:
-            document.setdefault(row.name, {})[row.target] = row.value
+    for job_id, name, target, value in await session.execute(statement.order_by(Metric.name, Metric.target)):
+        document = documents.setdefault(job_id, {})
+        if target:
+            document.setdefault(name, {})[target] = value
         else:
-            document[row.name] = row.value
+            document[name] = value
     return documents
 
 
 async def artifacts_of(session: AsyncSession, job_ids: Sequence[str]) -> Mapping[str, list[Artifact]]:
-    """Job id -> its artifacts, by target."""
+    """Job id -> its artifacts, by target; without their manifests, which no list shows."""
     statement = select(Artifact).where(Artifact.job_id.in_(job_ids)).order_by(Artifact.target, Artifact.id)
+    statement = statement.options(defer(Artifact.manifest, raiseload=True))
     found: dict[str, list[Artifact]] = {}
     for row in (await session.scalars(statement)).all():
         found.setdefault(row.job_id, []).append(row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.artifacts.schemas import JobArtifactView
+from app.artifacts.schemas import JobArtifactView, addresses
 from app.errors import NotFound
 from app.jobs import estimates, repository, workers
 from app.jobs.schemas import JobView
@@ -62,11 +62,12 @@ async def _views(
     waiting = [job for job in jobs if job.state == "queued"]
     live = await workers.live(session, get_services(request).settings.worker_ttl_s) if waiting else []
     notes = {job.id: estimates.why_waiting(job, live) for job in waiting}
+    address = addresses(request)
     return [
         JobView.of(
             job,
             metrics=metrics.get(job.id),
-            artifacts=[JobArtifactView.of(row, request) for row in artifacts.get(job.id, [])],
+            artifacts=[JobArtifactView.of(row, address) for row in artifacts.get(job.id, [])],
             queue_position=positions.get(job.id),
             queue_note=notes.get(job.id),
         )

@@ -2,7 +2,8 @@
 
 ``make load``, or ``python -m benchmarks.load [reads] [streams] [lists] [uploads]``, starts a real PostgreSQL and
 Valkey and one API process as `modelpress-server api` runs it, with authentication, rate limits and log lines, and
-prints each figure with its aim. Where there are two cores, server and client have one each.
+prints each figure with its aim. Where there are two cores, server and client have one each, but for
+uploads, where both sides have all.
 """
 
 import argparse

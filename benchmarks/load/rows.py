@@ -1,6 +1,7 @@
 """What is in the database: a finished job as large as a real one, a running one, and a hundred thousand others."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -22,19 +23,34 @@ TARGETS = ["onnxruntime", "openvino"]
 DIGEST = "0" * 64
 #: Weighted layers of a ResNet-18.
 LAYERS = 21
+FIGURES = {
+    "size_bytes": 44_870_000,
+    "accuracy": {"value": 0.9227, "samples": 4000, "drop": {"value": 0.0003, "low": -0.0011, "high": 0.0018}},
+    "fidelity": {"sqnr_db": 37.9, "agreement": 0.991, "kl": 0.0021},
+    "latency_ms": {"p50": 4.01, "p90": 4.2, "p99": 4.61, "mean": 4.03, "runs": 200, "batch": 1},
+    "peak_memory_bytes": 161_000_000,
+}
 TAGS = '{"team": "vision", "stage": "nightly"}'
 
+#: What all jobs read and have made, so that maintenance finds nothing to mend.
+_FILES = """
+INSERT INTO blobs (workspace_id, sha256, size_bytes) SELECT id, :digest, 1 FROM workspaces ON CONFLICT DO NOTHING;
+INSERT INTO models (id, workspace_id, name, filename, size_bytes, sha256, state)
+VALUES ('mdl_load', :workspace, 'load', 'load.pt2', 1, :digest, 'ready')
+"""
 #: One workspace in two is the one that is asked; one job in ten is named and tagged; one in fifty is not over.
 _MANY = """
 INSERT INTO jobs (id, workspace_id, kind, name, tags, request, recipe, targets, model_id, state, attempt,
-                  created_at, queued_at, started_at, finished_at)
+                  created_at, queued_at, started_at, finished_at, lease_token, lease_expires_at)
 SELECT 'job_load' || n,
        CASE WHEN n % 2 = 0 THEN CAST(:workspace AS text) ELSE 'wsp_load' || 1 + n % 3 END,
        CASE WHEN n % 20 = 19 THEN 'check_model' ELSE 'compress' END,
        'nightly-' || n / 2 % 500,
        jsonb_build_object('team', 'team-' || n / 2 % 20, 'commit', md5(CAST(n / 200 AS text))),
        CAST(:request AS jsonb), CAST(:recipe AS jsonb), '["onnxruntime"]', 'mdl_load', state, 1,
-       at, at, at, CASE WHEN state IN ('queued', 'running') THEN NULL ELSE at END
+       at, CASE WHEN state = 'queued' THEN now() ELSE at END, at,
+       CASE WHEN state IN ('queued', 'running') THEN NULL ELSE at END,
+       CASE WHEN state = 'running' THEN 'lease' END, CASE WHEN state = 'running' THEN now() END
 FROM (SELECT n, now() - make_interval(secs => 60 * (:count - n)) AS at,
              CASE WHEN n / 2 % 50 = 0 THEN 'queued' WHEN n / 2 % 1000 = 1 THEN 'running'
                   WHEN n / 2 % 10 = 3 THEN 'failed' WHEN n / 2 % 25 = 4 THEN 'canceled' ELSE 'succeeded' END AS state
@@ -42,8 +58,13 @@ FROM (SELECT n, now() - make_interval(secs => 60 * (:count - n)) AS at,
 """
 _METRICS = """
 INSERT INTO metrics (job_id, name, target, value)
-SELECT jobs.id, metric, 'onnxruntime', '{"size_bytes": 1, "accuracy": 0.9, "latency_ms": {"p50": 1.0, "p99": 1.2}}'
+SELECT jobs.id, metric, 'onnxruntime', CAST(:figures AS jsonb)
 FROM jobs, unnest(ARRAY['baseline', 'artifacts']) AS metric WHERE state = 'succeeded' AND kind = 'compress'
+"""
+_ARTIFACTS = """
+INSERT INTO artifacts (id, workspace_id, job_id, target, format, filename, size_bytes, sha256, manifest)
+SELECT 'art_' || id, workspace_id, id, 'onnxruntime', 'onnx', 'load.int8.onnx', 1, :digest, recipe
+FROM jobs WHERE state = 'succeeded' AND kind = 'compress'
 """
 
 
@@ -117,8 +138,11 @@ def many_jobs(site: Site, count: int) -> None:
         await session.execute(text(f"INSERT INTO workspaces (id, name) VALUES {names}"))
         request, recipe = _request().model_dump_json(), '{"steps": [{"method": "quantize.static"}]}'
         values = {"workspace": site.workspace_id, "count": count, "request": request, "recipe": recipe}
+        for statement in _FILES.split(";"):
+            await session.execute(text(statement), {"digest": DIGEST, "workspace": site.workspace_id})
         await session.execute(text(_MANY), values)
-        await session.execute(text(_METRICS))
+        await session.execute(text(_METRICS), {"figures": json.dumps(FIGURES)})
+        await session.execute(text(_ARTIFACTS), {"digest": DIGEST})
         await session.execute(text("ANALYZE"))
 
     within(site, work)
@@ -136,13 +160,6 @@ def _request() -> JobRequest:
 
 
 def _documents() -> list[tuple[str, str, Any]]:
-    figures = {
-        "size_bytes": 44_870_000,
-        "accuracy": {"value": 0.9227, "samples": 4000, "drop": {"value": 0.0003, "low": -0.0011, "high": 0.0018}},
-        "fidelity": {"sqnr_db": 37.9, "agreement": 0.991, "kl": 0.0021},
-        "latency_ms": {"p50": 4.01, "p90": 4.2, "p99": 4.61, "mean": 4.03, "runs": 200, "batch": 1},
-        "peak_memory_bytes": 161_000_000,
-    }
     layers = [
         {
             "name": f"layer{number // 4}.{number % 4}.conv",
@@ -155,6 +172,6 @@ def _documents() -> list[tuple[str, str, Any]]:
         for number in range(LAYERS)
     ]
     steps = [{"method": "quantize.static", "seconds": 1.51, "notes": []}]
-    whole = {"layers": layers, "steps": steps, "before": figures, "notes": []}
-    per_target = [(name, target, figures) for name in ("baseline", "artifacts") for target in TARGETS]
+    whole = {"layers": layers, "steps": steps, "before": FIGURES, "notes": []}
+    per_target = [(name, target, FIGURES) for name in ("baseline", "artifacts") for target in TARGETS]
     return [*per_target, *((name, "", value) for name, value in whole.items())]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from benchmarks.load.machine import Line
+from benchmarks.load.machine import Line, cores, pin
 from benchmarks.load.site import Site
 from benchmarks.uploads import random_file, send, yardstick
 
@@ -18,6 +18,7 @@ AIM = 2.0
 def measure(site: Site, options: Namespace) -> Iterator[Line]:
     """Rounds in turn; the ratio of the medians."""
     files = [random_file(site.folder / f"file-{number}", options.mebibytes) for number in range(options.senders)]
+    pin(site.pid, set().union(*cores()))  # as the processes that it is compared with
     ours, theirs = [], []
     for _ in range(options.rounds):
         theirs.append(_together(yardstick, [(path, path.with_suffix(".copy")) for path in files]))
