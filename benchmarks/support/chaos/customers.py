@@ -100,7 +100,7 @@ class Customers:
     def insist(self) -> int:
         """Asks once more for jobs that have lost all their attempts, as one does; how many those were."""
         with self.client() as client:
-            lost = [sold for sold in self.sold if sold.order.code is None and self._is_lost(client, sold)]
+            lost = [sold for sold in self.sold if self._is_lost(client, sold)]
             for sold in lost:
                 client.jobs.retry(sold.job_id)
                 if sold.order.followed:
