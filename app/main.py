@@ -61,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
         telemetry={
             "tracer_provider": tracer_provider,
             "tracing": tracer_provider is not None,

@@ -14,7 +14,7 @@ class JobsUsage(BaseModel):
     running: int = Field(description="With those that are being canceled.")
 
 
-class Limits(BaseModel):
+class UsageLimits(BaseModel):
     """What holds for the workspace; 0: no limit."""
 
     stored_bytes: int
@@ -62,5 +62,5 @@ class Usage(BaseModel):
     artifacts: int
     jobs: JobsUsage
     uploads: int = Field(description="Being received.")
-    limits: Limits
+    limits: UsageLimits
     workers: list[WorkerView] | None = Field(None, description="For operators: all live workers.")

@@ -10,7 +10,7 @@ from app.errors import NotFound
 from app.jobs import workers
 from app.tables import Artifact, Dataset, Model
 from app.usage import repository
-from app.usage.schemas import JobsUsage, Limits, Usage, WorkerView
+from app.usage.schemas import JobsUsage, Usage, UsageLimits, WorkerView
 
 
 async def usage(session: AsyncSession, settings: Settings, caller: Caller, workspace_id: str | None) -> Usage:
@@ -32,9 +32,9 @@ async def usage(session: AsyncSession, settings: Settings, caller: Caller, works
     )
 
 
-def _limits(held: quotas.Quotas, settings: Settings) -> Limits:
+def _limits(held: quotas.Quotas, settings: Settings) -> UsageLimits:
     rate = rate_limit(settings)
-    return Limits(
+    return UsageLimits(
         stored_bytes=held.stored_bytes,
         jobs=held.jobs,
         uploads=held.uploads,
