@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Label, Select, String, any_, func, literal, literal_column, select
+from sqlalchemy import ARRAY, ColumnElement, Label, Select, String, any_, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -12,8 +12,9 @@ from app.web.fields import is_storable
 
 #: What lists show of the metrics; the rest (per layer, per step, curves) is in the job itself.
 LISTED_METRICS = ("baseline", "artifacts")
-#: Written out rather than sent as a parameter: plans that are made once for all parameters know the indexes of lists.
+#: Written out rather than sent as a parameter: plans that are made once for all parameters know the indexes.
 _SHOWN = Job.kind == literal_column("'compress'")
+_QUEUED = Job.state == literal_column("'queued'")
 
 #: The transaction that wrote the row last: https://www.postgresql.org/docs/current/ddl-system-columns.html
 _VERSION: Label[str] = literal_column("jobs.xmin::text", String).label("version")
@@ -29,8 +30,9 @@ async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | N
 
 async def versions(session: AsyncSession, job_ids: Iterable[str]) -> Mapping[tuple[str, str], str]:
     """(Workspace, id) -> what changes with the job's row, of those jobs that are there and not queued."""
-    ids = literal([job_id for job_id in job_ids if is_storable(job_id)], ARRAY(String))
-    statement = select(Job.workspace_id, Job.id, _VERSION).where(Job.id == any_(ids), _SHOWN, Job.state != "queued")
+    storable = [job_id for job_id in job_ids if is_storable(job_id)]
+    where = (_among(Job.id, storable), _SHOWN, Job.state != "queued")
+    statement = select(Job.workspace_id, Job.id, _VERSION).where(*where)
     return {(row.workspace_id, row.id): row.version for row in await session.execute(statement)}
 
 
@@ -44,7 +46,7 @@ async def metrics_of(
     session: AsyncSession, job_ids: Sequence[str], names: Sequence[str] = ()
 ) -> Mapping[str, dict[str, Any]]:
     """Job id -> ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``."""
-    statement = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(Metric.job_id.in_(job_ids))
+    statement = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(_among(Metric.job_id, job_ids))
     if names:
         statement = statement.where(Metric.name.in_(names))
     documents: dict[str, dict[str, Any]] = {}
@@ -59,7 +61,7 @@ async def metrics_of(
 
 async def artifacts_of(session: AsyncSession, job_ids: Sequence[str]) -> Mapping[str, list[Artifact]]:
     """Job id -> its artifacts, by target; without their manifests, which no list shows."""
-    statement = select(Artifact).where(Artifact.job_id.in_(job_ids)).order_by(Artifact.target, Artifact.id)
+    statement = select(Artifact).where(_among(Artifact.job_id, job_ids)).order_by(Artifact.target, Artifact.id)
     statement = statement.options(defer(Artifact.manifest, raiseload=True))
     found: dict[str, list[Artifact]] = {}
     for row in (await session.scalars(statement)).all():
@@ -73,9 +75,15 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
     if not wanted:
         return {}
     order = func.row_number().over(order_by=(Job.priority.desc(), Job.created_at, Job.id))
-    queued = select(Job.id, order.label("position")).where(_SHOWN, Job.state == "queued").subquery()
-    rows = await session.execute(select(queued.c.id, queued.c.position).where(queued.c.id.in_(wanted)))
+    queued = select(Job.id, order.label("position")).where(_SHOWN, _QUEUED).subquery()
+    rows = await session.execute(select(queued.c.id, queued.c.position).where(_among(queued.c.id, wanted)))
     return {row.id: row.position for row in rows}
+
+
+def _among(column: Any, ids: Sequence[str]) -> ColumnElement[bool]:
+    """The column is one of `ids`: one parameter, so that the statement is the same however many there are."""
+    found: ColumnElement[bool] = column == any_(literal(list(ids), ARRAY(String)))
+    return found
 
 
 def listing(

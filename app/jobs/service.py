@@ -55,6 +55,8 @@ async def page(
 async def _views(
     session: AsyncSession, request: Request, jobs: Sequence[Job], metric_names: Sequence[str] = ()
 ) -> list[JobView]:
+    if not jobs:
+        return []
     ids = [job.id for job in jobs]
     metrics = await repository.metrics_of(session, ids, metric_names)
     artifacts = await repository.artifacts_of(session, ids)

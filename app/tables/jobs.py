@@ -41,6 +41,14 @@ class Job(Base):
             "id",
             postgresql_where=text("state IN ('queued','running')"),
         ),
+        #: Places in the queue.
+        Index(
+            "ix_jobs_queue",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("kind = 'compress' AND state = 'queued'"),
+        ),
         #: Lists that ask for a state, a name or a tag: without these they read every job of the workspace.
         Index("ix_jobs_state", "workspace_id", "state", "created_at", "id", postgresql_where=_SHOWN),
         Index("ix_jobs_name", "workspace_id", "name", "created_at", "id", postgresql_where=_SHOWN),
