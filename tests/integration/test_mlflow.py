@@ -92,14 +92,28 @@ def log_onnx(mlflow: Any, network: DigitsNet, name: str) -> str:
 
 
 def test_a_version_is_compressed_and_registered(
-    mlflow: Any, client: Client, network: DigitsNet, digits: Digits, data: dict[str, Path], tmp_path: Path
+    mlflow: Any,
+    client: Client,
+    network: DigitsNet,
+    digits: Digits,
+    data: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import mlflow.onnx
     from modelpress.integrations.mlflow import compress, register
 
     source = log_onnx(mlflow, network, "digits")
     registry = mlflow.MlflowClient()
-    registry.set_registered_model_alias("digits", "champion", source.rpartition("/")[2])
+    registry.set_registered_model_alias("digits", "champion", "1")
+    registry.create_model_version("digits", registry.get_model_version("digits", "1").source)
+    wait = client.jobs.wait
+
+    def while_the_alias_moves(job_id: str) -> Any:
+        registry.set_registered_model_alias("digits", "champion", "2")
+        return wait(job_id)
+
+    monkeypatch.setattr(client.jobs, "wait", while_the_alias_moves)
     made = compress(
         client, "models:/digits@champion", recipe="preset:fast", targets=["onnxruntime"], limits=LIMITS, seed=3, **data
     )
@@ -109,7 +123,7 @@ def test_a_version_is_compressed_and_registered(
     assert version.tags["modelpress.source_model"] == source
     assert version.tags["modelpress.job_id"] == made.job.id
     assert version.tags["modelpress.gate"] == "passed"
-    tags = registry.get_model_version("digits", source.rpartition("/")[2]).tags
+    tags = registry.get_model_version("digits", "1").tags
     assert tags["modelpress.compressed.onnxruntime"] == "models:/digits-onnxruntime/1"
 
     run = mlflow.get_run(version.run_id)
@@ -119,7 +133,8 @@ def test_a_version_is_compressed_and_registered(
     assert measured["size_ratio"] < LIMITS["max_size_ratio"]
     assert measured["accuracy"] == pytest.approx(measured["baseline_accuracy"] - measured["metric_drop"], abs=1e-6)
     assert measured["latency_p50_ms"] > 0
-    assert json.loads(run.data.params["recipe"])["steps"][0]["method"] == "quantize.static"
+    assert run.data.params["methods"] == "quantize.static"
+    assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/recipe.json") == made.job.recipe
 
     here = Path(mlflow.artifacts.download_artifacts("models:/digits-onnxruntime/1", dst_path=str(tmp_path / "there")))
     assert hashlib.sha256((here / str(artifact.filename)).read_bytes()).hexdigest() == artifact.sha256
@@ -131,6 +146,22 @@ def test_a_version_is_compressed_and_registered(
     again = register(made.job, source)["onnxruntime"]
     assert again.version == "1"
     assert len(registry.search_model_versions("name = 'digits-onnxruntime'")) == 1
+    with pytest.raises(ConfigurationError, match="was made of models:/digits/1, not of models:/digits/2"):
+        register(made.job, "models:/digits/2")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(mlflow, "log_metrics", failing)
+        with pytest.raises(ConnectionError):
+            register(made.job, source, name="late-{target}")
+    assert registry.search_registered_models("name = 'late-onnxruntime'") == []
+    late = register(made.job, source, name="late-{target}")["onnxruntime"]
+    assert mlflow.get_run(late.run_id).data.metrics["size_ratio"] == measured["size_ratio"]
+    tags = registry.get_model_version("digits", "1").tags
+    assert tags["modelpress.compressed.onnxruntime"] == "models:/late-onnxruntime/1"
+
+
+def failing(*_: Any, **__: Any) -> None:
+    raise ConnectionError("the tracking server is gone")
 
 
 @pytest.mark.slow
@@ -207,14 +238,27 @@ def test_a_model_of_transformers(mlflow: Any, client: Client) -> None:
 
 @pytest.mark.slow
 def test_what_cannot_be_compressed_is_told_before_anything_is_uploaded(
-    mlflow: Any, client: Client, network: DigitsNet
+    mlflow: Any, client: Client, network: DigitsNet, tmp_path: Path
 ) -> None:
     import mlflow.pytorch
     from modelpress.integrations.mlflow import compress
 
     mlflow.pytorch.log_model(network, name="model", registered_model_name="pickled", serialization_format="pickle")
+    (tmp_path / "MLmodel").write_text("flavors: {transformers: {model_binary: ../../../../etc}}")
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(tmp_path), "model")
+    registry = mlflow.MlflowClient()
+    registry.create_registered_model("leading-out")
+    registry.create_model_version("leading-out", f"{run.info.artifact_uri}/model", run.info.run_id)
     before = sum(1 for _ in client.models.list())
-    for uri, error in (("models:/pickled/1", NoModel), ("runs:/1/model", ConfigurationError)):
+    for uri, error in (
+        ("models:/pickled/1", NoModel),
+        ("models:/leading-out/1", NoModel),
+        ("runs:/1/model", ConfigurationError),
+    ):
         with pytest.raises(error):
             compress(client, uri, recipe="preset:fast", targets=["onnxruntime"])
+    for name in ("{model}-int8", "{name", "{0}", "{name.first}", "it's {name}", "a/b", ""):
+        with pytest.raises(ConfigurationError):
+            compress(client, "models:/pickled/1", recipe="preset:fast", targets=["onnxruntime"], name=name)
     assert sum(1 for _ in client.models.list()) == before

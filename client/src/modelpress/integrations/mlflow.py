@@ -46,7 +46,11 @@ Data = Path | str | Dataset
 
 TAG: Final = "modelpress"
 NAME: Final = "{name}-{target}"
+#: The job's tag that tells which version `compress` made it of.
+SOURCE: Final = f"{TAG}.source_model"
 _URI: Final = re.compile(r"models:/(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+#: What a registered model's name may not have: MLflow splits addresses at it, or ends a filter's text with it.
+_UNNAMABLE: Final = frozenset("/:'\"")
 #: Where a version's files come from, if they were logged as a model.
 _LOGGED: Final = re.compile(r"models:/(m-\w+)")
 #: Files that the service reads as they are.
@@ -106,13 +110,13 @@ def compress(
         JobFailed: the service rejected a file, or the job broke a limit, failed or was canceled.
     """
     source = _version(uri)
-    if len({_called(name, source, target) for target in targets}) < len(targets):
-        raise ConfigurationError(f"name={name!r} gives several targets one name: put {{target}} into it")
-    uri = f"models:/{source.name}/{source.version}"  # an alias may move while the job runs
+    _check_names(name, source, targets)
+    uri = _uri(source)  # an alias may move while the job runs
     with tempfile.TemporaryDirectory(prefix="modelpress-") as folder:
         model = client.models.upload(_file(uri, Path(folder)), name=_label(source), task=task)
     sets = {"calibration": calibration, "evaluation": evaluation, "training": training}
     ids = {f"{role}_dataset_id": _dataset(client, data) for role, data in sets.items() if data is not None}
+    options["tags"] = {**options.get("tags", {}), SOURCE: uri}
     request = JobRequest(
         model_id=model.id, recipe=recipe, targets=targets, limits=limits, name=_label(source), **ids, **options
     )
@@ -124,14 +128,20 @@ def register(job: LiveJob, uri: str, *, name: str = NAME) -> dict[str, ModelVers
     """Registers the artifacts of a finished job that was made of `uri`; those that are registered are answered.
 
     Each target gets a run with the figures of its artifact and of the float model, a model that MLflow loads where it
-    knows the runtime (`mlflow.pyfunc.load_model` for onnxruntime), and a version whose tags lead back to `uri`.
+    knows the runtime (`mlflow.pyfunc.load_model` for onnxruntime), and a version whose tags lead back to `uri`. The
+    version comes last: what breaks off before it is done again by the next call.
 
     Raises:
+        ConfigurationError: `name` as for `compress`; or `compress` made the job of another version than `uri`.
         JobFailed: the job has not succeeded; nothing is registered.
     """
     if job.state != "succeeded":
         raise JobFailed(job)
     source = _version(uri)
+    made_of = (job.tags or {}).get(SOURCE, _uri(source))
+    if made_of != _uri(source):
+        raise ConfigurationError(f"job {job.id} was made of {made_of}, not of {_uri(source)}")
+    _check_names(name, source, [str(one.target) for one in job.artifacts or ()])
     with tempfile.TemporaryDirectory(prefix="modelpress-") as folder:
         # All is here before the first run begins: a download that fails registers nothing.
         fetched = [_fetch(job, str(one.target), Path(folder)) for one in job.artifacts or ()]
@@ -186,32 +196,38 @@ def _fetch(job: LiveJob, target: str, folder: Path) -> _Fetched:
 
 
 def _registered(fetched: _Fetched, source: ModelVersion, name: str) -> ModelVersion:
-    """The version that holds the artifact; made where there is none."""
-    registry, artifact, called = MlflowClient(), fetched.artifact, _called(name, source, fetched.target)
-    for version in registry.search_model_versions(f"name = '{called}'"):
-        if version.tags.get(f"{TAG}.artifact_id") == artifact.id:
-            return version
+    """The version that holds the artifact, made where there is none; the source's tag leads to it."""
+    registry, called = MlflowClient(), _called(name, source, fetched.target)
+    known = registry.search_model_versions(f"name = '{called}'")
+    same = (one for one in known if one.tags.get(f"{TAG}.artifact_id") == fetched.artifact.id)
+    version = next(same, None) or _logged(fetched, source, called)
+    tag = f"{TAG}.compressed.{fetched.target}"
+    registry.set_model_version_tag(source.name, source.version, tag, _uri(version))
+    return version
+
+
+def _logged(fetched: _Fetched, source: ModelVersion, called: str) -> ModelVersion:
+    """A new version of `called`, once its run and its model are there whole."""
     tags = {
-        f"{TAG}.source_model": f"models:/{source.name}/{source.version}",
+        SOURCE: _uri(source),
         f"{TAG}.job_id": fetched.job.id,
-        f"{TAG}.artifact_id": artifact.id,
+        f"{TAG}.artifact_id": fetched.artifact.id,
         f"{TAG}.target": fetched.target,
-        f"{TAG}.sha256": str(artifact.sha256),
+        f"{TAG}.sha256": str(fetched.artifact.sha256),
         **({f"{TAG}.gate": "passed"} if fetched.job.gate and fetched.job.gate.passed else {}),
     }
+    recipe = fetched.job.recipe
     nested = mlflow.active_run() is not None
     with mlflow.start_run(run_name=called, nested=nested, tags=tags) as run:
         logged = _LOGGED.fullmatch(source.source or "")
         if logged:
-            registry.log_inputs(run.info.run_id, models=[LoggedModelInput(logged[1])])
-        mlflow.log_params({"recipe": json.dumps(fetched.job.recipe), "seed": fetched.job.seed})
-        made = Bundle.log(None, fetched, name=fetched.target, registered_model_name=called, tags=tags)
-        mlflow.log_metrics(figures(fetched.job, fetched.target), model_id=made.model_id)
-    version = registry.get_model_version(called, str(made.registered_model_version))
-    registry.set_model_version_tag(
-        source.name, source.version, f"{TAG}.compressed.{fetched.target}", f"models:/{called}/{version.version}"
-    )
-    return version
+            MlflowClient().log_inputs(run.info.run_id, models=[LoggedModelInput(logged[1])])
+        methods = ", ".join(str(step["method"]) for step in recipe["steps"])
+        mlflow.log_params({"methods": methods, "seed": fetched.job.seed})
+        mlflow.log_dict(recipe, "recipe.json")  # a parameter holds 6000 characters
+        model = Bundle.log(None, fetched, name=fetched.target, tags=tags)
+        mlflow.log_metrics(figures(fetched.job, fetched.target), model_id=model.model_id)
+        return mlflow.register_model(model.model_uri, called, tags=tags)
 
 
 def figures(job: Job, target: str) -> dict[str, float]:
@@ -281,9 +297,26 @@ def _version(uri: str) -> ModelVersion:
     return registry.get_model_version(match["name"], match["version"])
 
 
+def _uri(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"
+
+
 def _called(name: str, source: ModelVersion, target: str) -> str:
     """What the registered model for `target` is called."""
     return name.format(name=source.name, target=target)
+
+
+def _check_names(name: str, source: ModelVersion, targets: Sequence[str]) -> None:
+    """Raises `ConfigurationError` where `name` does not give each target a name that MLflow takes."""
+    try:
+        called = {_called(name, source, target) for target in targets}
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"name={name!r} has other places to fill in than {{name}} and {{target}}") from error
+    for one in called:
+        if not one.strip() or set(one) & _UNNAMABLE:
+            raise ConfigurationError(f"name={name!r} gives {one!r}: MLflow takes no name with / : or quotes, nor none")
+    if len(called) < len(targets):
+        raise ConfigurationError(f"name={name!r} gives several targets one name: put {{target}} into it")
 
 
 def _label(source: ModelVersion) -> str:
