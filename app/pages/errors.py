@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from app.accounts.caller import Caller
 from app.errors import ApiError
-from app.pages.view import View, path_of, redirect
+from app.pages.view import View, path_of, redirect, root_of
 from app.web import problems
 
 #: Answers that no person reads, whatever their browser says that it takes.
@@ -48,11 +48,13 @@ def _to_sign_in(request: Request) -> Response:
     """To sign in, and then back.
 
     A browser keeps its session to itself (SameSite=Strict) when a link on another site leads here, so such a visitor
-    may well be signed in: the page that is sent asks again, from this site.
+    may well be signed in: the page that is sent goes on from this site, and `sign_in_page` lets those through. Over
+    plain HTTP browsers do not say where a visitor comes from.
     """
     if request.method != "GET":
         return redirect(request, "/sign-in")
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        return View(request).page("again.html", target=target)
-    return redirect(request, f"/sign-in?next={quote(target, safe='')}")
+    path = f"/sign-in?next={quote(target, safe='')}"
+    if request.headers.get("sec-fetch-site") in ("same-origin", "none"):
+        return redirect(request, path)
+    return View(request).page("again.html", target=root_of(request) + path)

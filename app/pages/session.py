@@ -1,16 +1,17 @@
 """``/sign-in`` and ``/sign-out``."""
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.accounts import sessions
-from app.accounts.caller import prove
+from app.accounts.caller import prove, recognize
 from app.accounts.routes import WorkspaceRoute
 from app.errors import Forbidden, TooManyRequests, Unauthenticated
 from app.pages.view import View, redirect, root_of
-from app.web.services import ServicesDep
+from app.web.services import Services, ServicesDep
 
 #: What the header's own message says in words of the API.
 _WRONG = "This key is unknown, expired or revoked. A key begins with mpk_ and is shown once, when it is made."
@@ -22,10 +23,11 @@ router = APIRouter(route_class=WorkspaceRoute, include_in_schema=False)
 async def sign_in_page(
     request: Request, services: ServicesDep, then: Annotated[str, Query(alias="next", max_length=2000)] = ""
 ) -> Response:
-    """Asks for a key."""
-    if not services.settings.auth_enabled:
-        return redirect(request, "/")
-    return View(request).page("sign-in.html", then=_inside(request, then), error=None, told="")
+    """Asks for a key; whoever has a session goes on."""
+    then = _inside(request, then)
+    if not services.settings.auth_enabled or await _signed_in(request, services):
+        return RedirectResponse(then, 303)
+    return View(request).page("sign-in.html", then=then, error=None, told="")
 
 
 @router.post("/sign-in")
@@ -61,6 +63,12 @@ async def sign_out(request: Request) -> Response:
     response = redirect(request, "/sign-in")
     sessions.end(request, response)
     return response
+
+
+async def _signed_in(request: Request, services: Services) -> bool:
+    with suppress(Unauthenticated):  # its time is over
+        return await recognize(services, sessions.authorization(request)) is not None
+    return False
 
 
 def _inside(request: Request, path: str) -> str:

@@ -1,6 +1,7 @@
 """The whole story as people live it: sign in, upload, estimate, start, watch, download; and jobs that end otherwise."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,13 @@ def test_a_job_that_breaks_its_limits(visit: Visit, api: Api, uploaded: dict[str
     expect(page.locator("#job-result tr.failed")).to_contain_text("max_size_ratio")
     expect(page.get_by_role("link", name=re.compile("^Download"))).to_be_visible()
     visitor.keep("job-failed")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("progressbar", name="Progress of the job")).to_be_visible()
+    page.evaluate("document.body.dataset.opened = 'during the second attempt'")
+    expect(page.locator("#job-head .state")).to_have_text("failed", timeout=LONG)
+    expect(page.locator("#job-head")).to_contain_text("attempt 2 of")
+    expect(page.locator("body")).to_have_attribute("data-opened", "during the second attempt")
+    expect(page.get_by_role("log")).to_contain_text("failed (attempt 2)")
     page.locator("#job-head").get_by_role("link", name="Edit and run again").click()
     expect(page.get_by_label("Max size ratio")).to_have_value("0.01")
     page.get_by_label("Max size ratio").fill("0.95")
@@ -197,4 +205,15 @@ def test_steps_are_added_moved_and_removed(visit: Visit, uploaded: dict[str, str
     assert '"samples": 64' in text
     page.locator("#json").fill(text.replace('"samples": 64', '"samples": 32'))
     page.get_by_role("button", name="Apply to the form").click()
-    expect(page.locator("[data-step='1'] [data-path='/samples'] input")).to_have_value("32")
+    shown = page.locator("[data-step='1'] [data-path='/samples'] input")
+    expect(shown).to_have_value("32")
+    for change, named in (
+        ({"recipe": "auto", "budget": {"trials": 3}}, "budget, the recipe auto"),
+        ({"recipe": {"steps": [{"method": "quantize.static", "sampels": 3}]}}, "recipe.steps[0].sampels"),
+        ({"recipe": {"steps": [{"method": "squeeze"}]}}, "the method squeeze"),
+        ({"limits": {"max_drop": 1}, "modelid": "x"}, "modelid, limits.max_drop"),
+    ):
+        page.locator("#json").fill(json.dumps(json.loads(text) | change))
+        page.get_by_role("button", name="Apply to the form").click()
+        expect(page.locator("#json-fault")).to_contain_text(f"the form has no place for {named}")
+        expect(shown).to_have_value("32")

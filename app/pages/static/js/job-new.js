@@ -50,10 +50,9 @@ class Page {
   load(body) {
     for (const id of FILES) if (id in body) this.choose(id, body[id]);
     for (const box of this.boxes()) box.checked = (body.targets ?? []).includes(box.value);
-    const preset = typeof body.recipe === "string" ? this.presets.find(({ name }) => `preset:${name}` === body.recipe) : null;
-    this.recipe.load((preset ? preset.recipe : body.recipe)?.steps ?? []);
-    const { limits, ...options } = this.schema.properties;
-    const resolved = limits.$ref ? this.schema.$defs[limits.$ref.split("/").pop()] : limits;
+    this.recipe.load(this.steps(body.recipe));
+    const { limits: _, ...options } = this.schema.properties;
+    const resolved = this.limitsSchema();
     const asked = { changed: this.changed, hints: HINTS };
     this.limits = new SchemaForm({ ...resolved, $defs: this.schema.$defs }, body.limits ?? {}, asked);
     this.options = new SchemaForm({ ...this.schema, properties: options }, body, asked, ELSEWHERE);
@@ -65,6 +64,35 @@ class Page {
       }
     }
     this.update();
+  }
+
+  /** The steps of a recipe or preset. @param {any} recipe @returns {any[]} */
+  steps(recipe) {
+    const preset = this.presets.find(({ name }) => `preset:${name}` === recipe);
+    return (preset ? preset.recipe : recipe)?.steps ?? [];
+  }
+
+  limitsSchema() {
+    const { limits } = this.schema.properties;
+    return limits.$ref ? this.schema.$defs[limits.$ref.split("/").pop()] : limits;
+  }
+
+  /** What of a request the form has no place for, so that it would be lost. @param {any} body @returns {string[]} */
+  unshown(body) {
+    /** @param {any} schema @param {any} value @param {string} before */
+    const unknown = (schema, value, before) =>
+      Object.keys(value ?? {}).filter((name) => !(name in schema.properties)).map((name) => `${before}${name}`);
+    const steps = this.steps(body.recipe).flatMap((step, index) => {
+      const method = this.recipe.methods.get(step.method);
+      return method ? unknown(method.parameters, step, `recipe.steps[${index}].`) : [`the method ${step.method}`];
+    });
+    return [
+      ...unknown(this.schema, body, ""),
+      ...("budget" in body ? ["budget"] : []),
+      ...unknown(this.limitsSchema(), body.limits, "limits."),
+      ...(typeof body.recipe === "string" && !this.steps(body.recipe).length ? [`the recipe ${body.recipe}`] : []),
+      ...steps,
+    ];
   }
 
   /** The request that the form makes. */
@@ -162,7 +190,10 @@ class Page {
 
   apply() {
     try {
-      this.load(JSON.parse(this.json.value));
+      const body = JSON.parse(this.json.value);
+      const lost = this.unshown(body);
+      if (lost.length) throw new Error(`the form has no place for ${lost.join(", ")}`);
+      this.load(body);
       byId("json-fault").replaceChildren();
       notify("The form shows the JSON now");
     } catch (error) {

@@ -52,16 +52,18 @@ async function showResult() {
   }
 }
 
-/** Follows the job's events until it is over. */
+/** Follows the job's events until it is over. They come from the first attempt on, however late this page was opened. */
 function follow() {
-  /** @type {Record<string, number[]>} */
-  const curves = {};
+  /** Of the attempt that runs. @type {Record<string, number[]>} */
+  let curves = {};
+  let attempt = 0;
   const source = new EventSource(`${root}/v1/jobs/${id}/events`);
   let moved = false;
   /** @param {string} type @param {(data: any) => void} act */
   const on = (type, act) => source.addEventListener(type, (event) => act(JSON.parse(/** @type {MessageEvent} */ (event).data)));
   on("log", ({ level, message }) => append(level === "info" ? message : `${level.toUpperCase()} ${message}`));
   on("progress", (data) => {
+    if (attempt < Number(byId("job-state").dataset.attempt)) return;
     if (!moved && state() === "queued") void refresh();
     moved = true;
     showProgress(data);
@@ -73,11 +75,9 @@ function follow() {
   });
   on("state", (data) => {
     append(`${data.state} (attempt ${data.attempt})`);
-    if (data.state === state() && !TERMINAL.includes(data.state)) return;
-    if (TERMINAL.includes(data.state) && !(data.state === "queued")) {
-      source.close();
-      void ended(data.state);
-    } else if (data.state !== state()) void refresh();
+    attempt = data.attempt;
+    if (data.state === "running") curves = {};
+    if (data.state !== state()) void settle(source);
   });
   source.addEventListener("error", () => {
     if (source.readyState !== EventSource.CLOSED) return; // it connects again by itself
@@ -85,9 +85,12 @@ function follow() {
   });
 }
 
-/** @param {string} how */
-async function ended(how) {
+/** Shows the state that the job is in now: an event of another one may be of an attempt that is long over. @param {EventSource} source */
+async function settle(source) {
   await refresh();
+  if (!TERMINAL.includes(state()) || source.readyState === EventSource.CLOSED) return;
+  source.close();
+  const how = state();
   notify(`The job has ${how === "canceled" ? "been canceled" : how}.`, how === "failed" ? "bad" : "good");
   await showResult();
 }
