@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Label, Select, String, any_, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import InstrumentedAttribute, defer
 
 from app.tables import Artifact, Job, Metric
 from app.web.fields import is_storable
@@ -80,10 +80,9 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
     return {row.id: row.position for row in rows}
 
 
-def _among(column: Any, ids: Sequence[str]) -> ColumnElement[bool]:
+def _among(column: ColumnElement[str] | InstrumentedAttribute[str], ids: Sequence[str]) -> ColumnElement[bool]:
     """The column is one of `ids`: one parameter, so that the statement is the same however many there are."""
-    found: ColumnElement[bool] = column == any_(literal(list(ids), ARRAY(String)))
-    return found
+    return column == any_(literal(list(ids), ARRAY(String)))
 
 
 def listing(

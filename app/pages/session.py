@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from app.accounts import sessions
 from app.accounts.caller import prove, recognize
 from app.accounts.routes import WorkspaceRoute
-from app.errors import Forbidden, TooManyRequests, Unauthenticated
+from app.errors import Forbidden, TooManyRequests, Unauthenticated, Unavailable
 from app.pages.view import View, redirect, root_of
 from app.web.services import Services, ServicesDep
 
@@ -66,7 +66,10 @@ async def sign_out(request: Request) -> Response:
 
 
 async def _signed_in(request: Request, services: Services) -> bool:
-    with suppress(Unauthenticated):  # its time is over
+    """By its cookie alone: with a header, keys could be tried here without being counted."""
+    if "authorization" in request.headers:
+        return False
+    with suppress(Unauthenticated, Unavailable):  # its time is over; its issuer is away, and a key can still be typed
         return await recognize(services, sessions.authorization(request)) is not None
     return False
 

@@ -11,7 +11,7 @@ def compress_model() -> None:
     ids = task(pipeline_steps.upload)("/data/model.pt2", "/data/calibration.npz", "/data/evaluation.npz")
     job = task(pipeline_steps.start)(ids)
     done = task(retries=3)(pipeline_steps.wait)(job)
-    task(pipeline_steps.fetch)(done, "/data/compressed")
+    task(retries=0)(pipeline_steps.fetch)(done, "/data/compressed")
 
 
 compress_model()

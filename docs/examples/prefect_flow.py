@@ -8,7 +8,7 @@ from prefect import flow, task
 upload = task(pipeline_steps.upload)
 start = task(pipeline_steps.start)
 wait = task(pipeline_steps.wait, retries=3)
-fetch = task(pipeline_steps.fetch)
+fetch = task(pipeline_steps.fetch, retries=0)
 
 
 @flow(name="compress-model")

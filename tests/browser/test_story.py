@@ -191,6 +191,7 @@ def test_steps_are_added_moved_and_removed(visit: Visit, uploaded: dict[str, str
     page = visitor.page
     steps = page.get_by_role("list", name="Steps of the recipe").get_by_role("listitem").locator("h3 code")
     expect(steps).to_have_text(["finetune", "quantize.static"])
+    expect(page.get_by_text("has no place for")).to_have_count(0)
     page.get_by_label("Add a step").select_option("prune.channels")
     page.get_by_role("button", name="Add step").click()
     expect(steps).to_have_text(["finetune", "prune.channels", "quantize.static"])
@@ -209,11 +210,22 @@ def test_steps_are_added_moved_and_removed(visit: Visit, uploaded: dict[str, str
     expect(shown).to_have_value("32")
     for change, named in (
         ({"recipe": "auto", "budget": {"trials": 3}}, "budget, the recipe auto"),
-        ({"recipe": {"steps": [{"method": "quantize.static", "sampels": 3}]}}, "recipe.steps[0].sampels"),
-        ({"recipe": {"steps": [{"method": "squeeze"}]}}, "the method squeeze"),
-        ({"limits": {"max_drop": 1}, "modelid": "x"}, "modelid, limits.max_drop"),
+        ({"recipe": {"steps": [{"method": "quantize.static", "sampels": 3}]}}, "recipe.steps.0.sampels"),
+        (
+            {"recipe": {"steps": [{"method": "quantize.static", "layers": {"only": ["*"]}}]}},
+            "recipe.steps.0.layers.only",
+        ),
+        ({"recipe": {"steps": [{"method": "squeeze"}]}}, "recipe.steps.0"),
+        ({"targets": ["toaster"]}, "the target toaster"),
+        ({"limits": {"max_drop": 1}}, "limits.max_drop"),
+        ({"modelid": "x"}, "modelid"),
+        ({"compute": "tpu"}, "compute"),
     ):
         page.locator("#json").fill(json.dumps(json.loads(text) | change))
         page.get_by_role("button", name="Apply to the form").click()
         expect(page.locator("#json-fault")).to_contain_text(f"the form has no place for {named}")
         expect(shown).to_have_value("32")
+    without = {name: value for name, value in json.loads(text).items() if name != "evaluation_dataset_id"}
+    page.locator("#json").fill(json.dumps(without))
+    page.get_by_role("button", name="Apply to the form").click()
+    expect(page.get_by_label("Evaluation data", exact=True)).to_have_value("")

@@ -153,6 +153,13 @@ def _commands(value: Any, key: str = "") -> Iterator[str]:
         yield value
 
 
+def test_the_gate_passes_only_where_nothing_has_changed() -> None:
+    limits = yaml.safe_load((EXAMPLES / "github-actions.yml").read_text())["jobs"]["limits"]
+    assert limits["if"] == "${{ !cancelled() && needs.changes.outputs.any != 'false' }}"
+    unchanged = yaml.safe_load((EXAMPLES / "gitlab-ci.yml").read_text())["unchanged"]
+    assert unchanged["rules"][0]["when"] == "never"
+
+
 @pytest.mark.parametrize("name", ["airflow_dag.py", "prefect_flow.py"])
 def test_pipelines_use_steps_that_there_are(name: str) -> None:
     steps = {one.name for one in ast.parse((EXAMPLES / "pipeline_steps.py").read_text()).body if hasattr(one, "name")}

@@ -106,7 +106,7 @@ def test_a_version_is_compressed_and_registered(
     source = log_onnx(mlflow, network, "digits")
     registry = mlflow.MlflowClient()
     registry.set_registered_model_alias("digits", "champion", "1")
-    registry.create_model_version("digits", registry.get_model_version("digits", "1").source)
+    mlflow.register_model(registry.get_model_version("digits", "1").source, "digits")
     wait = client.jobs.wait
 
     def while_the_alias_moves(job_id: str) -> Any:
@@ -247,9 +247,7 @@ def test_what_cannot_be_compressed_is_told_before_anything_is_uploaded(
     (tmp_path / "MLmodel").write_text("flavors: {transformers: {model_binary: ../../../../etc}}")
     with mlflow.start_run() as run:
         mlflow.log_artifacts(str(tmp_path), "model")
-    registry = mlflow.MlflowClient()
-    registry.create_registered_model("leading-out")
-    registry.create_model_version("leading-out", f"{run.info.artifact_uri}/model", run.info.run_id)
+    mlflow.register_model(f"runs:/{run.info.run_id}/model", "leading-out")
     before = sum(1 for _ in client.models.list())
     for uri, error in (
         ("models:/pickled/1", NoModel),
@@ -258,7 +256,7 @@ def test_what_cannot_be_compressed_is_told_before_anything_is_uploaded(
     ):
         with pytest.raises(error):
             compress(client, uri, recipe="preset:fast", targets=["onnxruntime"])
-    for name in ("{model}-int8", "{name", "{0}", "{name.first}", "it's {name}", "a/b", ""):
+    for name in ("{model}-int8", "{name", "{0}", "{name.first}", "{name[0]}", "{name:.3}", "it's {name}", "a/b", ""):
         with pytest.raises(ConfigurationError):
             compress(client, "models:/pickled/1", recipe="preset:fast", targets=["onnxruntime"], name=name)
     assert sum(1 for _ in client.models.list()) == before

@@ -1,6 +1,7 @@
 """``/v1/models`` and ``/v1/datasets``: they behave alike."""
 
 import hashlib
+import json
 from typing import Any
 
 import httpx2
@@ -21,6 +22,14 @@ async def _rows(api: Any, statement: Any) -> list[Any]:
 async def _execute(api: Any, statement: Any) -> None:
     async with api.services.database.transaction() as session:
         await session.execute(statement)
+
+
+async def test_metadata_may_be_nested_deeply(client: httpx2.AsyncClient) -> None:
+    metadata = '{"a":' * 230 + "1" + "}" * 230
+    made = await client.post("/v1/models", data={"name": "net", "metadata": metadata}, files={"file": ("n.pt2", DATA)})
+    assert made.status_code == 201, made.text
+    shown = await client.get(f"/v1/models/{made.json()['id']}")
+    assert shown.json()["metadata"] == json.loads(metadata)
 
 
 async def test_upload_a_model(api: Any, client: httpx2.AsyncClient) -> None:

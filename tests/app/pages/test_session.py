@@ -139,6 +139,11 @@ async def test_a_link_from_elsewhere_finds_the_session(api: Any) -> None:
         assert (through.status_code, through.headers["location"]) == (303, "/?a=1&b=%22")
 
 
+async def test_keys_cannot_be_tried_at_the_form(api: Any) -> None:
+    client = api.client_with({"Authorization": f"Bearer {await api.key()}"})
+    assert (await client.get("/sign-in", headers=HTML)).status_code == 200
+
+
 async def test_without_authentication_there_is_no_signing_in(make_api: Any) -> None:
     api = await make_api(auth_enabled=False)
     client = api.client_with({})

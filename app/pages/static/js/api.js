@@ -54,6 +54,17 @@ export function signInAgain() {
   location.assign(`${root}/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 
+/** This page as the server renders it now; null where it does not answer, or the session has ended. @returns {Promise<Document | null>} */
+export async function rendered() {
+  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!response) return null;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  // Over plain HTTP the service cannot tell this from a visit by a link, and sends a page that goes on to the form.
+  const away = response.redirected || page.querySelector('meta[http-equiv="refresh"]') !== null;
+  if (away) signInAgain();
+  return response.ok && !away ? page : null;
+}
+
 /** An Idempotency-Key. `crypto.randomUUID` is there on HTTPS and localhost alone. */
 function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

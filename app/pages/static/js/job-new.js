@@ -7,7 +7,7 @@ import * as faults from "./faults.js";
 import { during } from "./forms.js";
 import { notify, notifyError } from "./notices.js";
 import { Recipe } from "./recipe.js";
-import { SchemaForm } from "./schema-form.js";
+import { SchemaForm, missing } from "./schema-form.js";
 import { takeFiles } from "./upload.js";
 
 const FILES = ["model_id", "calibration_dataset_id", "evaluation_dataset_id", "training_dataset_id"];
@@ -51,8 +51,8 @@ class Page {
     for (const id of FILES) if (id in body) this.choose(id, body[id]);
     for (const box of this.boxes()) box.checked = (body.targets ?? []).includes(box.value);
     this.recipe.load(this.steps(body.recipe));
-    const { limits: _, ...options } = this.schema.properties;
-    const resolved = this.limitsSchema();
+    const { limits, ...options } = this.schema.properties;
+    const resolved = limits.$ref ? this.schema.$defs[limits.$ref.split("/").pop()] : limits;
     const asked = { changed: this.changed, hints: HINTS };
     this.limits = new SchemaForm({ ...resolved, $defs: this.schema.$defs }, body.limits ?? {}, asked);
     this.options = new SchemaForm({ ...this.schema, properties: options }, body, asked, ELSEWHERE);
@@ -72,26 +72,17 @@ class Page {
     return (preset ? preset.recipe : recipe)?.steps ?? [];
   }
 
-  limitsSchema() {
-    const { limits } = this.schema.properties;
-    return limits.$ref ? this.schema.$defs[limits.$ref.split("/").pop()] : limits;
-  }
-
-  /** What of a request the form has no place for, so that it would be lost. @param {any} body @returns {string[]} */
-  unshown(body) {
-    /** @param {any} schema @param {any} value @param {string} before */
-    const unknown = (schema, value, before) =>
-      Object.keys(value ?? {}).filter((name) => !(name in schema.properties)).map((name) => `${before}${name}`);
-    const steps = this.steps(body.recipe).flatMap((step, index) => {
-      const method = this.recipe.methods.get(step.method);
-      return method ? unknown(method.parameters, step, `recipe.steps[${index}].`) : [`the method ${step.method}`];
-    });
+  /** Shows a request in place of what there is, and tells what of it the form has no place for. @param {any} body @returns {string[]} */
+  show(body) {
+    this.load({ ...Object.fromEntries(FILES.map((name) => [name, null])), ...body });
+    const { recipe, targets, ...asked } = body;
+    const shown = { ...this.read(), ...this.options?.read(true), limits: this.limits?.read(true) };
+    const steps = this.steps(recipe);
     return [
-      ...unknown(this.schema, body, ""),
-      ...("budget" in body ? ["budget"] : []),
-      ...unknown(this.limitsSchema(), body.limits, "limits."),
-      ...(typeof body.recipe === "string" && !this.steps(body.recipe).length ? [`the recipe ${body.recipe}`] : []),
-      ...steps,
+      ...missing(asked, shown),
+      ...(targets ?? []).filter((/** @type {string} */ one) => !this.targets().includes(one)).map((/** @type {string} */ one) => `the target ${one}`),
+      ...(typeof recipe === "string" ? (steps.length ? [] : [`the recipe ${recipe}`]) : missing({ ...recipe, steps: null }, {}, "recipe")),
+      ...missing({ ...steps }, { ...this.recipe.read(true) }, "recipe.steps"),
     ];
   }
 
@@ -189,14 +180,17 @@ class Page {
   }
 
   apply() {
+    const [before, text] = [this.read(), this.json.value];
     try {
-      const body = JSON.parse(this.json.value);
-      const lost = this.unshown(body);
+      const body = JSON.parse(text);
+      if (typeof body !== "object" || Array.isArray(body)) throw new Error("a request is a JSON object");
+      const lost = this.show(body);
       if (lost.length) throw new Error(`the form has no place for ${lost.join(", ")}`);
-      this.load(body);
       byId("json-fault").replaceChildren();
       notify("The form shows the JSON now");
     } catch (error) {
+      this.show(before);
+      this.json.value = text;
       byId("json-fault").replaceChildren(el("span", { class: "fault", role: "alert" }, String(error)));
     }
   }
@@ -250,7 +244,9 @@ async function main() {
   ]);
   const page = new Page(schema, methods.items, targets.items, presets.items);
   const first = targets.items.find((/** @type {any} */ one) => one.name === "onnxruntime" && one.offered) ?? targets.items.find((/** @type {any} */ one) => one.offered);
-  page.load(before ?? { recipe: `preset:${DEFAULT_PRESET}`, targets: first ? [first.name] : [] });
+  if (!before) page.load({ recipe: `preset:${DEFAULT_PRESET}`, targets: first ? [first.name] : [] });
+  const lost = before ? page.show(before) : [];
+  if (lost.length) notify(`The form has no place for ${lost.join(", ")}: that of the earlier job is left out.`, "bad");
   page.form.dataset.ready = "true";
 }
 

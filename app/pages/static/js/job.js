@@ -1,7 +1,7 @@
 // @ts-check
 /** The page of one job: live while it runs, its charts, and what can be done to it. */
 
-import { byId, el, request, root, signInAgain } from "./api.js";
+import { byId, el, rendered, request, root } from "./api.js";
 import { drawCurves, drawLayers, drawPareto } from "./charts.js";
 import { compare } from "./compare.js";
 import { confirm } from "./dialogs.js";
@@ -20,12 +20,31 @@ const MOST_LINES = 2000;
 const id = byId("job-state").dataset.job ?? "";
 const state = () => byId("job-state").dataset.state ?? "";
 
-/** Puts in what the server renders now. */
+/** Whether what the server renders now is asked for, and whether it has to be once more. */
+let asking = false;
+let again = false;
+
+/** Puts in what the server renders now; by one call at a time, so that no older answer comes last. */
 async function refresh() {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (response.redirected) return signInAgain();
-  if (!response.ok) return;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  again = true;
+  if (asking) return;
+  asking = true;
+  while (again) {
+    again = false;
+    const page = await rendered();
+    if (page) show(page);
+    else {
+      await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+      again = true;
+    }
+  }
+  asking = false;
+  if (state() === "queued") void watchQueue();
+  if (TERMINAL.includes(state()) && source) await end();
+}
+
+/** @param {Document} page */
+function show(page) {
   for (const name of ["job-head", "job-state", "job-result"]) {
     const [old, fresh] = [byId(name), page.getElementById(name)];
     if (!fresh) continue;
@@ -52,47 +71,57 @@ async function showResult() {
   }
 }
 
-/** Follows the job's events until it is over. They come from the first attempt on, however late this page was opened. */
+/** The events that are followed. @type {EventSource | null} */
+let source = null;
+
+/** Follows the job's events. They come from the first attempt on, however late this page was opened. */
 function follow() {
   /** Of the attempt that runs. @type {Record<string, number[]>} */
   let curves = {};
-  let attempt = 0;
-  const source = new EventSource(`${root}/v1/jobs/${id}/events`);
-  let moved = false;
+  let [attempt, running, moved] = [0, false, false];
+  /** Whether what comes is of the attempt that the page is about: a queued job has ended those before. */
+  const current = () => running && attempt >= Number(byId("job-state").dataset.attempt) + Number(state() === "queued");
+  const events = (source = new EventSource(`${root}/v1/jobs/${id}/events`));
   /** @param {string} type @param {(data: any) => void} act */
-  const on = (type, act) => source.addEventListener(type, (event) => act(JSON.parse(/** @type {MessageEvent} */ (event).data)));
+  const on = (type, act) => events.addEventListener(type, (event) => act(JSON.parse(/** @type {MessageEvent} */ (event).data)));
   on("log", ({ level, message }) => append(level === "info" ? message : `${level.toUpperCase()} ${message}`));
   on("progress", (data) => {
-    if (attempt < Number(byId("job-state").dataset.attempt)) return;
+    if (!current()) return;
     if (!moved && state() === "queued") void refresh();
     moved = true;
     showProgress(data);
   });
   on("metric", ({ name, value }) => {
-    if (!name.startsWith("training.") || typeof value !== "number") return;
+    if (!current() || !name.startsWith("training.") || typeof value !== "number") return;
     (curves[name.slice("training.".length)] ??= []).push(value);
     void showCurves(curves);
   });
   on("state", (data) => {
     append(`${data.state} (attempt ${data.attempt})`);
     attempt = data.attempt;
-    if (data.state === "running") curves = {};
-    if (data.state !== state()) void settle(source);
+    running = data.state === "running";
+    if (running) curves = {};
+    // It may be of an attempt that is long over: what the server renders tells.
+    if (data.state !== state() || TERMINAL.includes(data.state)) void refresh();
   });
-  source.addEventListener("error", () => {
-    if (source.readyState !== EventSource.CLOSED) return; // it connects again by itself
+  events.addEventListener("error", () => {
+    if (events.readyState !== EventSource.CLOSED || source !== events) return; // it connects again by itself
     setTimeout(() => void request("GET", `/v1/jobs/${id}`).then(() => location.reload(), notifyError), RECONNECT_MS);
   });
 }
 
-/** Shows the state that the job is in now: an event of another one may be of an attempt that is long over. @param {EventSource} source */
-async function settle(source) {
-  await refresh();
-  if (!TERMINAL.includes(state()) || source.readyState === EventSource.CLOSED) return;
-  source.close();
+/** The job is over, and the page shows so: nothing more comes, and what has come may have been cut off. */
+async function end() {
+  source?.close();
+  source = null;
   const how = state();
   notify(`The job has ${how === "canceled" ? "been canceled" : how}.`, how === "failed" ? "bad" : "good");
-  await showResult();
+  await Promise.all([showLog(), showResult()]).catch(notifyError);
+}
+
+async function showLog() {
+  const text = await request("GET", `/v1/jobs/${id}/logs`);
+  byId("log").textContent = text || "Nothing was logged.";
 }
 
 /** @param {{phase: string, progress: number, eta_s: number | null}} data */
@@ -133,8 +162,12 @@ function append(text) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
+let watching = false;
+
 /** While nothing happens to a queued job, its place in the queue does. */
 async function watchQueue() {
+  if (watching) return;
+  watching = true;
   while (state() === "queued") {
     await new Promise((resolve) => setTimeout(resolve, QUEUE_MS));
     const job = await request("GET", `/v1/jobs/${id}`).catch(() => null);
@@ -143,6 +176,7 @@ async function watchQueue() {
     const number = job.queue_position === 1 ? "next in the queue" : `no. ${job.queue_position} in the queue`;
     place.textContent = ` · ${job.queue_note ?? number}`;
   }
+  watching = false;
 }
 
 /** What the buttons do. @type {Record<string, () => Promise<void>>} */
@@ -172,10 +206,8 @@ function listen() {
 }
 
 listen();
-if (TERMINAL.includes(state())) {
-  void request("GET", `/v1/jobs/${id}/logs`).then((text) => (byId("log").textContent = text || "Nothing was logged."), notifyError);
-  showResult().catch(notifyError);
-} else {
+if (TERMINAL.includes(state())) Promise.all([showLog(), showResult()]).catch(notifyError);
+else {
   follow();
   void watchQueue();
 }

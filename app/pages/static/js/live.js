@@ -4,7 +4,7 @@
  * Often while something in them is under way (`data-state`), else seldom; never in a tab that nobody looks at.
  */
 
-import { signInAgain } from "./api.js";
+import { rendered } from "./api.js";
 import { tellTimes } from "./shell.js";
 
 const SOON_MS = 2000;
@@ -15,10 +15,8 @@ const UNDER_WAY = ["queued", "running", "canceling", "checking", "pending", "sen
 
 /** Asks for the page once more, and puts in what has changed. */
 export async function refresh() {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (response.redirected) return signInAgain();
-  if (!response.ok) return;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const page = await rendered();
+  if (!page) return;
   for (const section of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(section.id);
     if (fresh && fresh.innerHTML !== was.get(section.id)) put(section, fresh);
@@ -46,7 +44,7 @@ async function loop() {
     const soon = document.querySelector(UNDER_WAY) !== null;
     await new Promise((resolve) => setTimeout(resolve, soon ? SOON_MS : LATER_MS));
     if (document.hidden || !document.querySelector("[data-live]")) continue;
-    await refresh().catch(() => undefined); // the service is away for a moment
+    await refresh();
   }
 }
 

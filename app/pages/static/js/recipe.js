@@ -34,9 +34,9 @@ export class Recipe {
     this.show();
   }
 
-  /** The steps, without what is the default. @returns {Step[]} */
-  read() {
-    return this.steps.map(({ method, form }) => ({ method: method.name, ...form.read() }));
+  /** The steps, without what is the default, unless `whole`. @param {boolean} [whole] @returns {Step[]} */
+  read(whole) {
+    return this.steps.map(({ method, form }) => ({ method: method.name, ...form.read(whole) }));
   }
 
   /** Data without which a step cannot run. @param {string} role */

@@ -17,7 +17,7 @@ let fields = 0;
 /**
  * @typedef {object} Part A control, or a group of them.
  * @property {HTMLElement} element
- * @property {() => unknown} read What it says; undefined where that is the default.
+ * @property {(whole?: boolean) => unknown} read What it says; undefined where that is the default, unless `whole`.
  * @property {boolean} [changed] Whether it did not begin with the default.
  *
  * @typedef {object} Options
@@ -43,9 +43,9 @@ export class SchemaForm {
     this.element.addEventListener("input", () => options.changed());
   }
 
-  /** What differs from the defaults. @returns {Record<string, any>} */
-  read() {
-    return /** @type {any} */ (this.group.read()) ?? {};
+  /** What differs from the defaults; or all that it says. @param {boolean} [whole] @returns {Record<string, any>} */
+  read(whole) {
+    return /** @type {any} */ (this.group.read(whole)) ?? {};
   }
 
   /**
@@ -64,8 +64,8 @@ export class SchemaForm {
       const more = el("div", { class: "fields" }, ...rare.map(([, part]) => part.element));
       element.append(common.length ? el("details", {}, el("summary", {}, `${rare.length} more`), more) : more);
     }
-    const read = () => {
-      const found = parts.map(([name, part]) => [name, part.read()]).filter(([, one]) => one !== undefined);
+    const read = (/** @type {boolean} */ whole = false) => {
+      const found = parts.map(([name, part]) => [name, part.read(whole)]).filter(([, one]) => one !== undefined);
       return found.length ? Object.fromEntries(found) : undefined;
     };
     return { element, read, changed: parts.some(([, part]) => part.changed) };
@@ -79,9 +79,9 @@ export class SchemaForm {
     const begin = value === undefined ? known.default : value;
     const control = controlOf(field, known, begin, this.options);
     field.put(control);
-    const read = () => {
+    const read = (/** @type {boolean} */ whole = false) => {
       const now = control.read();
-      return same(now, known.default ?? null) ? undefined : now;
+      return !whole && same(now, known.default ?? null) ? undefined : now;
     };
     return { element: field.box, read, changed: value !== undefined && !same(value, known.default ?? null) };
   }
@@ -101,9 +101,9 @@ export class SchemaForm {
     check.addEventListener("input", show);
     show();
     box.append(el("label", { class: "check" }, check, "use"), inside.element);
-    const read = () => {
+    const read = (/** @type {boolean} */ whole = false) => {
       if (!check.checked) return byDefault ? null : undefined;
-      return inside.read() ?? (byDefault ? undefined : {});
+      return inside.read(whole) ?? (byDefault ? undefined : {});
     };
     return { element: box, read, changed: begins !== byDefault || Boolean(inside.changed) };
   }
@@ -150,7 +150,11 @@ class Field {
  */
 function controlOf(field, schema, value, options) {
   const choices = options.choices?.[field.name];
-  if (choices) return select([{ value: "", label: "none" }, ...choices].map(({ value: one, label }) => [one || null, label]), value);
+  if (choices) {
+    const all = [{ value: "", label: "none" }, ...choices].map(({ value: one, label }) => [one || null, label]);
+    const known = !value || all.some(([one]) => one === value);
+    return select(known ? all : [...all, [value, String(value)]], value);
+  }
   if (schema.enum || schema.const !== undefined) {
     const all = schema.enum ?? [schema.const];
     const told = all.map((/** @type {unknown} */ one) => [one, `${one}${options.remark?.(field.name, one) ?? ""}`]);
@@ -252,6 +256,17 @@ function bounds(schema) {
   const to = high === undefined ? "" : schema.maximum === undefined ? `below ${high}` : `at most ${high}`;
   if (schema.minimum !== undefined && schema.maximum !== undefined) return `(${low} to ${high})`;
   return from || to ? `(${[from, to].filter(Boolean).join(", ")})` : "";
+}
+
+/**
+ * Where `asked` says something that `shown` does not: paths, such as `limits.max_drop`. Null and absent are the same.
+ * @param {any} asked @param {any} shown @param {string} [path] @returns {string[]}
+ */
+export function missing(asked, shown, path = "") {
+  const inside = (/** @type {any} */ one) => one !== null && typeof one === "object" && !Array.isArray(one);
+  if (!inside(asked)) return same(asked, shown) ? [] : [path];
+  if (!inside(shown)) return Object.keys(asked).length ? [path] : [];
+  return Object.entries(asked).flatMap(([name, value]) => missing(value, shown[name], path ? `${path}.${name}` : name));
 }
 
 /** @param {unknown} one @param {unknown} other */

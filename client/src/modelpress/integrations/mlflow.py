@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any, Final, TypedDict, Unpack
 
 import mlflow
@@ -116,7 +117,7 @@ def compress(
         model = client.models.upload(_file(uri, Path(folder)), name=_label(source), task=task)
     sets = {"calibration": calibration, "evaluation": evaluation, "training": training}
     ids = {f"{role}_dataset_id": _dataset(client, data) for role, data in sets.items() if data is not None}
-    options["tags"] = {**options.get("tags", {}), SOURCE: uri}
+    options["tags"] = {**(options.get("tags") or {}), SOURCE: uri}
     request = JobRequest(
         model_id=model.id, recipe=recipe, targets=targets, limits=limits, name=_label(source), **ids, **options
     )
@@ -309,9 +310,12 @@ def _called(name: str, source: ModelVersion, target: str) -> str:
 def _check_names(name: str, source: ModelVersion, targets: Sequence[str]) -> None:
     """Raises `ConfigurationError` where `name` does not give each target a name that MLflow takes."""
     try:
-        called = {_called(name, source, target) for target in targets}
-    except (LookupError, ValueError, AttributeError) as error:
-        raise ConfigurationError(f"name={name!r} has other places to fill in than {{name}} and {{target}}") from error
+        places = [place for _, *place in Formatter().parse(name) if place[0] is not None]
+    except ValueError as error:
+        raise ConfigurationError(f"name={name!r}: {error}") from error
+    if any(place not in (["name", "", None], ["target", "", None]) for place in places):
+        raise ConfigurationError(f"name={name!r} has other places to fill in than {{name}} and {{target}}")
+    called = {_called(name, source, target) for target in targets}
     for one in called:
         if not one.strip() or set(one) & _UNNAMABLE:
             raise ConfigurationError(f"name={name!r} gives {one!r}: MLflow takes no name with / : or quotes, nor none")
