@@ -177,12 +177,11 @@ class LocalStaged:
 
     def _consume(self, batch: list[bytes]) -> None:
         flushed = self._size // _FLUSH
-        for data in batch:
-            view = memoryview(data)
-            self._digest.update(view)
-            self._size += len(data)
-            while view:
-                view = view[self._file.write(view) :]
+        view = memoryview(b"".join(batch))
+        self._digest.update(view)
+        self._size += len(view)
+        while view:
+            view = view[self._file.write(view) :]
         if self._size // _FLUSH != flushed:
             self._flush()
 
