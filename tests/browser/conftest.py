@@ -18,6 +18,8 @@ from tests.support.service import Service, serving
 #: For what takes a moment on a busy machine, such as the library of the charts.
 PATIENCE_MS = 30_000
 CHROMIUM = shutil.which("chromium")
+#: Names that are not localhost, for what browsers do on plain HTTP alone.
+_NAMES = "--host-resolver-rules=MAP *.test 127.0.0.1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +94,7 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     # CI runs as root in a container, where Chromium's own sandbox cannot.
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", _NAMES])
     yield browser
     browser.close()
 
