@@ -216,7 +216,12 @@ def _broken(gate: Json) -> str:
     checks: list[Any] = [check for check in gate.get("checks", []) if not check.get("passed")]
     parts = [
         f"{check.get('limit')} on {check.get('target')}:"
-        f" allowed {check.get('allowed')}, measured {check.get('measured')}"
+        f" allowed {check.get('allowed')}, measured {_readable(check.get('measured'))}"
         for check in checks
     ]
     return "; ".join(parts) or "the gate did not pass"
+
+
+def _readable(measured: object) -> object:
+    """The gate itself keeps every digit."""
+    return f"{measured:.6g}" if isinstance(measured, float) else measured
