@@ -57,7 +57,7 @@ def main() -> int:
         for number in range(options.rounds):
             say(f"\nround {number + 1}: estimated/measured\n{'':46}{'size':>20}{'memory, MiB':>14}{'time, s':>10}")
             factors = [
-                shown(api, name, recipe, targets, ids) for name, ids in inputs.items() for recipe, targets in JOBS
+                shown(api, name, ids, recipe, targets) for name, ids in inputs.items() for recipe, targets in JOBS
             ]
             for figure, aim in AIMS.items():
                 ordered = sorted(found[figure] for found in factors)
