@@ -1,14 +1,14 @@
 """Engine, sessions, and the hooks that run things before and after a commit."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Delete, delete, inspect, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Delete, String, any_, delete, inspect, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
@@ -71,6 +71,12 @@ def before_commit(session: AsyncSession, hook: BeforeCommit) -> None:
 def after_commit(session: AsyncSession, hook: AfterCommit) -> None:
     """Runs `hook` once this session's transaction has committed; never if it rolls back."""
     session.info.setdefault(_HOOKS, []).append(hook)
+
+
+def among(column: ColumnElement[str] | InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:
+    """The column is one of `values`, which are one parameter: the statement stays the same however many there are, and
+    has room for all of them."""
+    return column == any_(literal(list(values), ARRAY(String)))
 
 
 def delete_some(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Delete:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Label, Select, String, any_, func, literal, literal_column, select
+from sqlalchemy import Label, Select, String, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute, defer
+from sqlalchemy.orm import defer
 
+from app.db import among
 from app.tables import Artifact, Job, Metric
 from app.web.fields import is_storable
 
@@ -31,7 +32,7 @@ async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | N
 async def versions(session: AsyncSession, job_ids: Iterable[str]) -> Mapping[tuple[str, str], str]:
     """(Workspace, id) -> what changes with the job's row, of those jobs that are there and not queued."""
     storable = [job_id for job_id in job_ids if is_storable(job_id)]
-    where = (_among(Job.id, storable), _SHOWN, Job.state != "queued")
+    where = (among(Job.id, storable), _SHOWN, Job.state != "queued")
     statement = select(Job.workspace_id, Job.id, _VERSION).where(*where)
     return {(row.workspace_id, row.id): row.version for row in await session.execute(statement)}
 
@@ -46,7 +47,7 @@ async def metrics_of(
     session: AsyncSession, job_ids: Sequence[str], names: Sequence[str] = ()
 ) -> Mapping[str, dict[str, Any]]:
     """Job id -> ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``."""
-    statement = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(_among(Metric.job_id, job_ids))
+    statement = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(among(Metric.job_id, job_ids))
     if names:
         statement = statement.where(Metric.name.in_(names))
     documents: dict[str, dict[str, Any]] = {}
@@ -61,7 +62,7 @@ async def metrics_of(
 
 async def artifacts_of(session: AsyncSession, job_ids: Sequence[str]) -> Mapping[str, list[Artifact]]:
     """Job id -> its artifacts, by target; without their manifests, which no list shows."""
-    statement = select(Artifact).where(_among(Artifact.job_id, job_ids)).order_by(Artifact.target, Artifact.id)
+    statement = select(Artifact).where(among(Artifact.job_id, job_ids)).order_by(Artifact.target, Artifact.id)
     statement = statement.options(defer(Artifact.manifest, raiseload=True))
     found: dict[str, list[Artifact]] = {}
     for row in (await session.scalars(statement)).all():
@@ -76,13 +77,8 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
         return {}
     order = func.row_number().over(order_by=(Job.priority.desc(), Job.created_at, Job.id))
     queued = select(Job.id, order.label("position")).where(_SHOWN, _QUEUED).subquery()
-    rows = await session.execute(select(queued.c.id, queued.c.position).where(_among(queued.c.id, wanted)))
+    rows = await session.execute(select(queued.c.id, queued.c.position).where(among(queued.c.id, wanted)))
     return {row.id: row.position for row in rows}
-
-
-def _among(column: ColumnElement[str] | InstrumentedAttribute[str], ids: Sequence[str]) -> ColumnElement[bool]:
-    """The column is one of `ids`: one parameter, so that the statement is the same however many there are."""
-    return column == any_(literal(list(ids), ARRAY(String)))
 
 
 def listing(

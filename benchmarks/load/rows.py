@@ -30,7 +30,6 @@ FIGURES = {
     "latency_ms": {"p50": 4.01, "p90": 4.2, "p99": 4.61, "mean": 4.03, "runs": 200, "batch": 1},
     "peak_memory_bytes": 161_000_000,
 }
-TAGS = '{"team": "vision", "stage": "nightly"}'
 
 #: What all jobs read and have made, so that maintenance finds nothing to mend.
 _FILES = """
