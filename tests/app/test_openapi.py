@@ -90,6 +90,8 @@ def _add_workers(settings: Settings) -> None:
     engine.dispose()
 
 
+# The API is a thread of this process: a random number that it draws is not the strategy's.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 def test_whatever_is_sent(live: Live) -> None:
     """No server error, no undocumented status, no answer that is not as described."""
     schema = schemathesis.openapi.from_url(f"{live.url}/openapi.json")

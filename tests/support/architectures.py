@@ -96,6 +96,8 @@ def export(architecture: Architecture, exporter: str, path: Path, opset: int | N
         exporter: ``dynamo`` and ``torchscript`` write ONNX, ``pt2`` is `torch.export.save`.
     """
     module, inputs, axes = architecture.build(), architecture.draw(2), architecture.axes()
+    for recurrent in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        recurrent._dispatch_cache.clear()  # what torch.export leaves there makes a constant of the next one's length
     with quiet():
         if exporter == "torchscript":
             options = {"input_names": list(inputs), "dynamic_axes": axes, "opset_version": opset}
