@@ -7,6 +7,7 @@ the folder, a process tells of itself alone.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -35,6 +36,10 @@ SENT = Counter("modelpress_http_sent_bytes", "Bytes of answers, downloads among 
 STREAMS = Gauge(
     "modelpress_event_streams", "Event streams that are open.", multiprocess_mode="livesum", registry=REGISTRY
 )
+
+#: The series of a route, found once: looking for one costs more than counting.
+REQUESTS_OF, LATENCY_OF = lru_cache(4096)(REQUESTS.labels), lru_cache(4096)(LATENCY.labels)
+RECEIVED_OF, SENT_OF = lru_cache(1024)(RECEIVED.labels), lru_cache(1024)(SENT.labels)
 
 #: What every route that is not among the templates is called.
 UNKNOWN = "unknown"

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from app import tracing
 from app.accounts.endpoints import router as accounts
+from app.accounts.routes import PolledRoute, Polls
 from app.artifacts.endpoints import keys as signing_keys
 from app.artifacts.endpoints import router as artifacts
 from app.audit.endpoints import router as audit
@@ -89,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     assets.install(app)
     problems.install(app, show_error)
     openapi.install(app)
+    polled = [route.original_route for route in iter_route_contexts(app.routes)]
+    app.add_middleware(Polls, routes=[route for route in polled if isinstance(route, PolledRoute)])
     requests.install(app)
     return app
 

@@ -6,13 +6,12 @@ token. Requests that come at once take theirs together. Where the server does no
 service without its limits is better than none.
 """
 
-import asyncio
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, repeat
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
@@ -25,17 +24,23 @@ from app.together import Together
 _SCRIPT = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local interval, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
--- No later than an empty bucket is full again, were the clock set back meanwhile.
-local full_at = math.min(tonumber(redis.call('GET', KEYS[1]) or now), now + interval * burst)
-full_at = math.max(full_at, now)
-local there = math.floor((now - full_at) / interval) + burst
-local given = math.max(0, math.min(wanted, there))
-if given > 0 then
-  full_at = full_at + given * interval
-  redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+local told = {}
+for bucket, key in ipairs(KEYS) do
+  local interval, burst, wanted = unpack(ARGV, 3 * bucket - 2, 3 * bucket)
+  interval, burst, wanted = tonumber(interval), tonumber(burst), tonumber(wanted)
+  -- No later than an empty bucket is full again, were the clock set back meanwhile.
+  local full_at = math.min(tonumber(redis.call('GET', key) or now), now + interval * burst)
+  full_at = math.max(full_at, now)
+  local there = math.floor((now - full_at) / interval) + burst
+  local given = math.max(0, math.min(wanted, there))
+  if given > 0 then
+    full_at = full_at + given * interval
+    redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+  end
+  local wait = math.max(0, full_at + interval - interval * burst - now)
+  told[bucket] = {given, math.max(0, there - given), math.ceil(wait)}
 end
-return {given, math.max(0, there - given), math.ceil(math.max(0, full_at + interval - interval * burst - now))}
+return told
 """
 _PATIENCE_S = 1.0
 #: So long nothing is asked of a server that did not answer: requests must not wait for it one after the other.
@@ -44,8 +49,7 @@ _PAUSE_S = 5.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """A bucket of `burst` tokens that fills by `per_s`. `name` says what is limited."""
 
     name: str
@@ -58,8 +62,7 @@ class Limit:
         return self.burst / self.per_s
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """The answer of a bucket: whether a token was there, how many are left, and seconds until the next one."""
 
     allowed: bool
@@ -97,26 +100,27 @@ class Rates:
         if time.monotonic() < self._away_until:  # found out while these waited for their turn
             return [None] * len(wanted)
         buckets = Counter(wanted)
+        keys = [f"modelpress:rate:{limit.name}:{who}" for limit, who in buckets]
+        arguments = [(1_000_000 / limit.per_s, limit.burst, count) for (limit, _), count in buckets.items()]
         try:
-            told = await asyncio.gather(*(self._ask(*bucket, count) for bucket, count in buckets.items()))
+            told = await self._script(keys=keys, args=list(chain.from_iterable(arguments)))
         except (RedisError, OSError) as error:
             self._away_until = time.monotonic() + _PAUSE_S
             log.warning("rates are not limited while the broker does not answer: %s", error)
             return [None] * len(wanted)
-        taken = dict(zip(buckets, told, strict=True))
+        taken = {bucket: _each(*answer) for bucket, answer in zip(buckets, told, strict=True)}
         return [next(taken[bucket]) for bucket in wanted]
-
-    async def _ask(self, limit: Limit, who: str, count: int) -> Iterator[Taken]:
-        """What each of `count` who ask at once is told: the first ones have the tokens that are there."""
-        arguments = [1_000_000 / limit.per_s, limit.burst, count]
-        given, left, wait_us = await self._script(keys=[f"modelpress:rate:{limit.name}:{who}"], args=arguments)
-        with_token = (Taken(True, left + given - place - 1, 0.0) for place in range(given))
-        return chain(with_token, repeat(Taken(False, 0, wait_us / 1_000_000)))
 
     async def close(self) -> None:
         """Closes every connection."""
         if self._redis is not None:
             await self._redis.aclose()
+
+
+def _each(given: int, left: int, wait_us: int) -> Iterator[Taken]:
+    """What each is told who asks at once: the first ones have the tokens that are there."""
+    with_token = (Taken(True, left + given - place - 1, 0.0) for place in range(given))
+    return chain(with_token, repeat(Taken(False, 0, wait_us / 1_000_000)))
 
 
 def _redis_url(broker_url: str) -> str:

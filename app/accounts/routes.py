@@ -3,20 +3,22 @@
 What changes something is recorded in the transaction of the change; what is forbidden is recorded when it is refused.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.accounts import audit
-from app.accounts.caller import authenticate
+from app.accounts.caller import authenticate, prove
 from app.accounts.credentials import Unplaced
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
+from app.accounts.sessions import authorization
 from app.errors import Forbidden
-from app.web.problems import as_api_error, render
+from app.web.problems import answer, as_api_error, render
 from app.web.services import get_services
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -51,7 +53,7 @@ class WorkspaceRoute(APIRoute):
                 audit.record_change(request.state.session, request, action, response)
             return response
 
-        async def answer(request: Request) -> Response:
+        async def transacted(request: Request) -> Response:
             streams = request.headers.get("content-type", "").lower().startswith(self.streamed)
             if not streams:
                 request = _limited(request, get_services(request).settings.max_body_bytes)
@@ -65,7 +67,7 @@ class WorkspaceRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             try:
-                return await answer(request)
+                return await transacted(request)
             except Unplaced:  # recorded by `authenticate`, as often as one address may
                 raise
             except Forbidden as refusal:
@@ -84,20 +86,45 @@ class UploadRoute(WorkspaceRoute):
 class PolledRoute(APIRoute):
     """A GET that is polled. Its endpoint takes the request, the parameters of its path as texts and ``caller: Reader``.
 
-    They are given to it as they are: FastAPI's way to them costs more than the rest of such a request
+    FastAPI documents it; `Polls` answers it: FastAPI's way to the endpoint costs more than the rest of such a request
     (docs/decisions/0016-reads-asked-together.md). It begins a transaction itself, where it needs one.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint, for whoever has a key: the weakest role may read."""
-        endpoint = self.endpoint
 
-        async def handle(request: Request) -> Response:
-            caller = await authenticate(request)
-            response: Response = await endpoint(request, caller=caller, **request.path_params)
-            return response
+class Polls:
+    """ASGI middleware, around everything but `app.web.requests.RequestIds`: a `PolledRoute` is answered at once, for
+    whoever has a key: the weakest role may read.
 
-        return handle
+    Args:
+        app: answers everything else.
+        routes: matched in their order, and before all others.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[PolledRoute]) -> None:
+        self._app = app
+        self._routes = tuple(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and scope["method"] == "GET":
+            path = get_route_path(scope)
+            for route in self._routes:
+                if match := route.path_regex.match(path):
+                    scope.update(route=route, endpoint=route.endpoint, path_params=match.groupdict())
+                    await (await self._answer(Request(scope, receive)))(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            caller = await prove(request, authorization(request))
+            response: Response = await request.scope["endpoint"](request, caller=caller, **request.path_params)
+        except Exception as error:
+            known = as_api_error(error)
+            if known is None:
+                raise
+            return answer(request, known)
+        return response
 
 
 def get_once(request: Request) -> Once | None:

@@ -86,8 +86,7 @@ class Broadcast:
     """Wakes the streams that follow a job. News may be spurious, and a lost connection wakes everybody."""
 
     def __init__(self, database: Database) -> None:
-        url = database.engine.url.set(drivername="postgresql")
-        self._conninfo = url.render_as_string(hide_password=False)
+        self._conninfo = database.conninfo
         self._followed: dict[str, _Followed] = {}
         #: Who the callers of streams are by now, by the Authorization header that each came with.
         self.callers = Shared()

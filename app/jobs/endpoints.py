@@ -83,7 +83,9 @@ async def get_job(request: Request, job_id: str, caller: Reader) -> Response:
             return await service.get(session, request, caller.workspace_id, job_id)
 
     rendered: Rendered = request.app.state.rendered
-    wanted = Wanted(caller.workspace_id, job_id, str(request.base_url))
+    scope = request.scope
+    address = (scope["scheme"], request.headers.get("host"), scope.get("server"), scope.get("root_path"))
+    wanted = Wanted(caller.workspace_id, job_id, address)
     return Response(await rendered.json(wanted, render), media_type="application/json")
 
 

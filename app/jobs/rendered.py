@@ -1,6 +1,6 @@
 """Jobs as JSON, made once for all who poll one that does not change; whether it has is asked for all at once."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,17 +8,19 @@ from app.db import Database
 from app.jobs import repository
 from app.jobs.schemas import JobView
 from app.together import Together
+from app.web.fields import is_storable
 
 #: Bytes that are kept; past them, all are forgotten.
 MOST_BYTES = 32 * 2**20
 
 
 class Wanted(NamedTuple):
-    """Which job, for whom, and at which address the client sees this service: links begin with it."""
+    """Which job, for whom, and what of the request says at which address the client sees this service: links begin
+    with it."""
 
     workspace_id: str
     job_id: str
-    address: str
+    address: Hashable
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Rendered:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._line = database.line(repository.VERSIONS)
         self._version = Together(self._versions)
         self._bodies: dict[Wanted, _Body] = {}
         self._bytes = 0
@@ -60,6 +62,7 @@ class Rendered:
         self._bodies[wanted] = body
 
     async def _versions(self, wanted: Sequence[Wanted]) -> Sequence[str | None]:
-        async with self._database.transaction() as session:
-            found = await repository.versions(session, {one.job_id for one in wanted})
+        ids = {one.job_id for one in wanted if is_storable(one.job_id)}
+        rows = await self._line.ask(ids=list(ids))
+        found = {(workspace_id, job_id): version for workspace_id, job_id, version in rows}
         return [found.get((one.workspace_id, one.job_id)) for one in wanted]

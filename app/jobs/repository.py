@@ -1,9 +1,9 @@
 """SQL of jobs as the API shows them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Label, Select, String, func, literal_column, select
+from sqlalchemy import ARRAY, Label, Select, String, any_, bindparam, func, literal_column, not_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -19,6 +19,10 @@ _QUEUED = Job.state == literal_column("'queued'")
 
 #: The transaction that wrote the row last: https://www.postgresql.org/docs/current/ddl-system-columns.html
 _VERSION: Label[str] = literal_column("jobs.xmin::text", String).label("version")
+#: (Workspace, id, what changes with the row) of those jobs among `ids` that are there and not queued.
+VERSIONS: Final = select(Job.workspace_id, Job.id, _VERSION).where(
+    Job.id == any_(bindparam("ids", type_=ARRAY(String))), _SHOWN, not_(_QUEUED)
+)
 
 
 async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | None:
@@ -27,14 +31,6 @@ async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | N
         return None
     statement = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id, _SHOWN)
     return (await session.scalars(statement)).one_or_none()
-
-
-async def versions(session: AsyncSession, job_ids: Iterable[str]) -> Mapping[tuple[str, str], str]:
-    """(Workspace, id) -> what changes with the job's row, of those jobs that are there and not queued."""
-    storable = [job_id for job_id in job_ids if is_storable(job_id)]
-    where = (among(Job.id, storable), _SHOWN, Job.state != "queued")
-    statement = select(Job.workspace_id, Job.id, _VERSION).where(*where)
-    return {(row.workspace_id, row.id): row.version for row in await session.execute(statement)}
 
 
 async def state(session: AsyncSession, job_id: str) -> str | None:

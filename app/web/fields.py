@@ -29,7 +29,10 @@ def _storable_json(value: dict[str, Any]) -> dict[str, Any]:
 
 def is_storable(text: str) -> bool:
     """Whether Postgres can hold `text`; nothing is found under a text that it cannot."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 Text = Annotated[str, AfterValidator(_storable)]

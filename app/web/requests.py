@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +18,7 @@ from app.errors import ApiError
 from app.web.problems import answer
 
 HEADER = "X-Request-Id"
+_HEADER = HEADER.lower().encode()
 #: Where `request.state` holds headers for the answer, whatever that turns out to be.
 ANSWER_HEADERS = "answer_headers"
 #: Asked all day by machines: these are in the log only at level debug.
@@ -42,8 +42,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
-        sent = request.headers.get(HEADER, "")
+        sent = next((value for name, value in scope["headers"] if name == _HEADER), b"").decode("latin-1")
         request_id = sent if _ACCEPTED.fullmatch(sent) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         seen = _Seen(scope, receive, send, request_id)
@@ -57,7 +56,7 @@ class RequestIds:
                     raise  # the server closes the connection: the client sees that the answer is cut
                 log.exception("request %s failed: %s %s", request_id, scope["method"], quote(scope["path"]))
                 error = ApiError("The server failed to answer; its log tells why under this request's id.")
-                await answer(request, error)(scope, seen.receive, seen.send)
+                await answer(Request(scope), error)(scope, seen.receive, seen.send)
             finally:
                 seen.end()
 
@@ -70,6 +69,7 @@ class _Seen:
         self._started = time.perf_counter()
         self._answered: float | None = None
         self._received = self._sent = 0
+        self._route = ""
         self.status = 0
         self.gone = False
 
@@ -79,30 +79,31 @@ class _Seen:
         size = len(message.get("body", b""))
         if size:
             self._received += size
-            instruments.RECEIVED.labels(route_of(self._scope)).inc(size)
+            instruments.RECEIVED_OF(route_of(self._scope)).inc(size)
         return message
 
     async def send(self, message: Message) -> None:
         """What the client is sent; the first message gets the request's id."""
         if message["type"] == "http.response.start":
             self.status, self._answered = message["status"], time.perf_counter()
-            headers = MutableHeaders(scope=message)
-            headers[HEADER] = self._id
-            headers.update(self._scope["state"].get(ANSWER_HEADERS, {}))
+            self._route = route_of(self._scope)
+            more = {HEADER: self._id, **self._scope["state"].get(ANSWER_HEADERS, {})}
+            encoded = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+            message["headers"] = [*message.get("headers", ()), *encoded]
         await self._send(message)
         size = len(message.get("body", b""))
         if size:
             self._sent += size
-            instruments.SENT.labels(route_of(self._scope)).inc(size)
+            instruments.SENT_OF(self._route).inc(size)
 
     def end(self) -> None:
         """Counts the request, and writes its line; status 499 where the client went away before an answer."""
         scope, now = self._scope, time.perf_counter()
-        method, route = instruments.method_of(scope), route_of(scope)
+        method, route = instruments.method_of(scope), self._route or route_of(scope)
         status = self.status or (499 if self.gone else 500)
-        instruments.REQUESTS.labels(method, route, str(status)).inc()
+        instruments.REQUESTS_OF(method, route, str(status)).inc()
         if self._answered is not None:
-            instruments.LATENCY.labels(method, route).observe(self._answered - self._started)
+            instruments.LATENCY_OF(method, route).observe(self._answered - self._started)
         path, duration = quote(scope["path"]), round(now - self._started, 6)
         level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
         log.log(
