@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 from pydantic_core import from_json
-from sqlalchemy import ARRAY, ColumnElement, Delete, Select, String, any_, delete, inspect, literal, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, Delete, Select, String, any_, bindparam, delete, inspect, select, tuple_
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
@@ -136,10 +136,12 @@ def after_commit(session: AsyncSession, hook: AfterCommit) -> None:
     session.info.setdefault(_HOOKS, []).append(hook)
 
 
-def among(column: ColumnElement[str] | InstrumentedAttribute[str], values: Sequence[str]) -> ColumnElement[bool]:
+def among(
+    column: ColumnElement[str] | InstrumentedAttribute[str], values: Sequence[str] | None = None
+) -> ColumnElement[bool]:
     """The column is one of `values`, which are one parameter: the statement stays the same however many there are, and
-    has room for all of them."""
-    return column == any_(literal(list(values), ARRAY(String)))
+    has room for all of them. A statement that is made once is given them when it is executed, as ``ids``."""
+    return column == any_(bindparam("ids", values, ARRAY(String), required=values is None))
 
 
 def delete_some(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Delete:

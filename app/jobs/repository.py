@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Label, Select, String, any_, bindparam, func, literal_column, not_, select
+from sqlalchemy import Label, Select, String, func, literal_column, not_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -20,9 +20,17 @@ _QUEUED = Job.state == literal_column("'queued'")
 #: The transaction that wrote the row last: https://www.postgresql.org/docs/current/ddl-system-columns.html
 _VERSION: Label[str] = literal_column("jobs.xmin::text", String).label("version")
 #: (Workspace, id, what changes with the row) of those jobs among `ids` that are there and not queued.
-VERSIONS: Final = select(Job.workspace_id, Job.id, _VERSION).where(
-    Job.id == any_(bindparam("ids", type_=ARRAY(String))), _SHOWN, not_(_QUEUED)
-)
+VERSIONS: Final = select(Job.workspace_id, Job.id, _VERSION).where(among(Job.id), _SHOWN, not_(_QUEUED))
+# Made once: to make such a statement takes longer than to execute it.
+_METRICS = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(among(Metric.job_id))
+_METRICS = _METRICS.order_by(Metric.name, Metric.target)
+_METRICS_OF_A_LIST = _METRICS.where(Metric.name.in_(LISTED_METRICS))
+#: Without their manifests, which no list shows.
+_ARTIFACTS = select(Artifact).where(among(Artifact.job_id)).order_by(Artifact.target, Artifact.id)
+_ARTIFACTS = _ARTIFACTS.options(defer(Artifact.manifest, raiseload=True))
+_PLACE = func.row_number().over(order_by=(Job.priority.desc(), Job.created_at, Job.id)).label("place")
+_QUEUE = select(Job.id, _PLACE).where(_SHOWN, _QUEUED).subquery()
+_PLACES = select(_QUEUE.c.id, _QUEUE.c.place).where(among(_QUEUE.c.id))
 
 
 async def find(session: AsyncSession, workspace_id: str, job_id: str) -> Job | None:
@@ -40,14 +48,16 @@ async def state(session: AsyncSession, job_id: str) -> str | None:
 
 
 async def metrics_of(
-    session: AsyncSession, job_ids: Sequence[str], names: Sequence[str] = ()
+    session: AsyncSession, job_ids: Sequence[str], *, listed: bool = False
 ) -> Mapping[str, dict[str, Any]]:
-    """Job id -> ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``."""
-    statement = select(Metric.job_id, Metric.name, Metric.target, Metric.value).where(among(Metric.job_id, job_ids))
-    if names:
-        statement = statement.where(Metric.name.in_(names))
+    """Job id -> ``{"baseline": {target: {...}}, "artifacts": {target: {...}}, "layers": [...], ...}``.
+
+    Args:
+        listed: only `LISTED_METRICS`.
+    """
     documents: dict[str, dict[str, Any]] = {}
-    for job_id, name, target, value in await session.execute(statement.order_by(Metric.name, Metric.target)):
+    rows = await session.execute(_METRICS_OF_A_LIST if listed else _METRICS, {"ids": job_ids})
+    for job_id, name, target, value in rows:
         document = documents.setdefault(job_id, {})
         if target:
             document.setdefault(name, {})[target] = value
@@ -57,11 +67,9 @@ async def metrics_of(
 
 
 async def artifacts_of(session: AsyncSession, job_ids: Sequence[str]) -> Mapping[str, list[Artifact]]:
-    """Job id -> its artifacts, by target; without their manifests, which no list shows."""
-    statement = select(Artifact).where(among(Artifact.job_id, job_ids)).order_by(Artifact.target, Artifact.id)
-    statement = statement.options(defer(Artifact.manifest, raiseload=True))
+    """Job id -> its artifacts, by target; without their manifests."""
     found: dict[str, list[Artifact]] = {}
-    for row in (await session.scalars(statement)).all():
+    for row in await session.scalars(_ARTIFACTS, {"ids": job_ids}):
         found.setdefault(row.job_id, []).append(row)
     return found
 
@@ -71,10 +79,7 @@ async def queue_positions(session: AsyncSession, jobs: Sequence[Job]) -> Mapping
     wanted = [job.id for job in jobs if job.state == "queued"]
     if not wanted:
         return {}
-    order = func.row_number().over(order_by=(Job.priority.desc(), Job.created_at, Job.id))
-    queued = select(Job.id, order.label("position")).where(_SHOWN, _QUEUED).subquery()
-    rows = await session.execute(select(queued.c.id, queued.c.position).where(among(queued.c.id, wanted)))
-    return {row.id: row.position for row in rows}
+    return {row.id: row.place for row in await session.execute(_PLACES, {"ids": wanted})}
 
 
 def listing(

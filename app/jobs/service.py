@@ -48,17 +48,17 @@ async def page(
     if filters.reading is not None:
         statement = statement.where(uses(filters.reading))
     rows, next_cursor = await wanted.rows(session, statement, Job)
-    items = await _views(session, request, rows, repository.LISTED_METRICS)
+    items = await _views(session, request, rows, listed=True)
     return Page[JobView](items=items, next_cursor=next_cursor)
 
 
 async def _views(
-    session: AsyncSession, request: Request, jobs: Sequence[Job], metric_names: Sequence[str] = ()
+    session: AsyncSession, request: Request, jobs: Sequence[Job], *, listed: bool = False
 ) -> list[JobView]:
     if not jobs:
         return []
     ids = [job.id for job in jobs]
-    metrics = await repository.metrics_of(session, ids, metric_names)
+    metrics = await repository.metrics_of(session, ids, listed=listed)
     artifacts = await repository.artifacts_of(session, ids)
     positions = await repository.queue_positions(session, jobs)
     waiting = [job for job in jobs if job.state == "queued"]

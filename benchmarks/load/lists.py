@@ -1,6 +1,7 @@
 """Pages of ``GET /v1/jobs`` where the table is long."""
 
 import json
+import re
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from benchmarks.load.site import Site
 AIM_S = 0.05
 #: How far down the deep page is, in pages of 200 jobs, and how many are turned at most.
 DEEP = 100
+
+_LOGGED = re.compile(r"GET /v1/jobs 200 in ([0-9.]+) s \[.*?request_id=(\w+)")
 
 PAGES = {
     "first page": "",
@@ -29,38 +32,47 @@ PAGES = {
 
 
 def measure(site: Site, options: Namespace) -> Iterator[Line]:
-    """Times every kind of page, one request after the other, as the client sees it."""
+    """Times every kind of page, one request after the other: as the log tells it, and as the client sees it."""
     many_jobs(site, options.rows)
     connection = HTTPConnection(site.url.removeprefix("http://"))
     cursor = _deep(connection, site.key)
     queries = {**PAGES, "deep page": f"cursor={cursor}", "deep, of a name": f"name=nightly-7&cursor={cursor}"}
     yield Line(f"{options.rows} jobs, half of them in the workspace; {options.requests} requests each, 50 jobs a page")
     for name, query in queries.items():
-        took = []
+        seen, asked = [], []
         for _ in range(options.requests):
             started = time.perf_counter()
-            page = _page(connection, site.key, query)
-            took.append(time.perf_counter() - started)
+            page, request_id = _page(connection, site.key, query)
+            seen.append(time.perf_counter() - started)
+            asked.append(request_id)
+        told = _logged(site)
+        took = [told[request_id] for request_id in asked]
         within = "" if quantile(took, 0.99) <= AIM_S else f"   (aim: p99 at most {1000 * AIM_S:g} ms)"
-        yield Line(f"{name:18} {len(page['items']):3} jobs: {told_ms(took)}{within}")
+        yield Line(f"{name:18} {len(page['items']):3} jobs: {told_ms(took)}; client: {told_ms(seen)}{within}")
     connection.close()
 
 
 def _deep(connection: HTTPConnection, key: str) -> str:
     cursor = ""
     for _ in range(DEEP):
-        page = _page(connection, key, f"limit=200{cursor and '&cursor=' + cursor}")
+        page, _ = _page(connection, key, f"limit=200{cursor and '&cursor=' + cursor}")
         if page["next_cursor"] is None:
             break
         cursor = page["next_cursor"]
     return cursor
 
 
-def _page(connection: HTTPConnection, key: str, query: str) -> dict[str, Any]:
+def _logged(site: Site) -> dict[str, float]:
+    """Request id -> seconds that the API took for the page, by its log."""
+    return {request_id: float(took) for took, request_id in _LOGGED.findall(site.log.read_text())}
+
+
+def _page(connection: HTTPConnection, key: str, query: str) -> tuple[dict[str, Any], str]:
+    """The page, and the request's id."""
     connection.request("GET", f"/v1/jobs?{query}", headers={"Authorization": f"Bearer {key}"})
     answer = connection.getresponse()
     body = answer.read()
     if answer.status != 200:
         raise RuntimeError(body.decode())
     page: dict[str, Any] = json.loads(body)
-    return page
+    return page, answer.headers["X-Request-Id"]

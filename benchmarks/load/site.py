@@ -36,6 +36,7 @@ class Site:
         key: of a member.
         folder: for files of the measurement.
         pid: of the API process.
+        log: of the API process.
     """
 
     url: str
@@ -44,6 +45,7 @@ class Site:
     key: str
     folder: Path
     pid: int
+    log: Path
 
 
 @contextmanager
@@ -69,8 +71,9 @@ def open_site() -> Iterator[Site]:
         key = create_key(settings, KeyRequest("load", "member", "load"))
         listener = stack.enter_context(listen("127.0.0.1", 0))
         program = api_program(listener, environment(settings))
-        pid = stack.enter_context(_started(program, service_url(listener), folder / "api.log"))
-        yield Site(service_url(listener), settings, workspace_id, key, folder, pid)
+        log = folder / "api.log"
+        pid = stack.enter_context(_started(program, service_url(listener), log))
+        yield Site(service_url(listener), settings, workspace_id, key, folder, pid, log)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ async def test_what_is_not_there_is_told_as_everywhere(api: Any) -> None:
     assert (missing.status_code, missing.json()["code"]) == (404, "job_not_found")
     assert missing.headers["ratelimit-policy"]
     assert (await client.head(POLLED)).status_code == 405
-    assert (await client.get(f"{POLLED}/")).status_code == 404
+    assert (await client.get(f"{POLLED}/")).status_code == 307
 
 
 async def test_a_fault_is_told_without_its_cause(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
