@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from tensorly.decomposition import partial_tucker
 from torch import Tensor
 
 from worker.engine.factorized.ranks import RankRule, kept, relative
@@ -100,6 +99,8 @@ def tucker(kernel: Tensor, ranks: tuple[int, int]) -> Tucker:
     array = kernel.double().cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of complex numbers and of rounds that were not enough
+        from tensorly.decomposition import partial_tucker  # noqa: PLC0415 (a second of every job's start)
+
         (core, factors), _ = partial_tucker(
             array, rank=[ranks[1], ranks[0]], modes=[0, 1], n_iter_max=_ROUNDS, tol=_SETTLED, init="svd"
         )

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 _T: Final = 2.5129
 #: Squares below this share of the largest count as that much: no logarithm of nothing.
@@ -44,6 +43,8 @@ def noise_rank(matrix: Array) -> int:
     high = float(squares.sum()) / (rows * columns)
     variance = high
     if low < high:
+        from scipy.optimize import minimize_scalar  # noqa: PLC0415 (a second of every job's start)
+
         found = minimize_scalar(
             _free_energy, args=(squares, rows, columns, least), bounds=(math.log(low), math.log(high)), method="bounded"
         )

@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
 from worker.engine.data.samples import Samples
@@ -94,6 +93,8 @@ def allotted(costs_: Table, sizes: Table, budget: float) -> dict[str, int]:
     one_each = np.zeros((len(paths), len(options)))
     for column, (path, _) in enumerate(options):
         one_each[paths.index(path), column] = 1.0
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 (a second of every job's start)
+
     solved = milp(
         cost / max(float(cost.max()), 1e-300),  # the solver's tolerances are absolute
         constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size[None] / budget, -np.inf, 1)],
