@@ -18,7 +18,7 @@ from app.accounts.credentials import Unplaced
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
 from app.accounts.sessions import authorization
 from app.errors import Forbidden
-from app.web.problems import answer, as_api_error, render
+from app.web.problems import answer_to, as_api_error, render
 from app.web.services import get_services
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -119,11 +119,8 @@ class Polls:
         try:
             caller = await prove(request, authorization(request))
             response: Response = await request.scope["endpoint"](request, caller=caller, **request.path_params)
-        except Exception as error:
-            known = as_api_error(error)
-            if known is None:
-                raise
-            return answer(request, known)
+        except Exception as error:  # noqa: BLE001 (the last stop of what is known; raised again where it is not)
+            return answer_to(request, error)
         return response
 
 

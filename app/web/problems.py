@@ -130,15 +130,20 @@ def as_api_error(error: Exception) -> ApiError | None:
     return None
 
 
+def answer_to(request: Request, error: Exception) -> Response:
+    """What answers an exception. Raises it where it is a fault of the server."""
+    known = as_api_error(error)
+    if known is None:
+        raise error
+    return answer(request, known)
+
+
 def install(app: FastAPI, show: Show | None = None) -> None:
     """Answers every known exception (unknown ones: `app.web.requests`) with what `show` makes, or as problem+json."""
     app.state.show_error = show or render
 
     async def handle(request: Request, error: Exception) -> Response:
-        known = as_api_error(error)
-        if known is None:
-            raise error
-        return answer(request, known)
+        return answer_to(request, error)
 
     away = (OperationalError, InterfaceError, PoolTimeout, StorageUnavailable)
     for kind in (ApiError, RequestValidationError, HTTPException, *away):
