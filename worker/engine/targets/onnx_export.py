@@ -25,6 +25,7 @@ from worker.engine.targets.float_export import FloatExport
 from worker.engine.targets.onnx_graph import producers, read_constants_directly, rename_value, sweep
 from worker.engine.targets.onnx_layers import Site, Sites, put_float, put_initializer
 from worker.engine.targets.quiet import quiet
+from worker.engine.targets.translations import table_kept
 
 OPSET: Final = 21
 _PER_CHANNEL: Final = 13  # first opset whose DequantizeLinear has an axis
@@ -157,7 +158,7 @@ def _from_torch(network: Network) -> tuple[ModelProto, dict[str, str]]:
                 anchored = module.graph.call_function(_anchor, (node, node.name))
             node.replace_all_uses_with(anchored, lambda user, anchored=anchored: user is not anchored)
     module.recompile()
-    with quiet():
+    with quiet(), table_kept():
         try:
             program = torch.onnx.export(
                 module,
