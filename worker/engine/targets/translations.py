@@ -1,8 +1,8 @@
 """`torch.onnx.export`'s table of translations, made once per process instead of once per call.
 
 The exporter makes its table of 540 operators anew in every call, and ONNX Script parses the source text of each
-translation only to tell its domain, which nobody reads: three quarters of the time that a small network takes
-(docs/benchmarks.md). The table depends on the opset alone, and exports read it.
+translation only to tell its domain, which nobody reads: a third to two thirds of the time of a small network's export
+(docs/benchmarks.md, "Formats"). The table depends on the opset alone, and exports read it.
 
 These are internals of PyTorch 2.13 and ONNX Script 0.7 (docs/decisions/0018-one-table-of-translations.md).
 """
