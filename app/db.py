@@ -1,5 +1,6 @@
 """Engine, sessions, and the hooks that run things before and after a commit."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,9 @@ from app.config import Settings
 
 AfterCommit = Callable[[], Awaitable[None]]
 BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
+#: So long a line waits for an answer, in seconds: all who ask together wait with it. Where the host says nothing at
+#: all, psycopg takes ten seconds more to break off.
+PATIENCE_S = 10.0
 #: Rows that `delete_some` deletes.
 SOME = 1000
 _BEFORE = "before_commit"
@@ -88,18 +92,20 @@ class Line:
         """The rows.
 
         Raises:
-            OperationalError: of SQLAlchemy, as everywhere: the database cannot be reached.
+            OperationalError: of SQLAlchemy, as everywhere: the database cannot be reached, or says nothing in time.
         """
         # Nobody finds a connection whose answer is still under way.
         kept, self._connection = self._connection, None
         try:
-            if kept is not None:
-                try:
-                    return await self._rows(kept, parameters)
-                except psycopg.OperationalError:  # lost since it was used last: the database was started again
-                    pass
-            return await self._rows(await AsyncConnection.connect(self._conninfo, autocommit=True), parameters)
-        except psycopg.OperationalError as error:
+            # A host that is gone refuses nothing: the system would wait for its answer for a quarter of an hour.
+            async with asyncio.timeout(PATIENCE_S):
+                if kept is not None:
+                    try:
+                        return await self._rows(kept, parameters)
+                    except psycopg.OperationalError:  # lost since it was used last: the database was started again
+                        pass
+                return await self._rows(await AsyncConnection.connect(self._conninfo, autocommit=True), parameters)
+        except (psycopg.OperationalError, TimeoutError) as error:
             raise OperationalError(self._question.decode(), parameters, error) from error
 
     async def _rows(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -141,7 +147,7 @@ def among(
 ) -> ColumnElement[bool]:
     """The column is one of `values`, which are one parameter: the statement stays the same however many there are, and
     has room for all of them. A statement that is made once is given them when it is executed, as ``ids``."""
-    return column == any_(bindparam("ids", values, ARRAY(String), required=values is None))
+    return column == any_(bindparam("ids", values, ARRAY(String), unique=values is not None, required=values is None))
 
 
 def delete_some(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Delete:

@@ -12,6 +12,7 @@ from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.accounts import audit
 from app.accounts.caller import authenticate, prove
 from app.accounts.credentials import Unplaced
@@ -111,6 +112,7 @@ class Polls:
             for route in self._routes:
                 if match := route.path_regex.match(path):
                     scope.update(route=route, endpoint=route.endpoint, path_params=match.groupdict())
+                    tracing.name_request("GET", route.path_format)
                     await (await self._answer(Request(scope, receive)))(scope, receive, send)
                     return
         await self._app(scope, receive, send)

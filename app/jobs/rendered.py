@@ -12,6 +12,8 @@ from app.web.fields import is_storable
 
 #: Bytes that are kept; past them, all are forgotten.
 MOST_BYTES = 32 * 2**20
+#: Bytes that Python adds to each body and its key.
+_OVERHEAD = 1024
 
 
 class Wanted(NamedTuple):
@@ -55,10 +57,10 @@ class Rendered:
 
     def _keep(self, wanted: Wanted, body: _Body) -> None:
         before = self._bodies.pop(wanted, None)
-        self._bytes += len(body.json) - (len(before.json) if before is not None else 0)
+        self._bytes += _size(wanted, body) - (_size(wanted, before) if before is not None else 0)
         if self._bytes > MOST_BYTES:
             self._bodies.clear()
-            self._bytes = len(body.json)
+            self._bytes = _size(wanted, body)
         self._bodies[wanted] = body
 
     async def _versions(self, wanted: Sequence[Wanted]) -> Sequence[str | None]:
@@ -66,3 +68,8 @@ class Rendered:
         rows = await self._line.ask(ids=list(ids))
         found = {(workspace_id, job_id): version for workspace_id, job_id, version in rows}
         return [found.get((one.workspace_id, one.job_id)) for one in wanted]
+
+
+def _size(wanted: Wanted, body: _Body) -> int:
+    """Bytes that are held for a body: the address in its key is the client's to choose, and as long as it likes."""
+    return _OVERHEAD + len(repr(wanted)) + len(body.json)

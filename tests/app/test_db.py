@@ -1,11 +1,13 @@
 """A line: a connection that is kept for one question."""
 
 import asyncio
+import socket
 
 import pytest
 from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.exc import OperationalError
 
+from app import db
 from app.config import Settings
 from app.db import Database, Line
 from tests.support.stage import Stage
@@ -66,3 +68,22 @@ async def test_a_database_that_is_away() -> None:
     away = Settings(_env_file=None, database_url="postgresql+psycopg://nobody@127.0.0.1:1/none")
     with pytest.raises(OperationalError, match="pg_backend_pid"):
         await _asked(Database(away).line(QUESTION))
+
+
+async def test_a_database_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
+        line = Database(Settings(_env_file=None, database_url=url)).line(QUESTION)
+        with pytest.raises(OperationalError, match="pg_backend_pid"):
+            await asyncio.wait_for(_asked(line), 30)
+
+
+async def test_a_connection_that_falls_silent_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = stage.database.line(QUESTION)
+    first = await _asked(line)
+    monkeypatch.setattr(db, "PATIENCE_S", 0.2)
+    with pytest.raises(OperationalError):
+        await _asked(line, 60)
+    monkeypatch.undo()
+    assert await _asked(line) != first

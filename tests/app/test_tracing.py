@@ -61,6 +61,16 @@ async def test_a_request_and_the_check_that_it_queues_are_one_trace(make_api: An
     assert job.trace_parent == f"00-{TRACE}-{request.span_id}-01"
 
 
+async def test_a_polled_read_is_named_like_any_other(make_api: Any, traces: Traces) -> None:
+    api = await make_api(otlp_endpoint=traces.endpoint)
+    client = await api.client()
+    assert (await client.get("/v1/jobs/job_0123456789abcdefghij")).status_code == 404
+    tracing.stop()
+    request = traces.named("GET /v1/jobs/{job_id}")
+    assert request.attributes["http.route"] == "/v1/jobs/{job_id}"
+    assert request.attributes["http.response.status_code"] == 404
+
+
 async def test_nothing_is_traced_without_an_endpoint(api: Any) -> None:
     client = await api.client()
     client.headers["traceparent"] = f"00-{TRACE}-{PARENT}-01"

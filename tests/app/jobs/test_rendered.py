@@ -24,8 +24,8 @@ class Reader:
         self.stage, self.job_id, self.made = stage, job_id, 0
         self.rendered = Rendered(stage.database)
 
-    async def read(self, job_id: str = "") -> bytes:
-        return await self.rendered.json(Wanted(self.stage.workspaces[0], job_id or self.job_id, ADDRESS), self._make)
+    async def read(self, job_id: str = "", address: str = ADDRESS) -> bytes:
+        return await self.rendered.json(Wanted(self.stage.workspaces[0], job_id or self.job_id, address), self._make)
 
     async def _make(self) -> JobView:
         self.made += 1
@@ -55,11 +55,21 @@ async def test_what_is_kept_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyP
     job_id, _ = await stage.in_state("failed")
     reader = Reader(stage, job_id)
     size = len(await reader.read())
-    monkeypatch.setattr(rendered, "MOST_BYTES", int(1.5 * size))
+    monkeypatch.setattr(rendered, "MOST_BYTES", int(1.5 * (size + 1024)))
     other, _ = await stage.in_state("canceled")
     await reader.read(other)  # both would be too much: the first is forgotten
     await reader.read()
     assert reader.made == 3
+    await reader.read()
+    assert reader.made == 3
+
+
+async def test_long_addresses_count(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id, _ = await stage.in_state("failed")
+    reader = Reader(stage, job_id)
+    await reader.read()
+    monkeypatch.setattr(rendered, "MOST_BYTES", 100_000)
+    await reader.read(address="a" * 99_000)
     await reader.read()
     assert reader.made == 3
 
