@@ -73,7 +73,7 @@ bench-low-bits: $(VENV)/.test ## Measure weights of 4 bits and fewer beside thei
 bench-compression: $(VENV)/.test ## Measure pruning, factorizing, distillation, search and pipelines (hours; resumable).
 	@$(BIN)/python benchmarks/compression.py $(ARGS)
 
-bench-formats: $(VENV)/.test ## Measure reading of 2 GB, and a pretrained MiniLM in int8 (twenty minutes).
+bench-formats: $(VENV)/.test ## Measure reading of 2 GB, a pretrained MiniLM in int8, and exports to ONNX (half an hour).
 	@$(BIN)/python benchmarks/formats.py $(ARGS)
 
 bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took, as the service learns from them (half an hour).
