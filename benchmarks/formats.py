@@ -155,10 +155,7 @@ def reading() -> list[dict[str, Any]]:
 
 def _alternate(path: Path) -> dict[str, Any]:
     """Medians of rounds that alternate, from the page cache; memory is what the process grew by at most."""
-    taken: dict[str, list[dict[str, float]]] = {"bytes": [], "network": []}
-    for _ in range(ROUNDS):
-        for what, runs in taken.items():
-            runs.append(_told("benchmarks.support.large", what, str(path)))
+    taken = _in_turn("benchmarks.support.large", ("bytes", "network"), str(path))
     seconds = {what: statistics.median(run["seconds"] for run in runs) for what, runs in taken.items()}
     size = path.stat().st_size
     return {
@@ -173,10 +170,7 @@ def exporting() -> list[dict[str, Any]]:
     """Processor seconds of one export, the first of a process and later ones; medians of rounds that alternate."""
     rows = []
     for name in EXPORTED:
-        taken: dict[str, list[dict[str, float]]] = {"anew": [], "kept": []}
-        for _ in range(ROUNDS):
-            for way, runs in taken.items():
-                runs.append(_told("benchmarks.support.exports", name, way))
+        taken = _in_turn("benchmarks.support.exports", ("anew", "kept"), name)
         rows.append({"network": name} | {which: _ratio(taken, which) for which in ("first", "later")})
         print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -187,12 +181,15 @@ def _ratio(taken: dict[str, list[dict[str, float]]], which: str) -> dict[str, fl
     return {"anew_s": round(anew, 2), "kept_s": round(kept, 2), "ratio": round(kept / anew, 2)}
 
 
-def _told(module: str, *arguments: str) -> dict[str, float]:
-    """What a process of its own prints as its last line."""
-    command = [sys.executable, "-m", module, *arguments]
-    answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout.splitlines()[-1]
-    told: dict[str, float] = json.loads(answer)
-    return told
+def _in_turn(module: str, ways: tuple[str, ...], subject: str) -> dict[str, list[dict[str, float]]]:
+    """What processes of their own print as their last lines, way by way, in rounds that alternate."""
+    taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, runs in taken.items():
+            command = [sys.executable, "-m", module, way, subject]
+            answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout.splitlines()[-1]
+            runs.append(json.loads(answer))
+    return taken
 
 
 STAGES: dict[str, Callable[[], list[dict[str, Any]]]] = {

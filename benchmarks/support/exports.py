@@ -1,4 +1,4 @@
-"""Processor time of `torch.onnx.export`: ``python -m benchmarks.support.exports NETWORK kept|anew``.
+"""Processor time of `torch.onnx.export`: ``python -m benchmarks.support.exports kept|anew NETWORK``.
 
 `kept`: with the table of translations that jobs keep; `anew`: as PyTorch makes it in every call.
 """
@@ -20,7 +20,7 @@ LATER = 5
 
 def main() -> None:
     """Prints the seconds of the first export in this process and the median of later ones."""
-    name, way = sys.argv[1:]
+    way, name = sys.argv[1:]
     network, inputs = make(name), ZOO[name].inputs(2)
     torch.export.export(network, inputs)  # what every job has done before
     with quiet(), table_kept() if way == "kept" else contextlib.nullcontext():

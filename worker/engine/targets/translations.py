@@ -26,8 +26,8 @@ def table_kept() -> Iterator[None]:
 
     def kept(opset_version: int = ONNXRegistry().opset_version) -> ONNXRegistry:
         """A copy, to register further translations in (``custom_translation_table``)."""
-        copied: ONNXRegistry = copy.copy(table := _table(opset_version))
-        copied.functions = {target: list(translations) for target, translations in table.functions.items()}
+        copied: ONNXRegistry = copy.copy(_table(opset_version))
+        copied.functions = {target: list(translations) for target, translations in copied.functions.items()}
         return copied
 
     with patch.object(ONNXRegistry, "from_torchlib", staticmethod(kept)):
