@@ -26,7 +26,7 @@ def left(folder: Path) -> list[str]:
 @pytest.mark.timeout(1200)
 def test_it_succeeds_twice_stops_when_told_and_leaves_nothing_running(tmp_path: Path) -> None:
     for _ in range(2):
-        done = subprocess.run([sys.executable, DEMO, tmp_path / "demo"], capture_output=True, text=True, timeout=280)
+        done = subprocess.run([sys.executable, DEMO, tmp_path / "demo"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         for figure in ("onnxruntime", "openvino", "size ratio", "accuracy", "719", "speed-up", "passed"):
             assert figure in done.stdout

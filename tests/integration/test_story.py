@@ -184,7 +184,7 @@ def test_cancel_of_a_running_job(api: Api, uploaded: dict[str, str]) -> None:
             assert data["phase"]
             break
     assert api.http.post(f"/v1/jobs/{job['id']}:cancel").status_code == 202
-    assert api.finished(job["id"], timeout_s=5)["state"] == "canceled"
+    assert api.finished(job["id"], timeout_s=30)["state"] == "canceled"
 
 
 def test_a_killed_process_continues_from_its_checkpoint(api: Api, uploaded: dict[str, str]) -> None:

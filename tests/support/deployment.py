@@ -249,9 +249,12 @@ class Deployment:
         try:
             yield
         finally:
+            ended = task.done()  # by itself: what should have put things right was not there
             loop.call_soon_threadsafe(task.cancel)
             thread.join()
             loop.close()
+        if ended:
+            task.result()
 
     def await_state(self, job_id: str, *states: str, timeout_s: float = 90.0) -> Job:
         """Waits until the job is in one of `states`."""
@@ -260,12 +263,18 @@ class Deployment:
             job = self.job(job_id)
             return job if job.state in states else None
 
+        return self._wait_for(reached, job_id, " or ".join(states), timeout_s)
+
+    def _wait_for(self, condition: Callable[[], T | None], job_id: str, what: str, timeout_s: float = 90.0) -> T:
+        """As `wait_for`; its failure tells how the job stands and what the workers wrote."""
         try:
-            return wait_for(reached, f"{' or '.join(states)}", timeout_s)
+            return wait_for(condition, what, timeout_s)
         except AssertionError as error:
             job = self.job(job_id)
             logs = "\n".join(worker.log.read_text() for worker in self.workers)
-            raise AssertionError(f"{error}: it is {job.state}, attempt {job.attempt}, {job.error}\n{logs}") from None
+            raise AssertionError(
+                f"{error}: it is {job.state}, attempt {job.attempt}, {job.error}, after {self.states(job_id)}\n{logs}"
+            ) from None
 
     def job_process(self, job_id: str, *, attempt: int = 1) -> psutil.Process:
         """The job's own process, as soon as there is one."""
@@ -277,7 +286,7 @@ class Deployment:
                     return process
             return None
 
-        return wait_for(find, f"process of {job_id}")
+        return self._wait_for(find, job_id, f"process of attempt {attempt} of {job_id}")
 
     def freeze(self, job_id: str, *, attempt: int = 1) -> psutil.Process:
         """Stops the job's process in mid-air, so that a test can act on a job that runs."""
@@ -291,7 +300,7 @@ class Deployment:
 def deployment(database_url: str, broker_url: str, folder: Path, **settings: Any) -> Iterator[Deployment]:
     """A deployment whose leases and pauses are short; ends with all its workers."""
     quick = {
-        "lease_s": 3.0,
+        "lease_s": 10.0,  # a worker that is silent for longer has lost its job: a busy machine stands still for seconds
         "heartbeat_s": 0.5,
         "cancel_poll_s": 0.3,
         "retry_backoff_s": 0.1,
