@@ -27,6 +27,8 @@ _OUTPUT_TAIL = 4096
 _KILL_GRACE_S = 3.0
 _EXIT_GRACE_S = 20.0
 _WATCH_S = 0.2
+#: Where the kernel counts what it ended for lack of memory: of this container, else of the whole machine.
+_OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/proc/vmstat")
 #: How often files are looked at, and how long the watch rests for each second that it took.
 _WATCH_FILES_S, _REST = 1.0, 10
 
@@ -269,9 +271,14 @@ def _meaning(code: int) -> str:
 
 
 def _kernel_oom_kills() -> int:
-    """How often the kernel has ended a process for lack of memory since boot."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    """How often the kernel has ended a process for lack of memory so far."""
+    for counts in _OOM_COUNTS:
+        try:
+            lines = Path(counts).read_text().splitlines()
+        except OSError:  # no control groups of this kind, or not allowed
+            continue
+        for line in lines:
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0

@@ -103,6 +103,18 @@ def test_deaths_are_told_apart(folder: JobFolder, code: str, says: str) -> None:
     assert says in death.detail
 
 
+@pytest.mark.parametrize(("counted", "code"), [(1, "out_of_memory"), (0, "job_process_died")])
+def test_what_the_kernel_ended_for_lack_of_memory_is_told_apart(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, counted: int, code: str
+) -> None:
+    """By the counts of the job's own container: what is ended elsewhere on the machine is not among them."""
+    absent, counts = folder.path.parent / "absent", folder.path.parent / "memory.events"
+    counts.write_text("low 0\noom 7\noom_kill 7\noom_group_kill 0\n")
+    monkeypatch.setattr("worker.runner.process._OOM_COUNTS", (str(absent), str(counts)))
+    count = f"open({str(counts)!r}, 'w').write('oom 9\\noom_kill {7 + counted}\\n')"
+    assert run(folder, f"{count}\nos.kill(os.getpid(), 9)").code == code
+
+
 def test_the_environment_is_made_from_nothing(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = ("MODELPRESS_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "SOMETHING_ELSE", "PYTHONPATH")
     for name in secrets:
