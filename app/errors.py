@@ -6,7 +6,8 @@ ApiError
 ├── Conflict 409            (object_in_use, job_already_finished, job_running, request_in_progress, ...)
 ├── PayloadTooLarge 413     UnsupportedMedia 415       Invalid 422 (with errors: [{pointer, detail}])
 ├── TooManyRequests 429     InsufficientStorage 507    Unavailable 503 (429 and 503 with Retry-After)
-└── BadRequest 400          MethodNotAllowed 405       RangeNotSatisfiable 416
+├── BadRequest 400          MethodNotAllowed 405       RangeNotSatisfiable 416
+└── RequestTimeout 408      HeadTooLarge 431           (of the server itself: app.embedded.protocol)
 
 The codes are listed for users in docs/errors.md.
 """
@@ -75,6 +76,12 @@ class MethodNotAllowed(ApiError):
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
+class RequestTimeout(ApiError):
+    """The client was silent in the middle of its request."""
+
+    status, code, title = 408, "request_timeout", "Request timeout"
+
+
 class Conflict(ApiError):
     """The object's state forbids this now."""
 
@@ -121,6 +128,12 @@ class Invalid(ApiError):
     """Well-formed, but not acceptable; ``errors`` names each fault."""
 
     status, code, title = 422, "invalid_request", "Invalid request"
+
+
+class HeadTooLarge(ApiError):
+    """The request line and the headers are longer than the server reads."""
+
+    status, code, title = 431, "head_too_large", "Request head too large"
 
 
 class TooManyRequests(ApiError):

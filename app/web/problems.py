@@ -87,10 +87,9 @@ def _phrase(status: int) -> str:
     return ChecksumMismatch.title if status == ChecksumMismatch.status else HTTPStatus(status).phrase
 
 
-def render(request: Request, error: ApiError) -> Response:
-    """The response that tells `error`."""
-    request_id = request.scope.get("state", {}).get("request_id", "unknown")
-    body: dict[str, Any] = {
+def document(error: ApiError, request_id: str) -> dict[str, Any]:
+    """The problem details that tell `error`."""
+    told: dict[str, Any] = {
         "type": f"urn:modelpress:error:{error.code}",
         "title": error.title,
         "status": error.status,
@@ -99,11 +98,17 @@ def render(request: Request, error: ApiError) -> Response:
         "code": error.code,
     }
     if error.errors:
-        body["errors"] = error.errors
+        told["errors"] = error.errors
+    return told
+
+
+def render(request: Request, error: ApiError) -> Response:
+    """The response that tells `error`."""
+    request_id = request.scope.get("state", {}).get("request_id", "unknown")
     headers = dict(error.headers)
     if error.status in (429, 503):
         headers.setdefault("Retry-After", "5")
-    return JSONResponse(body, error.status, headers, media_type=MEDIA_TYPE)
+    return JSONResponse(document(error, request_id), error.status, headers, media_type=MEDIA_TYPE)
 
 
 def answer(request: Request, error: ApiError) -> Response:
