@@ -76,7 +76,7 @@ bench-compression: $(VENV)/.test ## Measure pruning, factorizing, distillation, 
 bench-formats: $(VENV)/.test ## Measure reading of 2 GB, a pretrained MiniLM in int8, and exports to ONNX (half an hour).
 	@$(BIN)/python benchmarks/formats.py $(ARGS)
 
-bench-estimates: $(VENV)/.run ## Print estimates beside what jobs really took, as the service learns from them (half an hour).
+bench-estimates: $(VENV)/.test ## Print estimates beside what jobs really took, as the service learns from them (an hour).
 	@$(BIN)/python -m benchmarks.estimates $(ARGS)
 
 bench-uploads: $(VENV)/.run ## Measure uploads of 1 GiB beside cp and a checksum.

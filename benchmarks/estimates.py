@@ -35,6 +35,9 @@ NETWORKS: Final[dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]] = {
 JOBS: Final[list[tuple[Recipe, list[str]]]] = [
     ([{"method": "quantize.static"}], ["onnxruntime"]),
     ([{"method": "quantize.static"}], ["onnxruntime", "openvino", "torch"]),
+    ([{"method": "quantize.static"}], ["openvino"]),
+    ([{"method": "quantize.static"}], ["executorch"]),
+    ([{"method": "quantize.static"}], ["litert"]),
     ([{"method": "quantize.dynamic"}], ["torch"]),
     ([{"method": "quantize.float"}], ["onnxruntime"]),
     ([{"method": "quantize.weights", "bits": 4, "algorithm": "gptq"}], ["onnxruntime"]),

@@ -36,10 +36,10 @@ class Exporter:
 
 EXPORTERS: Final[Mapping[str, Exporter]] = {
     "onnxruntime": Exporter((150 * MIB, 50 * MIB), (6.0, 3.0), 5.0, 0.1),
-    "openvino": Exporter((1550 * MIB, 180 * MIB), (7.0, 3.0), 7.0, 0.12),
-    "torch": Exporter((100 * MIB, 480 * MIB), (4.0, 4.0), 2.0, 0.1, measure_s=10.0),
-    "executorch": Exporter((400 * MIB, 500 * MIB), (6.0, 4.0), 10.0, 0.3, measure_s=10.0),
-    "litert": Exporter((900 * MIB, 100 * MIB), (8.0, 3.0), 20.0, 0.4),
+    "openvino": Exporter((500 * MIB, 150 * MIB), (5.0, 2.0), 4.0, 0.08),
+    "torch": Exporter((100 * MIB, 600 * MIB), (4.0, 4.0), 6.0, 0.1, measure_s=10.0),
+    "executorch": Exporter((400 * MIB, 500 * MIB), (6.0, 4.0), 40.0, 0.4, measure_s=10.0),
+    "litert": Exporter((250 * MIB, 100 * MIB), (6.0, 3.0), 7.0, 0.2),
     "tensorrt": Exporter((600 * MIB, 800 * MIB), (7.0, 4.0), 60.0, 0.5),
 }
 _USUAL: Final = EXPORTERS["onnxruntime"]
@@ -48,7 +48,7 @@ BASE_BYTES: Final = 200 * MIB
 _START_S: Final = 5.0
 #: What an allocator holds beyond what is in use.
 _SLACK: Final = 1.15
-#: Share of an exporter's libraries that stays in memory once another has more.
+#: Share of an exporter's libraries that stays in memory while another target has its turn.
 _LEFT: Final = 0.3
 #: Samples that a measuring process runs together.
 _MEASURED: Final = 16
@@ -138,12 +138,12 @@ def peak_bytes(steps: Sequence[float], models: Sequence[Outline], targets: Seque
     """
     largest = max(models, key=lambda model: model.float_bytes)
     exporters = [EXPORTERS.get(target, _USUAL) for target in targets]
-    exporting = max(one.memory[0] + largest.float_bytes * one.copies[0] for one in exporters)
-    # Each further exporter leaves some of its libraries behind.
-    left = _LEFT * (sum(one.memory[0] for one in exporters) - max(one.memory[0] for one in exporters))
-    measuring = max(one.memory[1] + largest.float_bytes * one.copies[1] for one in exporters)
+    # One target after the other; each leaves some of its exporter's libraries behind.
+    needs = [sum(one.memory) + largest.float_bytes * sum(one.copies) for one in exporters]
+    most = needs.index(max(needs))
+    left = _LEFT * sum(one.memory[0] for number, one in enumerate(exporters) if number != most)
     values = 2 * _MEASURED * largest.live_bytes
-    return BASE_BYTES + max([*steps, exporting + left + measuring + values]) * _SLACK
+    return BASE_BYTES + max([*steps, needs[most] + left + values]) * _SLACK
 
 
 def run_seconds(
