@@ -7,7 +7,7 @@ ApiError
 ├── PayloadTooLarge 413     UnsupportedMedia 415       Invalid 422 (with errors: [{pointer, detail}])
 ├── TooManyRequests 429     InsufficientStorage 507    Unavailable 503 (429 and 503 with Retry-After)
 ├── BadRequest 400          MethodNotAllowed 405       RangeNotSatisfiable 416
-└── RequestTimeout 408      HeadTooLarge 431           (of the server itself: app.embedded.protocol)
+└── RequestTimeout 408      HeadTooLarge 431           (of a connection: app.embedded.protocol)
 
 The codes are listed for users in docs/errors.md.
 """
@@ -77,7 +77,7 @@ class MethodNotAllowed(ApiError):
 
 
 class RequestTimeout(ApiError):
-    """The client was silent in the middle of its request."""
+    """The request line and the headers take too long to come."""
 
     status, code, title = 408, "request_timeout", "Request timeout"
 

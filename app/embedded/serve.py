@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from app import logs
 from app.config import Settings, get_settings
-from app.embedded.protocol import BoundedHeads
+from app.embedded.protocol import BoundedProtocol
 from app.main import create_app
 
 
@@ -24,7 +24,7 @@ def http_config(app: ASGIApp, forwarded_allow_ips: str) -> uvicorn.Config:
     """How HTTP is served, whatever the application."""
     return uvicorn.Config(
         app,
-        http=BoundedHeads,
+        http=BoundedProtocol,
         ws="none",
         proxy_headers=True,
         forwarded_allow_ips=forwarded_allow_ips,

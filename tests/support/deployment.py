@@ -249,12 +249,12 @@ class Deployment:
         try:
             yield
         finally:
-            ended = task.done()  # by itself: what should have put things right was not there
+            ended = task.done()
             loop.call_soon_threadsafe(task.cancel)
             thread.join()
             loop.close()
-        if ended:
-            task.result()
+            if ended:  # by itself: what should have put things right was not there
+                task.result()
 
     def await_state(self, job_id: str, *states: str, timeout_s: float = 90.0) -> Job:
         """Waits until the job is in one of `states`."""

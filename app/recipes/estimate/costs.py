@@ -139,11 +139,13 @@ def peak_bytes(steps: Sequence[float], models: Sequence[Outline], targets: Seque
     largest = max(models, key=lambda model: model.float_bytes)
     exporters = [EXPORTERS.get(target, _USUAL) for target in targets]
     # One target after the other; each leaves some of its exporter's libraries behind.
-    needs = [sum(one.memory) + largest.float_bytes * sum(one.copies) for one in exporters]
-    most = needs.index(max(needs))
-    left = _LEFT * sum(one.memory[0] for number, one in enumerate(exporters) if number != most)
+    libraries = sum(one.memory[0] for one in exporters)
+    most = max(
+        sum(one.memory) + largest.float_bytes * sum(one.copies) + _LEFT * (libraries - one.memory[0])
+        for one in exporters
+    )
     values = 2 * _MEASURED * largest.live_bytes
-    return BASE_BYTES + max([*steps, needs[most] + left + values]) * _SLACK
+    return BASE_BYTES + max([*steps, most + values]) * _SLACK
 
 
 def run_seconds(

@@ -1,6 +1,9 @@
-"""A real server, to which raw bytes are sent: heads of requests are bounded, what is within the bounds is served."""
+"""A real server, to which raw bytes are sent: what a connection may ask is bounded, what is within is served."""
 
+import asyncio
 import json
+import logging
+import re
 import socket
 import threading
 import time
@@ -12,28 +15,58 @@ import psutil
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from app.embedded import protocol
-from app.embedded.protocol import HEAD_BYTES
+from app.embedded.protocol import AHEAD, HEAD_BYTES
 from app.embedded.serve import http_config
 
 Address = tuple[str, int]
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def _count(request: Request) -> PlainTextResponse:
-    """How many bytes of headers and of body there were."""
-    heads = sum(len(name) + len(value) for name, value in request.headers.raw)
-    return PlainTextResponse(f"{heads} {len(await request.body())}")
+class _App(Starlette):
+    """Routes that read, that do not, and that take their time; `left` has the queries whose clients went away."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            routes=[
+                Route("/", self.read, methods=["GET", "POST"]),
+                Route("/early", self.early, methods=["POST"]),
+                Route("/late", self.late),
+                Route("/long", self.long),
+            ]
+        )
+        self.left: list[str] = []
+
+    async def read(self, request: Request) -> PlainTextResponse:
+        try:
+            return PlainTextResponse(f"read {len(await request.body())}")
+        except ClientDisconnect:
+            return PlainTextResponse("nobody reads this")
+
+    async def early(self, _: Request) -> PlainTextResponse:
+        return PlainTextResponse("early")
+
+    async def late(self, _: Request) -> PlainTextResponse:
+        await asyncio.sleep(1)
+        return PlainTextResponse("late")
+
+    async def long(self, request: Request) -> PlainTextResponse:
+        await request.body()
+        await request.receive()
+        self.left.append(request.url.query)
+        return PlainTextResponse("nobody reads this")
 
 
 @contextmanager
-def _serving() -> Iterator[Address]:
-    app = Starlette(routes=[Route("/", _count, methods=["GET", "POST"])])
+def _serving(app: Starlette | None = None, loop: str = "auto") -> Iterator[Address]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(http_config(app, ""))
+        config = http_config(app or _App(), "")
+        config.loop = loop
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -43,10 +76,28 @@ def _serving() -> Iterator[Address]:
             thread.join()
 
 
-@pytest.fixture
-def address() -> Iterator[Address]:
-    with _serving() as found:
+@pytest.fixture(params=["uvloop", "asyncio"])
+def address(request: pytest.FixtureRequest) -> Iterator[Address]:
+    with _serving(loop=request.param) as found:
         yield found
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def hasty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
+    """A server that gives heads 0.3 s."""
+    monkeypatch.setattr(protocol, "HEAD_S", 0.3)
+    with _serving(loop=request.param) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def calm(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever is sent, the loop meets no exception, and nothing is told of a library that would be missing."""
+    caplog.set_level(logging.INFO)
+    yield
+    assert [
+        line for line in caplog.messages if "Fatal error" in line or "xception" in line or "WebSocket" in line
+    ] == []
 
 
 def _answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
@@ -57,6 +108,18 @@ def _answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
     head, _, body = received.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
+
+
+def _next(connection: socket.socket) -> bytes:
+    """The body of the next answer."""
+    received = b""
+    while not (found := re.search(rb"content-length: (\d+)\r\n(?s:.*?)\r\n\r\n", received)) or len(
+        received
+    ) < found.end() + int(found[1]):
+        piece = connection.recv(1)
+        assert piece, received
+        received += piece
+    return received[found.end() :]
 
 
 def _sent(address: Address, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -78,21 +141,41 @@ def _problem(answer: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
 
 
 def _padded(size: int, *lines: str) -> bytes:
-    """A request whose path, names and values of headers have `size` bytes together."""
-    plain = sum(len(line.replace(": ", "")) for line in lines) + len("/") + len("Pad")
-    head = ["GET / HTTP/1.1", *lines, f"Pad: {'x' * (size - plain)}", "", ""]
-    return "\r\n".join(head).encode()
+    """A request whose head has `size` bytes."""
+    head = "\r\n".join(["GET / HTTP/1.1", *lines, "Pad: {}", "", ""])
+    return head.format("x" * (size + len("{}") - len(head))).encode()
 
 
-def test_a_head_as_large_as_can_be(address: Address) -> None:
-    status, _, body = _sent(address, _padded(HEAD_BYTES, "Host: x", "Connection: close"))
-    assert (status, body) == (200, f"{HEAD_BYTES - 1} 0".encode())
+@pytest.mark.parametrize("cut", [None, 40_000], ids=["whole", "in two"])
+def test_a_head_as_large_as_can_be(address: Address, cut: int | None) -> None:
+    head = _padded(HEAD_BYTES, "Host: x", "Connection: close")
+    status, _, body = _sent(address, head[:cut], head[cut:] if cut else b"")
+    assert (status, body) == (200, b"read 0")
 
 
-def test_a_head_that_is_too_large(address: Address) -> None:
-    told = _problem(_sent(address, _padded(HEAD_BYTES + 1, "Host: x", "Connection: close")))
+@pytest.mark.parametrize("cut", [None, 40_000], ids=["whole", "in two"])
+def test_a_head_that_is_too_large(address: Address, cut: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    head = _padded(HEAD_BYTES + 1, "Host: x", "Connection: close")
+    told = _problem(_sent(address, head[:cut], head[cut:] if cut else b""))
     assert (told["status"], told["code"]) == (431, "head_too_large")
     assert "64 KiB" in told["detail"]
+    assert len([line for line in caplog.messages if line.startswith("hung up on 127.0.0.1: ")]) == 1
+
+
+def test_a_head_of_many_small_headers(address: Address) -> None:
+    lines = (HEAD_BYTES - 100) // len("a: \r\n")
+    fits = _padded(HEAD_BYTES, "Host: x", "Connection: close", *(["a: "] * (lines - 100)))
+    assert _sent(address, fits)[0] == 200
+    assert _sent(address, _padded(HEAD_BYTES + 1000, "Host: x", *(["a: "] * lines)))[0] == 431
+
+
+def test_who_goes_on_sending_sees_why(address: Address) -> None:
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(_padded(HEAD_BYTES * 2, "Host: x", "Content-Length: 1000000"))
+        for _ in range(50):
+            connection.sendall(b"x" * 20_000)
+            time.sleep(0.001)
+        assert _problem(_answer(connection))["code"] == "head_too_large"
 
 
 @pytest.mark.parametrize(
@@ -117,12 +200,13 @@ def test_a_head_without_an_end_is_refused_before_it_is_large(address: Address, b
     assert psutil.Process().memory_info().rss - before < 16 << 20
 
 
-def test_trailers_without_an_end_hang_up(address: Address) -> None:
+@pytest.mark.parametrize("piece", [b"a: b\r\n", b"a"], ids=["many", "one"])
+def test_trailers_without_an_end_hang_up(address: Address, piece: bytes) -> None:
     with socket.create_connection(address, timeout=30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
             for _ in range(10_000):
-                connection.sendall(b"a: b\r\n" * 3000)
+                connection.sendall(piece * 3000)
 
 
 def test_bodies_are_as_long_as_they_like_and_requests_as_many(address: Address) -> None:
@@ -132,10 +216,31 @@ def test_bodies_are_as_long_as_they_like_and_requests_as_many(address: Address) 
     with socket.create_connection(address, timeout=30) as connection:
         for _ in range(3):
             connection.sendall(whole)
-            assert connection.recv(65536).endswith(b" 3000000")
+            assert _next(connection) == b"read 3000000"
         connection.sendall(chunked)
-        status, _, body = _answer(connection)
-    assert (status, body.split()[1]) == (200, b"30000")
+        assert _answer(connection)[2] == b"read 30000"
+
+
+def test_requests_ahead_are_answered_in_order(address: Address) -> None:
+    posts = [f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {n}\r\n\r\n{'x' * n}" for n in range(AHEAD)]
+    posts.append("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99\r\n\r\n" + "x" * 99)
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall("".join(posts).encode())
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    assert re.findall(rb"read (\d+)", received) == [b"%d" % n for n in (*range(AHEAD), 99)]
+
+
+def test_a_flood_of_requests_ahead_hangs_up(address: Address) -> None:
+    before = psutil.Process().memory_info().rss
+    with (
+        socket.create_connection(address, timeout=30) as connection,
+        pytest.raises(OSError, match=r"reset|Broken pipe"),
+    ):
+        for _ in range(1000):
+            connection.sendall(GET * 10_000)
+    assert psutil.Process().memory_info().rss - before < 16 << 20
 
 
 @pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", b"GET / FTP/9\r\n\r\n", b"no\r\n\r\n"])
@@ -144,33 +249,96 @@ def test_what_is_not_http(address: Address, junk: bytes) -> None:
     assert (told["status"], told["code"]) == (400, "bad_request")
 
 
-@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
-def test_a_head_that_does_not_come_to_its_end(monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
-    monkeypatch.setattr(protocol, "HEAD_S", 0.3)
-    with _serving() as address, socket.create_connection(address, timeout=30) as connection:
-        if first:
+@pytest.mark.parametrize(
+    ("path", "junk"), [("/", b"not a length\r\n"), ("/early", b"not a length\r\n"), ("/", b"0\r\n\r\nno HTTP\r\n")]
+)
+def test_no_answer_is_taken_for_that_of_another_request(address: Address, path: str, junk: bytes) -> None:
+    """Once a request is under way or answered, what comes behind it only ends the connection."""
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        if path == "/early":
+            assert _next(connection) == b"early"
+        connection.sendall(junk)
+        assert connection.recv(65536) == b""
+
+
+@pytest.mark.parametrize("body", ["", "GET /late HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["without", "with"])
+def test_an_upgrade_that_is_not_offered(address: Address, body: str) -> None:
+    """Without a body it is served as if it had not been asked for; with one, that would be taken for a request."""
+    head = ["POST / HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: h2c"]
+    head += [f"Content-Length: {len(body)}"] if body else ["Content-Length: 0"]
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall("\r\n".join([*head, "", body]).encode())
+        if body:
+            told = _problem(_answer(connection))
+            assert (told["code"], "Upgrade" in told["detail"]) == ("bad_request", True)
+        else:
+            assert _next(connection) == b"read 0"
+
+
+@pytest.mark.parametrize("first", [b"", GET], ids=["first", "second"])
+@pytest.mark.parametrize("together", [True, False], ids=["in one piece", "in two"])
+def test_a_head_that_does_not_come_to_its_end(hasty: Address, first: bytes, together: bool) -> None:
+    with socket.create_connection(hasty, timeout=30) as connection:
+        if first and not together:
             connection.sendall(first)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        connection.sendall(b"GET / HTTP/1.1\r\nHo")
+            assert _next(connection) == b"read 0"
+        connection.sendall(first * together + b"GET / HTTP/1.1\r\nHo")
+        if first and together:
+            assert _next(connection) == b"read 0"
         assert _problem(_answer(connection))["code"] == "request_timeout"
 
 
-def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_S", 0.3)
-    with _serving() as address, socket.create_connection(address, timeout=30) as connection:
+@pytest.mark.parametrize(
+    ("sent", "then"),
+    [
+        (b"", b""),
+        (b"", b"\r\n"),
+        (GET, b"\r\n"),
+        (b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", b"x"),
+        (b"POST /early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\na: "),
+    ],
+)
+def test_a_connection_that_asks_nothing_is_closed(hasty: Address, sent: bytes, then: bytes) -> None:
+    with socket.create_connection(hasty, timeout=30) as connection:
+        connection.sendall(sent)
+        if sent:
+            assert _next(connection) in (b"read 0", b"early")
+        connection.sendall(then)
         assert connection.recv(1) == b""
 
 
-def test_only_heads_have_so_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_S", 0.3)
-    with _serving() as address, socket.create_connection(address, timeout=30) as connection:
+def test_a_body_that_nobody_reads_is_not_read_for_ever(hasty: Address) -> None:
+    with socket.create_connection(hasty, timeout=30) as connection:
+        connection.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            for _ in range(10_000):
+                connection.sendall(b"x")
+                time.sleep(0.001)
+
+
+def test_only_heads_have_so_little_time(hasty: Address) -> None:
+    with socket.create_connection(hasty, timeout=30) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nx")
         time.sleep(0.6)
         connection.sendall(b"x")
-        assert _answer(connection)[2].endswith(b" 2")
+        assert _answer(connection)[2] == b"read 2"
 
 
-def test_junk_behind_a_request_that_is_under_way_cuts_no_answer_in_two(address: Address) -> None:
-    with socket.create_connection(address, timeout=30) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnot a length\r\n")
-        assert connection.recv(65536) == b""
+@pytest.mark.parametrize("behind", [b"GET / HT", GET + b"GET / HT", b"\r\n"])
+def test_the_time_that_answers_take_is_not_the_clients(hasty: Address, behind: bytes) -> None:
+    with socket.create_connection(hasty, timeout=30) as connection:
+        connection.sendall(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n" + behind)
+        assert _next(connection) == b"late"
+
+
+def test_every_application_is_told_that_its_client_has_gone() -> None:
+    app = _App()
+    with _serving(app) as address:
+        with socket.create_connection(address, timeout=30) as connection:
+            connection.sendall(b"".join(b"GET /long?%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(2)))
+            time.sleep(0.3)
+        until = time.monotonic() + 30
+        while not app.left and time.monotonic() < until:
+            time.sleep(0.01)
+    assert app.left == ["0"], "the second has not begun"
