@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 
 from app import logs
@@ -92,6 +93,11 @@ def require(role: str) -> Callable[..., Awaitable[Caller]]:
         return caller
 
     return dependency
+
+
+def is_required(dependant: Dependant) -> bool:
+    """Whether a route with these dependencies answers nobody but known callers."""
+    return any(one.call is _SCHEME or is_required(one) for one in dependant.dependencies)
 
 
 Reader = Annotated[Caller, Depends(require("reader"))]

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
 from app.accounts import audit
-from app.accounts.caller import authenticate, prove
+from app.accounts.caller import authenticate, is_required, prove
 from app.accounts.credentials import Unplaced
 from app.accounts.idempotency import HEADER, Once, Replay, fingerprint
 from app.accounts.sessions import authorization
@@ -46,7 +46,7 @@ class WorkspaceRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint inside its transaction."""
         endpoint = super().get_route_handler()
-        action = self.name
+        action, protected = self.name, is_required(self.dependant)
 
         async def recorded(request: Request) -> Response:
             response = await endpoint(request)
@@ -55,6 +55,8 @@ class WorkspaceRoute(APIRoute):
             return response
 
         async def transacted(request: Request) -> Response:
+            if protected:  # before FastAPI reads and parses a body, which strangers would have it do
+                await authenticate(request)
             streams = request.headers.get("content-type", "").lower().startswith(self.streamed)
             if not streams:
                 request = _limited(request, get_services(request).settings.max_body_bytes)

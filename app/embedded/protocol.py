@@ -1,7 +1,7 @@
-"""What uvicorn leaves unbounded of a connection: the size of a request's head, the time it takes, and requests ahead.
+"""What uvicorn leaves unbounded of a connection: the size of a request's head, requests ahead, and silence.
 
 Whoever reaches the port could otherwise send a header that has no end, which is kept, and copied with every piece that
-comes; thousands of requests in one piece; or open connections and say nothing. What is refused here has met no
+comes; thousands of requests in one piece; or begin something and say no more. What is refused here has met no
 middleware, so it is told here, as problem+json like everything else. How many connections there are is for the system
 (`ulimit`) and a proxy to bound, and clients that do not read their answers are as well.
 """
@@ -23,9 +23,13 @@ from app.web.requests import HEADER
 
 #: Request line and headers with all that is between them; also the most that may come and begin or end nothing.
 HEAD_BYTES: Final = 64 * 1024
+#: Headers of a request, and trailers: each costs more than its bytes.
+HEADERS: Final = 256
 #: How long a head may take from its first byte, and a connection without a request. Also the rest of a body that
 #: nobody reads, since its request was answered before it was there.
 HEAD_S: Final = 30.0
+#: How long a body may stand still.
+BODY_S: Final = 60.0
 #: Requests that wait for the answers to those before them.
 AHEAD: Final = 16
 #: A client that is still sending is listened to for so long, or it would not see the answer for the reset.
@@ -54,6 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._place = _Place.BETWEEN
         #: Bytes that have come since a head, a piece of a body or a request was complete.
         self._since = 0
+        self._moving = False
         self._patience: asyncio.TimerHandle | None = None
         #: Requests without a whole answer, in their order.
         self._owed: list[RequestResponseCycle] = []
@@ -63,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for the first head."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the applications: uvicorn tells that of the last request."""
@@ -81,15 +86,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._since > HEAD_BYTES:
             self._refuse(_too_large())
+        elif self._place is _Place.BODY:
+            self._wait(BODY_S)
         elif self._place is _Place.BETWEEN and not self._unanswered():
-            self._wait()  # for these bytes uvicorn has ended its own wait, and they began no request
+            self._wait(HEAD_S)  # for these bytes uvicorn has ended its own wait, and they began no request
 
     def on_message_begin(self) -> None:
         """A head begins, and has all its time."""
         super().on_message_begin()
         self._place = _Place.HEAD
         self._stop_waiting()
-        self._wait()
+        self._wait(HEAD_S)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keeps it, if there are not too many."""
+        if len(self.headers) >= HEADERS:
+            raise self._refused(_too_large())
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Passes a head on, if it is within the bounds."""
@@ -107,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Passes a piece on."""
-        self._since = 0
+        self._since, self._moving = 0, True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -117,10 +130,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The rest of a body whose request is answered does not take for ever."""
+        """What has begun meanwhile has its time from now: uvicorn takes the connection for one without a request."""
         super().on_response_complete()
-        if self._place is _Place.BODY and not self._unanswered():
-            self._wait()
+        if self._place is not _Place.BETWEEN and not self._unanswered():
+            self._unset_keepalive_if_required()
+            self._stop_waiting()
+            self._wait(HEAD_S)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls where the parser gives up."""
@@ -144,9 +159,9 @@ class BoundedProtocol(HttpToolsProtocol):
             for name, value in self.headers
         )
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float) -> None:
         if self._patience is None and not self._over:
-            self._patience = self.loop.call_later(HEAD_S, self._give_up)
+            self._patience = self.loop.call_later(seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -155,8 +170,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._patience = None
-        if self._unanswered() or self.flow.read_paused:  # it is not the client who takes so long
-            self._wait()
+        moving, self._moving = self._moving, False
+        if self._place is _Place.BODY and self._unanswered():
+            if not moving and not self.flow.read_paused:
+                self._refuse(RequestTimeout(f"Nothing of the body has come for {BODY_S:g} seconds."))
+            self._wait(BODY_S)
+        elif self._unanswered() or self.flow.read_paused:  # it is not the client who takes so long
+            self._wait(HEAD_S)
         elif self._place is _Place.HEAD:
             self._refuse(RequestTimeout(f"The head of the request has not come within {HEAD_S:g} seconds."))
         else:
@@ -197,4 +217,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"The request line and its headers may have {HEAD_BYTES >> 10} KiB together.")
+    return HeadTooLarge(
+        f"A request may have {HEADERS} headers, and {HEAD_BYTES >> 10} KiB with its line and all of them."
+    )

@@ -1,5 +1,6 @@
-"""Reads that are polled: answered past FastAPI's router, with the same proofs, errors and figures as all else."""
+"""Whoever asks is known before anything is read; polled reads have the same proofs, errors and figures as all else."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -7,6 +8,24 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 POLLED = "/v1/jobs/job_x"
+
+
+async def test_no_body_of_a_stranger_is_read(api: Any) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        read.append(path)
+        yield b"{}"
+
+    read: list[str] = []
+    stranger, asked = api.client_with({}), 0
+    for path, operations in api.app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation and operation.get("security"):
+                headers = {"Content-Type": next(iter(operation["requestBody"]["content"]))}
+                refused = await stranger.request(method, path, content=body(), headers=headers)
+                assert (refused.status_code, refused.json()["code"]) == (401, "key_missing"), path
+                asked += 1
+    assert asked >= 10
+    assert read == []
 
 
 async def test_who_asks_is_proved(api: Any) -> None:
