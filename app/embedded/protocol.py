@@ -86,17 +86,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._since > HEAD_BYTES:
             self._refuse(_too_large())
-        elif self._place is _Place.BODY:
-            self._wait(BODY_S)
-        elif self._place is _Place.BETWEEN and not self._unanswered():
-            self._wait(HEAD_S)  # for these bytes uvicorn has ended its own wait, and they began no request
+        elif self._patience is None:  # only where a request did not come in one piece
+            if self._place is not _Place.BETWEEN:
+                self._wait(HEAD_S if self._place is _Place.HEAD else BODY_S)
+            elif not self._unanswered():
+                self._wait(HEAD_S)  # for these bytes uvicorn has ended its own wait, and they began no request
 
     def on_message_begin(self) -> None:
         """A head begins, and has all its time."""
         super().on_message_begin()
         self._place = _Place.HEAD
         self._stop_waiting()
-        self._wait(HEAD_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keeps it, if there are not too many."""
