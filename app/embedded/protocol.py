@@ -7,14 +7,12 @@ middleware, so it is told here, as problem+json like everything else. How many c
 """
 
 import asyncio
-import json
 import logging
 import secrets
 from enum import Enum, auto
-from http import HTTPStatus
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app import logs
 from app.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
@@ -60,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._since = 0
         self._moving = False
         self._patience: asyncio.TimerHandle | None = None
-        #: Requests without a whole answer, in their order.
+        #: Requests whose answers were not whole when the last of them came, in their order.
         self._owed: list[RequestResponseCycle] = []
         self._why: ApiError | None = None
         self._over = False
@@ -68,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for the first head."""
         super().connection_made(transport)
-        self._wait(HEAD_S)
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the applications: uvicorn tells that of the last request."""
@@ -86,11 +84,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._since > HEAD_BYTES:
             self._refuse(_too_large())
-        elif self._patience is None:  # only where a request did not come in one piece
-            if self._place is not _Place.BETWEEN:
-                self._wait(HEAD_S if self._place is _Place.HEAD else BODY_S)
-            elif not self._unanswered():
-                self._wait(HEAD_S)  # for these bytes uvicorn has ended its own wait, and they began no request
+        elif self._place is not _Place.BETWEEN or not self._unanswered():
+            self._wait()  # also for bytes that began no request: uvicorn has ended its own wait for them
 
     def on_message_begin(self) -> None:
         """A head begins, and has all its time."""
@@ -135,7 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._place is not _Place.BETWEEN and not self._unanswered():
             self._unset_keepalive_if_required()
             self._stop_waiting()
-            self._wait(HEAD_S)
+            self._wait()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls where the parser gives up."""
@@ -145,8 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """No line for what any client may ask, and less one that names libraries to install."""
 
     def _unanswered(self) -> list[RequestResponseCycle]:
-        self._owed = [cycle for cycle in self._owed if not cycle.response_complete]
-        return self._owed
+        return [cycle for cycle in self._owed if not cycle.response_complete]
 
     def _head_bytes(self) -> int:
         """As it was sent, but for spaces around values."""
@@ -159,9 +153,10 @@ class BoundedProtocol(HttpToolsProtocol):
             for name, value in self.headers
         )
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self) -> None:
         if self._patience is None and not self._over:
-            self._patience = self.loop.call_later(seconds, self._give_up)
+            read = self._place is _Place.BODY and self._unanswered()
+            self._patience = self.loop.call_later(BODY_S if read else HEAD_S, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -171,12 +166,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._patience = None
         moving, self._moving = self._moving, False
-        if self._place is _Place.BODY and self._unanswered():
-            if not moving and not self.flow.read_paused:
+        if self.flow.read_paused:  # it is not the client who takes so long
+            self._wait()
+        elif self._unanswered():
+            if self._place is _Place.BODY and not moving:
                 self._refuse(RequestTimeout(f"Nothing of the body has come for {BODY_S:g} seconds."))
-            self._wait(BODY_S)
-        elif self._unanswered() or self.flow.read_paused:  # it is not the client who takes so long
-            self._wait(HEAD_S)
+            else:
+                self._wait()
         elif self._place is _Place.HEAD:
             self._refuse(RequestTimeout(f"The head of the request has not come within {HEAD_S:g} seconds."))
         else:
@@ -203,17 +199,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(_LINGER_S, self.transport.abort)
 
     def _answer(self, error: ApiError, request_id: str) -> bytes:
-        body = json.dumps(problems.document(error, request_id)).encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", problems.MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (HEADER.lower().encode(), request_id.encode()),
-            (b"connection", b"close"),
-        ]
-        lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
-        lines += [name + b": " + value for name, value in headers]
-        return b"\r\n".join([*lines, b"", body])
+        told = problems.response(error, request_id)
+        own = [(HEADER.lower().encode(), request_id.encode()), (b"connection", b"close")]
+        headers = [*self.server_state.default_headers, *told.raw_headers, *own]
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(told.body)])
 
 
 def _too_large() -> HeadTooLarge:

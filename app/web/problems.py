@@ -87,9 +87,9 @@ def _phrase(status: int) -> str:
     return ChecksumMismatch.title if status == ChecksumMismatch.status else HTTPStatus(status).phrase
 
 
-def document(error: ApiError, request_id: str) -> dict[str, Any]:
-    """The problem details that tell `error`."""
-    told: dict[str, Any] = {
+def response(error: ApiError, request_id: str) -> Response:
+    """What tells `error` of the request with this id."""
+    body: dict[str, Any] = {
         "type": f"urn:modelpress:error:{error.code}",
         "title": error.title,
         "status": error.status,
@@ -98,17 +98,16 @@ def document(error: ApiError, request_id: str) -> dict[str, Any]:
         "code": error.code,
     }
     if error.errors:
-        told["errors"] = error.errors
-    return told
+        body["errors"] = error.errors
+    headers = dict(error.headers)
+    if error.status in (429, 503):
+        headers.setdefault("Retry-After", "5")
+    return JSONResponse(body, error.status, headers, media_type=MEDIA_TYPE)
 
 
 def render(request: Request, error: ApiError) -> Response:
     """The response that tells `error`."""
-    request_id = request.scope.get("state", {}).get("request_id", "unknown")
-    headers = dict(error.headers)
-    if error.status in (429, 503):
-        headers.setdefault("Retry-After", "5")
-    return JSONResponse(document(error, request_id), error.status, headers, media_type=MEDIA_TYPE)
+    return response(error, request.scope.get("state", {}).get("request_id", "unknown"))
 
 
 def answer(request: Request, error: ApiError) -> Response:
