@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import uvicorn
 
 from app.config import Settings
 from app.main import create_app
+from tests.support.loopback import served
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -42,19 +41,8 @@ def test_import_is_light() -> None:
 def _serving(settings: Settings, **options: Any) -> Iterator[str]:
     """The application on a real socket, lifespan and all."""
     config = uvicorn.Config(create_app(settings), port=0, log_level="warning", proxy_headers=True, **options)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 30
-        while not server.started:
-            assert thread.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with served(config) as (host, port):
+        yield f"http://{host}:{port}"
 
 
 FORM = {"data": {"name": "n"}, "files": {"file": ("m.pt2", b"bytes")}}

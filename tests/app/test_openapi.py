@@ -1,7 +1,5 @@
 """The API keeps the promises of its OpenAPI document, whatever is sent (schemathesis, over a socket, with a key)."""
 
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +26,7 @@ from app.admin import make_first_key
 from app.config import Settings
 from app.main import create_app
 from app.tables import Worker
+from tests.support.loopback import served
 
 #: Bytes of resumable uploads are bytes.
 schemathesis.serializer.alias(["application/offset+octet-stream"], "application/octet-stream")
@@ -59,15 +58,8 @@ def live(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Live]:
     make_first_key(settings, tmp_path / "key")
     key = (tmp_path / "key").read_text().strip()
     _add_workers(settings)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        live = Live(f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"})
+    with served(uvicorn.Config(create_app(settings), port=0, log_level="warning")) as (host, port):
+        live = Live(f"http://{host}:{port}", {"Authorization": f"Bearer {key}"})
         for noun, name in (("models", "model_id"), ("datasets", "dataset_id")):
             form = {"name": "n", **({"kind": "tensors"} if noun == "datasets" else {})}
             files = {"file": ("f", b"bytes")}
@@ -76,9 +68,6 @@ def live(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Live]:
         hook = {"url": "https://receiver.invalid/", "events": ["job.failed"], "name": "n"}
         live.known["webhook_id"] = httpx2.post(f"{live.url}/v1/webhooks", json=hook, headers=live.headers).json()["id"]
         yield live
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def _add_workers(settings: Settings) -> None:

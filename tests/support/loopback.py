@@ -2,9 +2,12 @@
 
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import uvicorn
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,3 +34,21 @@ def answering(handler: type[Handler], tls: ssl.SSLContext | None = None) -> Iter
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def served(config: uvicorn.Config) -> Iterator[tuple[str, int]]:
+    """An application on a real socket, lifespan and all, in a thread until the block ends; its address."""
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
@@ -22,6 +20,7 @@ from starlette.routing import Route
 from app.embedded import protocol
 from app.embedded.protocol import AHEAD, HEAD_BYTES, HEADERS
 from app.embedded.serve import http_config
+from tests.support.loopback import served
 
 Address = tuple[str, int]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -63,17 +62,10 @@ class _App(Starlette):
 
 @contextmanager
 def _serving(app: Starlette | None = None, loop: str = "auto") -> Iterator[Address]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = http_config(app or _App(), "")
-        config.loop = loop
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield listener.getsockname()
-        finally:
-            server.should_exit = True
-            thread.join()
+    config = http_config(app or _App(), "")
+    config.port, config.loop = 0, loop
+    with served(config) as found:
+        yield found
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
